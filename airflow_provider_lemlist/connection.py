@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+From an Airflow connection to settings that can be trusted: every mistake is found here, before a request.
+
+The fields, their types and defaults are those of the form (``get_provider_info.CONN_FIELDS``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote, urlencode, urlsplit
+
+from airflow_provider_lemlist.exceptions import LemlistConfigurationError
+from airflow_provider_lemlist.get_provider_info import CONN_FIELDS, CONN_TYPE, REAL_HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow.providers.common.compat.sdk import Connection
+
+log = logging.getLogger(__name__)
+
+#: Makes the error for one field, given its name and what is wrong with it.
+Refuse: TypeAlias = "Callable[[str, str], LemlistConfigurationError]"
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one connection says, checked. The key stays out of ``repr``."""
+
+    conn_id: str
+    api_key: str = field(repr=False)
+    base_url: str
+    timeout: float
+    max_wait: float
+    budget_store: str = field(repr=False)  # a Redis URL may hold a password
+    budget_share: float
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the base URL is on this machine, where no proxy belongs in between."""
+        return urlsplit(self.base_url).hostname in LOOPBACK
+
+
+def read_settings(conn: Connection) -> Settings:
+    """
+    Check a connection and return its settings.
+
+    :param conn: An Airflow connection of type ``lemlist``.
+    :raises LemlistConfigurationError: The first field that cannot work, named with its connection.
+    """
+    conn_id = conn.conn_id or "?"
+
+    def refuse(field_name: str, why: str) -> LemlistConfigurationError:
+        return LemlistConfigurationError(f"{field_name} of connection {conn_id!r} {why}")
+
+    if (conn.conn_type or CONN_TYPE).replace("-", "_") != CONN_TYPE:
+        raise LemlistConfigurationError(
+            f"Connection {conn_id!r} is of type {conn.conn_type!r}; make it one of type {CONN_TYPE!r}."
+        )
+    api_key = _api_key(conn, refuse)
+    base_url = _base_url(conn, refuse)
+    extra = _extra(conn, refuse)
+    for ignored in ("port", "schema"):
+        if getattr(conn, ignored, None):
+            log.warning("%s of connection %r is not used; the Base URL holds it.", ignored.title(), conn_id)
+    return Settings(
+        conn_id=conn_id,
+        api_key=api_key,
+        base_url=base_url,
+        timeout=_number(extra, "timeout", refuse),
+        max_wait=_number(extra, "max_wait", refuse),
+        budget_store=_text(extra, "budget_store", refuse),
+        budget_share=_number(extra, "budget_share", refuse),
+    )
+
+
+def redis_url(conn: Connection, lemlist_conn_id: str) -> str:
+    """
+    Write an Airflow Redis connection as the URL that the budget takes.
+
+    :param conn: An Airflow connection of type ``redis``; its extra may hold ``db`` and ``ssl…`` settings.
+    :param lemlist_conn_id: The connection that names it.
+    """
+    if conn.conn_type != "redis" or not conn.host:
+        raise LemlistConfigurationError(
+            f"Extra field 'budget_store' of connection {lemlist_conn_id!r} names {conn.conn_id!r}, "
+            "which must be of type 'redis' and have a host."
+        )
+    extra = conn.extra_dejson
+    tls = extra.get("ssl") in (True, "true", "True")
+    login = quote(conn.login or "", safe="")
+    secret = f":{quote(conn.password, safe='')}" if conn.password else ""
+    who = f"{login}{secret}@" if login or secret else ""
+    settings = {
+        name: str(value) for name, value in extra.items() if name.startswith("ssl_") and value is not None
+    }
+    query = f"?{urlencode(settings)}" if settings else ""
+    scheme = "rediss" if tls else "redis"
+    return f"{scheme}://{who}{conn.host}:{conn.port or 6379}/{extra.get('db') or 0}{query}"
+
+
+def _api_key(conn: Connection, refuse: Refuse) -> str:
+    # A secret read from a mounted file often ends in a newline.
+    api_key = (conn.password or "").strip()
+    login = (conn.login or "").strip()
+    if not api_key and login:
+        raise refuse("Login", "must stay empty; put the lemlist API key into Password (API key).")
+    if not api_key:
+        raise refuse(
+            "Password (API key)",
+            "is empty; create a key in lemlist under Settings > Integrations and put it there.",
+        )
+    if login:
+        log.warning("Login of connection %r is not used: lemlist's login is always empty.", conn.conn_id)
+    if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise refuse("Password (API key)", "holds characters that no lemlist key has; copy the key again.")
+    return api_key
+
+
+def _base_url(conn: Connection, refuse: Refuse) -> str:
+    host = (conn.host or "").strip()
+    if not host:
+        return REAL_HOST
+    try:
+        url = urlsplit(host)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise refuse(
+            "Host (Base URL)", f"is no URL; leave it empty for {REAL_HOST}, or write http(s)://…/api."
+        )
+    if url.username is not None or url.password is not None or url.query or url.fragment:
+        raise refuse(
+            "Host (Base URL)", "may hold scheme, host, port and path only; the key goes into Password."
+        )
+    if url.scheme == "http" and url.hostname not in LOOPBACK:
+        log.warning("Host of connection %r is http: the API key travels unencrypted.", conn.conn_id)
+    return host.rstrip("/")
+
+
+def _extra(conn: Connection, refuse: Refuse) -> dict[str, Any]:
+    # ``extra_dejson`` turns broken JSON into {} with a log line; a mistake must not pass like that.
+    try:
+        extra = json.loads(conn.extra) if conn.extra and conn.extra.strip() else {}
+    except ValueError:
+        raise refuse("Extra", "is not JSON.") from None
+    if not isinstance(extra, dict):
+        raise refuse("Extra", f"must be a JSON object, not {type(extra).__name__}.")
+    for name in extra.keys() - CONN_FIELDS.keys():
+        near = get_close_matches(str(name), CONN_FIELDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(CONN_FIELDS)}."
+        log.warning("Extra of connection %r has an unknown field %r; %s", conn.conn_id, name, hint)
+    return extra
+
+
+def _number(extra: dict[str, Any], name: str, refuse: Refuse) -> float:
+    schema = CONN_FIELDS[name]["schema"]
+    value = extra.get(name)
+    if value is None or value == "":
+        return float(schema["default"])
+    # The form of Airflow 2 and connections written as URI give numbers as text.
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not schema["minimum"] <= number <= schema["maximum"]:
+        span = f"from {schema['minimum']} to {schema['maximum']}"
+        raise refuse(f"Extra field {name!r}", f"must be a number {span}, not {value!r}.")
+    return number
+
+
+def _text(extra: dict[str, Any], name: str, refuse: Refuse) -> str:
+    value = extra.get(name)
+    if value is None:
+        return str(CONN_FIELDS[name]["schema"]["default"])
+    if not isinstance(value, str):
+        raise refuse(f"Extra field {name!r}", f"must be text, not {type(value).__name__}.")
+    return value.strip()

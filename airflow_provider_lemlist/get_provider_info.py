@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What Airflow reads about this package: every Airflow process and CLI call loads it, so it imports nothing.
+
+The connection form is written here once. Airflow 3.2+ reads it from here, older ones ask the hook's form
+methods, and ``connection.py`` checks the values of a connection against the same schemas.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONN_TYPE = "lemlist"
+HOOK_NAME = "lemlist"
+DEFAULT_CONN_ID = "lemlist_default"
+REAL_HOST = "https://api.lemlist.com/api"
+
+#: Fields of the connection's extra, as JSON schemas. ``default`` is what an empty field means.
+CONN_FIELDS: dict[str, dict[str, Any]] = {
+    "timeout": {
+        "label": "Timeout",
+        "description": "Seconds without an answer before a request counts as lost. Default: 30.",
+        "schema": {"type": ["number", "null"], "default": 30, "minimum": 1, "maximum": 600},
+    },
+    "max_wait": {
+        "label": "Longest wait",
+        "description": "Seconds a request may wait for the shared rate budget before it fails. Default: 300.",
+        "schema": {"type": ["number", "null"], "default": 300, "minimum": 0, "maximum": 86400},
+    },
+    "budget_store": {
+        "label": "Budget store",
+        "description": (
+            "Where the workers share the rate budget of the key. Empty: a file, for all processes of one "
+            "machine. A fleet: redis://host:6379/0, or the id of an Airflow Redis connection."
+        ),
+        "schema": {"type": ["string", "null"], "default": ""},
+    },
+    "budget_share": {
+        "label": "Budget share",
+        "description": (
+            "The part of the key's budget that this machine may use, above 0 and at most 1, for fleets "
+            "without a shared store: 0.25 for each of four machines. Default: 1."
+        ),
+        "schema": {"type": ["number", "null"], "default": 1, "minimum": 0.01, "maximum": 1},
+    },
+}
+
+UI_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["login", "port", "schema"],
+    "relabeling": {"password": "API key", "host": "Base URL"},
+    "placeholders": {
+        "password": "Settings > Integrations in lemlist",
+        "host": f"Empty for {REAL_HOST}",
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe this package to Airflow."""
+    return {
+        "package-name": "airflow-provider-lemlist",
+        "name": "lemlist",
+        "description": "lemlist: leads, sequences, voice notes and replies, within one shared rate budget.",
+        "connection-types": [
+            {
+                "connection-type": CONN_TYPE,
+                "hook-name": HOOK_NAME,
+                "hook-class-name": "airflow_provider_lemlist.hooks.lemlist.LemlistHook",
+                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+                "conn-fields": CONN_FIELDS,
+            }
+        ],
+        "extra-links": ["airflow_provider_lemlist.links.CampaignLink"],
+        "integrations": [
+            {
+                "integration-name": "lemlist",
+                "external-doc-url": "https://developer.lemlist.com/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": _of_lemlist("hooks.lemlist"),
+        "operators": _of_lemlist("operators.lead", "operators.load", "operators.sequence"),
+        "sensors": _of_lemlist("sensors.activity"),
+        "triggers": _of_lemlist("triggers.activity"),
+        "config": {
+            "lemlist": {
+                "description": "Settings of the lemlist provider.",
+                "options": {
+                    "budget_dir": {
+                        "description": (
+                            "Private directory of this machine for the files in which processes share the "
+                            "rate budget. Empty: one of the user's own in the system's temporary directory."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/var/lib/airflow/lemlist",
+                        "default": "",
+                    }
+                },
+            }
+        },
+    }
+
+
+def _of_lemlist(*modules: str) -> list[dict[str, Any]]:
+    paths = [f"airflow_provider_lemlist.{module}" for module in modules]
+    return [{"integration-name": "lemlist", "python-modules": paths}]

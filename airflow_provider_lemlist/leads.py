@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+From a row of any source to a lead that lemlist understands: the one set of checks for all who create leads.
+
+lemlist takes any key and makes a custom variable of the ones that it does not know, so ``firstname`` would
+vanish from every message without an error. Therefore a key close to a field of lemlist is refused here unless
+it is declared as a variable. Plain Python, no value of a person is ever told back.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, time
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from airflow_provider_lemlist.validation import Problem, nearest, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+__all__ = ["LEAD_FIELDS", "Problem", "check", "clean"]
+
+#: The fields that lemlist knows; every other key becomes a custom variable.
+LEAD_FIELDS = (
+    "email",
+    "firstName",
+    "lastName",
+    "companyName",
+    "jobTitle",
+    "linkedinUrl",
+    "picture",
+    "phone",
+    "companyDomain",
+    "icebreaker",
+    "timezone",
+    "contactOwner",
+)
+#: What the call to lemlist takes beside the lead; in a lead these are a mistake of place.
+CALL_OPTIONS = ("deduplicate", "linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")
+
+_INFINITE = (float("inf"), float("-inf"))
+_LONGEST_EMAIL = 254
+_EMAIL = re.compile(r"""[^\s@<>()\[\],;:"\\]{1,64}@(?:[\w-]+\.)+(?=[\w-]*[^\W\d_])[\w-]+""")
+
+
+def clean(
+    values: Mapping[str, Any], *, variables: Collection[str] = (), drop_empty: bool = True
+) -> tuple[dict[str, str], list[Problem]]:
+    """
+    Return the lead as texts that can be sent, and everything that is wrong with it.
+
+    Numbers, truth values, dates and ids become text; None, NaN and blank texts are empty.
+
+    :param values: The fields of one lead and its custom variables.
+    :param variables: Custom variables whose names are meant, however close they are to a field of lemlist.
+    :param drop_empty: Leave empty values out; otherwise they are sent as empty texts.
+    """
+    lead: dict[str, str] = {}
+    found: list[Problem] = []
+    for name, value in values.items():
+        if name not in LEAD_FIELDS and name not in variables and (reason := _wrong_name(name)):
+            found.append(Problem(str(name), reason))
+            continue
+        text = value if type(value) is str else _as_text(value)
+        if text is None:
+            found.append(Problem(name, f"must be text, a number or a date, not {type(value).__name__}"))
+        elif not text or text.isspace():
+            if not drop_empty:
+                lead[name] = ""
+        elif name not in _CHECKS:
+            lead[name] = text
+        elif reason := _CHECKS[name](text.strip()):
+            found.append(Problem(name, reason))
+        else:
+            lead[name] = text.strip()
+    if not found and not any(lead.values()):
+        found.append(Problem("lead", "holds no value"))
+    return lead, found
+
+
+def check(
+    values: Mapping[str, Any],
+    what: str = "The lead",
+    *,
+    variables: Collection[str] = (),
+    drop_empty: bool = True,
+    ignore: Iterable[str] = (),
+) -> dict[str, str]:
+    """
+    Return the lead as it may be sent.
+
+    :param what: What the error calls it.
+    :param ignore: Fields whose problems do not count, because their values are not there yet.
+    :raises LemlistValidationError: Everything that is wrong with it, at once.
+    """
+    lead, found = clean(values, variables=variables, drop_empty=drop_empty)
+    if found := [problem for problem in found if problem.field not in {*ignore}]:
+        raise refusal(what, found)
+    return lead
+
+
+@cache
+def _wrong_name(name: Any) -> str | None:
+    """Return what is wrong with the name of a custom variable. Cached: a load asks for every cell."""
+    if not isinstance(name, str) or not name.strip():
+        return "a name must be text and not blank"
+    if meant := nearest(name, LEAD_FIELDS):
+        return f"is close to {meant!r}, did you mean that? If it is a variable, list it in 'variables'"
+    if nearest(name, CALL_OPTIONS):
+        return "is an option of the call, not of the lead; if it is a variable, list it in 'variables'"
+    return None
+
+
+def _as_text(value: Any) -> str | None:
+    """Return a value as text, empty where there is none, None where it is nothing that a text can say."""
+    if value is None or type(value).__name__ == "NAType":  # pandas.NA answers no question
+        return ""
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()  # a number of numpy
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        # A column of integers with a gap in it arrives as floats: 33.0 was written as 33.
+        value = int(value) if value.is_integer() and abs(value) < 1e15 else value
+        return "" if value != value else None if value in _INFINITE else str(value)
+    if isinstance(value, Decimal):
+        plain = "f" if abs(value.adjusted()) < 50 else ""
+        return "" if value.is_nan() else format(value, plain) if value.is_finite() else None
+    if isinstance(value, date) and value != value:
+        return ""  # pandas.NaT
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else None
+
+
+def _wrong_email(text: str) -> str | None:
+    if len(text) <= _LONGEST_EMAIL and _EMAIL.fullmatch(text):
+        return None
+    if "{{" in text or "{%" in text:
+        return (
+            "must be an email address; Airflow leaves '{{ … }}' in a lead alone, use AirflowText or .output"
+        )
+    return "must be one email address, such as ana@example.com"
+
+
+def _wrong_url(text: str) -> str | None:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and "." in (parts.hostname or "") and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if usable and not any(character.isspace() for character in text):
+        return None
+    return "must be a URL that starts with https:// or http://"
+
+
+def _wrong_time_zone(text: str) -> str | None:
+    return None if text in _time_zones() else "must be an IANA time zone, such as Europe/Paris"
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    # pendulum brings the zones along; those of zoneinfo are the machine's, and a slim image has none.
+    # Loaded on first use: parsing a DAG need not pay for it.
+    import pendulum
+
+    return frozenset(pendulum.timezones())
+
+
+_CHECKS = {
+    "email": _wrong_email,
+    "linkedinUrl": _wrong_url,
+    "picture": _wrong_url,
+    "timezone": _wrong_time_zone,
+}

@@ -1,0 +1,587 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The 17 kinds of step that a lemlist sequence can hold: one table, and everything that is read from it.
+
+``FIELDS`` says what each field may hold, ``CATALOGUE`` which fields each kind of step takes. From these two
+come the checks (:func:`problems`, :func:`check`), the typed steps (:class:`Email`, :class:`Conditional`, …)
+and the choice of what Airflow may render. A typed step is a plain dict with a signature, so it goes where a
+dict goes: into ``.expand()``, through XCom, into a serialized DAG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from urllib.parse import urlsplit
+
+from airflow_provider_lemlist.validation import Problem, hint, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from typing import TypeAlias
+
+    from airflow.providers.common.compat.sdk import XComArg
+
+    Text: TypeAlias = str | XComArg
+    Number: TypeAlias = int | str | XComArg
+    Flag: TypeAlias = bool | str | XComArg
+    Urls: TypeAlias = list[str] | list[str | XComArg] | XComArg
+
+HTTP_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+CONDITIONS = (
+    "hasEmailAddress",
+    "hasLinkedinUrl",
+    "hasPhoneNumber",
+    "hasScore",
+    "emailsOpened",
+    "emailsClicked",
+    "emailsUnsubscribed",
+    "meetingBooked",
+    "linkedinInviteAccepted",
+    "linkedinOpened",
+    "aircallDone",
+    "linkedinNetworkCheck",
+    "hasWhatsappAccount",
+)
+#: The images and videos of one step, together.
+MOST_MEDIA = 6
+
+
+class Field(NamedTuple):
+    """
+    What one field of a step may hold.
+
+    :param type: The JSON type; a ``list`` is one of URLs.
+    :param about: What it means.
+    :param least: The smallest number.
+    :param most: The largest number, or the most characters of a text.
+    :param choices: The only values.
+    :param schemes: How a URL must start.
+    :param lemlist: Whether lemlist fills in its own ``{{…}}`` here, so that Airflow leaves it alone.
+    """
+
+    type: type
+    about: str
+    least: int | None = None
+    most: int | None = None
+    choices: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
+    lemlist: bool = False
+
+
+class Kind(NamedTuple):
+    """
+    One kind of step.
+
+    :param about: What lemlist does when a lead reaches it.
+    :param required: Fields that must be given.
+    :param optional: Further fields that it takes.
+    """
+
+    about: str
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ("delay", "index")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields of this kind but ``type``."""
+        return (*self.required, *self.optional)
+
+
+FIELDS: dict[str, Field] = {
+    "index": Field(int, "Position in the sequence; without it the step goes to the end.", least=-1),
+    "delay": Field(
+        int, "Whole days before the step. lemlist's default: 0 on the first, 1 after it.", least=0, most=1500
+    ),
+    "subject": Field(str, "Subject of the email, placeholders counted as written.", most=400, lemlist=True),
+    "message": Field(str, "The email (HTML), the message, or the note of the task.", lemlist=True),
+    "altMessage": Field(str, "Message for leads that the first cannot reach.", lemlist=True),
+    "title": Field(str, "Title of the task.", most=400, lemlist=True),
+    "method": Field(str, "HTTP method of the call.", choices=HTTP_METHODS),
+    "url": Field(str, "Address that lemlist calls.", schemes=("http", "https")),
+    "conditionKey": Field(str, "What is asked about the lead.", choices=CONDITIONS),
+    "delayType": Field(
+        str,
+        "within: ask for `delay` days; waitUntil: wait until it is so.",
+        choices=("within", "waitUntil"),
+    ),
+    "campaignId": Field(str, "Campaign that the lead goes on to; of the same team and not archived."),
+    "images": Field(
+        list, "Public HTTPS addresses of PNG, JPEG or GIF, up to 20 MB each.", schemes=("https",)
+    ),
+    "videos": Field(
+        list, "Public HTTPS addresses of MP4 or QuickTime, up to 20 MB each.", schemes=("https",)
+    ),
+    "skillName": Field(str, "Skill to endorse."),
+    "endorseAnyFallback": Field(bool, "Endorse any skill where the lead lacks this one."),
+    "recordMode": Field(
+        str,
+        "manual: the audio is recorded or uploaded; ai: lemlist speaks a text.",
+        choices=("manual", "ai"),
+    ),
+}
+
+_DELAYED = ("delay", "index")
+_MEDIA = ("images", "videos")
+
+CATALOGUE: dict[str, Kind] = {
+    "email": Kind("Send an email.", ("subject", "message")),
+    "manual": Kind("Give the sender a task of any sort.", ("title",), ("message", *_DELAYED)),
+    "phone": Kind("Give the sender a call to make.", (), ("message", *_DELAYED)),
+    "api": Kind("Call an address of yours.", ("method", "url")),
+    "linkedinVisit": Kind("Visit the lead's LinkedIn profile."),
+    "linkedinInvite": Kind("Invite the lead on LinkedIn.", (), ("message", *_MEDIA, *_DELAYED)),
+    "linkedinSend": Kind("Send a LinkedIn message.", ("message",), ("altMessage", *_MEDIA, *_DELAYED)),
+    "linkedinVoiceNote": Kind("Send a LinkedIn voice note.", (), ("recordMode", *_DELAYED)),
+    "linkedinFollow": Kind("Follow the lead on LinkedIn."),
+    "linkedinLikeLastPost": Kind("Like the lead's last LinkedIn post."),
+    "linkedinCommentLastPost": Kind("Comment on the lead's last LinkedIn post."),
+    "linkedinEndorse": Kind(
+        "Endorse a skill of the lead on LinkedIn.", (), ("skillName", "endorseAnyFallback", *_DELAYED)
+    ),
+    "linkedinWithdrawInvitation": Kind("Withdraw a LinkedIn invitation that is still open."),
+    "sendToAnotherCampaign": Kind("Hand the lead over to another campaign.", ("campaignId",)),
+    "conditional": Kind("Part the way of the leads in two.", ("conditionKey", "delayType")),
+    "whatsappMessage": Kind("Send a WhatsApp message.", ("message",)),
+    "sms": Kind("Send an SMS.", ("message",)),
+}
+
+
+# --- Checks -----------------------------------------------------------------------------------------------
+
+
+def body(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the step as a plain dict without the fields that are None, which means not given."""
+    return {name: value for name, value in step.items() if value is not None}
+
+
+def problems(step: Any) -> list[Problem]:
+    """
+    Return everything that is wrong with a step, without raising.
+
+    :param step: A typed step, or a mapping with ``type`` and the fields of that type.
+    """
+    if not isinstance(step, Mapping):
+        return [Problem("step", f"must be a typed step or a dict with 'type', not {type(step).__name__}")]
+    step = body(step)
+    name = step.get("type")
+    if not isinstance(name, str) or name not in CATALOGUE:
+        return [Problem("type", _unknown_type(name))]
+    kind = CATALOGUE[name]
+    found = [Problem(field, f"{name!r} needs it") for field in kind.required if field not in step]
+    if step.get("delayType") == "within" and "delay" not in step:
+        found.append(Problem("delay", "delayType 'within' needs it: the days within which to ask"))
+    for field, value in step.items():
+        if field == "type":
+            continue
+        if field in kind.fields:
+            found += [Problem(field, reason) for reason in _reasons(field, value, field in kind.required)]
+        else:
+            near = hint(str(field), kind.fields)
+            takes = ", ".join(kind.fields)
+            found.append(Problem(str(field), f"{name!r} has no such field{near}; it takes {takes}"))
+    media = [step[field] for field in _MEDIA if isinstance(step.get(field), (list, tuple))]
+    if sum(map(len, media)) > MOST_MEDIA:
+        found.append(
+            Problem(" and ".join(_MEDIA), f"at most {MOST_MEDIA} together, not {sum(map(len, media))}")
+        )
+    return found
+
+
+def check(step: Mapping[str, Any], what: str = "The step") -> dict[str, Any]:
+    """
+    Return the step as it may be sent.
+
+    :param step: A typed step, or a mapping with ``type`` and the fields of that type.
+    :param what: What the error calls it.
+    :raises LemlistValidationError: Everything that is wrong with it, at once.
+    """
+    if found := problems(step):
+        raise refusal(what, found)
+    return body(step)
+
+
+def _unknown_type(name: Any) -> str:
+    wrong = "is missing" if name is None else f"{name!r} is no lemlist step"
+    near = hint(name, tuple(CATALOGUE)) if isinstance(name, str) else ""
+    return f"{wrong}{near}; the types are {', '.join(CATALOGUE)}"
+
+
+def _reasons(name: str, value: Any, required: bool) -> list[str]:
+    """Return what is wrong with the value of one field."""
+    field = FIELDS[name]
+    if field.type is int:
+        # True is an int to Python; to lemlist it is a mistake.
+        if isinstance(value, bool) or not isinstance(value, int):
+            return [f"must be a whole number, not {value!r}"]
+        if (field.least is not None and value < field.least) or (
+            field.most is not None and value > field.most
+        ):
+            most = "or more" if field.most is None else f"to {field.most}"
+            return [f"must be {field.least} {most}, not {value}"]
+        return []
+    if field.type is bool:
+        return [] if isinstance(value, bool) else [f"must be true or false, not {value!r}"]
+    if field.type is list:
+        if not isinstance(value, (list, tuple)):
+            return [f"must be a list of URLs, not {type(value).__name__}"]
+        return [
+            f"item {number} {reason}"
+            for number, url in enumerate(value, 1)
+            if (reason := _wrong_url(url, field.schemes, public=True))
+        ]
+    if not isinstance(value, str):
+        return [f"must be text, not {type(value).__name__}"]
+    if required and not value.strip():
+        return ["must not be empty"]
+    if field.most is not None and len(value) > field.most:
+        return [f"at most {field.most} characters, not {len(value)}"]
+    if field.choices and value not in field.choices:
+        near = hint(value, field.choices)
+        return [f"{value!r} is not one of {', '.join(field.choices)}{near}"]
+    if field.schemes and (reason := _wrong_url(value, field.schemes)):
+        return [reason]
+    return []
+
+
+def _wrong_url(url: Any, schemes: tuple[str, ...], *, public: bool = False) -> str:
+    """Return what is wrong with a URL, or an empty text."""
+    must = " or ".join(f"{scheme}://" for scheme in schemes)
+    if not isinstance(url, str):
+        return f"must be a URL, not {type(url).__name__}"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return f"is no URL: {url!r}"
+    if parts.scheme not in schemes or not host:
+        return f"must start with {must} and name a host, not {url!r}"
+    if any(character.isspace() for character in url):
+        return f"must not hold spaces: {url!r}"
+    if public and _is_private(host):
+        return f"must be reachable for lemlist, and {host!r} is not public"
+    return ""
+
+
+def _is_private(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith((".localhost", ".local", ".internal"))
+
+
+# --- After sending ----------------------------------------------------------------------------------------
+
+
+def branches(step: Mapping[str, Any]) -> dict[str, str]:
+    """
+    Return the sequence of each branch of a condition, by condition key; the other way is ``fallback``.
+
+    :param step: A step as lemlist answered or listed it.
+    """
+    found: dict[str, str] = {}
+    for branch in step.get("conditions") or ():
+        key = "fallback" if branch.get("fallback") else branch.get("key")
+        if key and branch.get("sequenceId"):
+            found[key] = branch["sequenceId"]
+    return found
+
+
+def recognise(
+    step: Mapping[str, Any],
+    listed: Iterable[Mapping[str, Any]],
+    *,
+    known: Collection[str] | None = None,
+    claimed: Collection[str] = (),
+) -> str | None:
+    """
+    Say which of a sequence's steps is the one that was sent when its answer was lost.
+
+    Only what lemlist lists again is compared, and texts without their markup and spacing, since lemlist may
+    add defaults and tidy HTML.
+
+    :param step: The step as it was sent.
+    :param listed: The steps of the sequence as lemlist lists them now.
+    :param known: Ids that the sequence had before the step was sent; None where nobody looked.
+    :param claimed: Ids of steps that others are known to have added.
+    :return: The id of the step; None when it is not there.
+    :raises LemlistUncertainError: When several steps could be it.
+    """
+    other = {*(known or ()), *claimed}
+    found = [
+        str(candidate["_id"])
+        for candidate in listed
+        if candidate.get("_id") and candidate["_id"] not in other and _same(body(step), candidate)
+    ]
+    if len(found) > 1:
+        from airflow_provider_lemlist.exceptions import LemlistUncertainError
+
+        raise LemlistUncertainError(
+            f"Several steps of the sequence equal the one that was sent ({', '.join(found)}), so it is "
+            "not sure whether it was added. Look at the sequence in lemlist; then mark the task as succeeded "
+            "or clear it."
+        )
+    return found[0] if found else None
+
+
+def _same(sent: Mapping[str, Any], listed: Mapping[str, Any]) -> bool:
+    if listed.get("type") != sent["type"]:
+        return False
+    # A condition's own fields are listed on its branches.
+    conditions: list[dict[str, Any]] = listed.get("conditions") or []
+    branch = next((condition for condition in conditions if not condition.get("fallback")), {})
+    there = {"conditionKey": branch.get("key"), "delayType": branch.get("delayType"), **body(listed)}
+    if sent["type"] == "conditional":
+        there["delay"] = branch.get("delay", listed.get("delay"))
+    for name, value in sent.items():
+        # A position moves when steps are put before it, and lemlist hosts its own copies of media.
+        if name in ("type", "index", *_MEDIA) or there.get(name) is None:
+            continue
+        if _gist(value) != _gist(there[name]):
+            return False
+    return True
+
+
+def _gist(value: Any) -> Any:
+    """Return the words and links of a text without its markup and spacing; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    import re
+    from html import unescape
+
+    links = " ".join(re.findall(r"""(?:href|src)\s*=\s*["']?([^"'\s>]+)""", value))
+    return " ".join(unescape(f"{re.sub(r'<[^>]*>', ' ', value)} {links}").split())
+
+
+# --- Typed steps ------------------------------------------------------------------------------------------
+
+
+class Step(dict[str, Any]):
+    """
+    A step with a signature: the dict that lemlist takes, with Python names for its fields.
+
+    Fields that are left out stay out. Values are checked where the step is used, so that the error can name
+    the task; an ``XComArg`` may stand for any value.
+    """
+
+    type: ClassVar[str]
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(type=self.type)
+        self.update((_camel(name), value) for name, value in fields.items() if value is not None)
+
+
+def _camel(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(word.title() for word in tail)
+
+
+class Email(Step):
+    """Send an email."""
+
+    type = "email"
+
+    def __init__(
+        self, *, subject: Text, message: Text, delay: Number | None = None, index: Number | None = None
+    ) -> None:
+        super().__init__(subject=subject, message=message, delay=delay, index=index)
+
+
+class Manual(Step):
+    """Give the sender a task of any sort."""
+
+    type = "manual"
+
+    def __init__(
+        self,
+        *,
+        title: Text,
+        message: Text | None = None,
+        delay: Number | None = None,
+        index: Number | None = None,
+    ) -> None:
+        super().__init__(title=title, message=message, delay=delay, index=index)
+
+
+class Phone(Step):
+    """Give the sender a call to make."""
+
+    type = "phone"
+
+    def __init__(
+        self, *, message: Text | None = None, delay: Number | None = None, index: Number | None = None
+    ) -> None:
+        super().__init__(message=message, delay=delay, index=index)
+
+
+class Api(Step):
+    """Call an address of yours."""
+
+    type = "api"
+
+    def __init__(
+        self, *, method: Text, url: Text, delay: Number | None = None, index: Number | None = None
+    ) -> None:
+        super().__init__(method=method, url=url, delay=delay, index=index)
+
+
+class LinkedinVisit(Step):
+    """Visit the lead's LinkedIn profile."""
+
+    type = "linkedinVisit"
+
+    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
+        super().__init__(delay=delay, index=index)
+
+
+class LinkedinInvite(Step):
+    """Invite the lead on LinkedIn."""
+
+    type = "linkedinInvite"
+
+    def __init__(
+        self,
+        *,
+        message: Text | None = None,
+        images: Urls | None = None,
+        videos: Urls | None = None,
+        delay: Number | None = None,
+        index: Number | None = None,
+    ) -> None:
+        super().__init__(message=message, images=images, videos=videos, delay=delay, index=index)
+
+
+class LinkedinSend(Step):
+    """Send a LinkedIn message."""
+
+    type = "linkedinSend"
+
+    def __init__(
+        self,
+        *,
+        message: Text,
+        alt_message: Text | None = None,
+        images: Urls | None = None,
+        videos: Urls | None = None,
+        delay: Number | None = None,
+        index: Number | None = None,
+    ) -> None:
+        super().__init__(
+            message=message, alt_message=alt_message, images=images, videos=videos, delay=delay, index=index
+        )
+
+
+class LinkedinVoiceNote(Step):
+    """Send a LinkedIn voice note."""
+
+    type = "linkedinVoiceNote"
+
+    def __init__(
+        self, *, record_mode: Text | None = None, delay: Number | None = None, index: Number | None = None
+    ) -> None:
+        super().__init__(record_mode=record_mode, delay=delay, index=index)
+
+
+class LinkedinFollow(Step):
+    """Follow the lead on LinkedIn."""
+
+    type = "linkedinFollow"
+
+    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
+        super().__init__(delay=delay, index=index)
+
+
+class LinkedinLikeLastPost(Step):
+    """Like the lead's last LinkedIn post."""
+
+    type = "linkedinLikeLastPost"
+
+    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
+        super().__init__(delay=delay, index=index)
+
+
+class LinkedinCommentLastPost(Step):
+    """Comment on the lead's last LinkedIn post."""
+
+    type = "linkedinCommentLastPost"
+
+    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
+        super().__init__(delay=delay, index=index)
+
+
+class LinkedinEndorse(Step):
+    """Endorse a skill of the lead on LinkedIn."""
+
+    type = "linkedinEndorse"
+
+    def __init__(
+        self,
+        *,
+        skill_name: Text | None = None,
+        endorse_any_fallback: Flag | None = None,
+        delay: Number | None = None,
+        index: Number | None = None,
+    ) -> None:
+        super().__init__(
+            skill_name=skill_name, endorse_any_fallback=endorse_any_fallback, delay=delay, index=index
+        )
+
+
+class LinkedinWithdrawInvitation(Step):
+    """Withdraw a LinkedIn invitation that is still open."""
+
+    type = "linkedinWithdrawInvitation"
+
+    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
+        super().__init__(delay=delay, index=index)
+
+
+class SendToAnotherCampaign(Step):
+    """Hand the lead over to another campaign."""
+
+    type = "sendToAnotherCampaign"
+
+    def __init__(
+        self, *, campaign_id: Text, delay: Number | None = None, index: Number | None = None
+    ) -> None:
+        super().__init__(campaign_id=campaign_id, delay=delay, index=index)
+
+
+class Conditional(Step):
+    """Part the way of the leads in two."""
+
+    type = "conditional"
+
+    def __init__(
+        self,
+        *,
+        condition_key: Text,
+        delay_type: Text,
+        delay: Number | None = None,
+        index: Number | None = None,
+    ) -> None:
+        super().__init__(condition_key=condition_key, delay_type=delay_type, delay=delay, index=index)
+
+
+class WhatsappMessage(Step):
+    """Send a WhatsApp message."""
+
+    type = "whatsappMessage"
+
+    def __init__(self, *, message: Text, delay: Number | None = None, index: Number | None = None) -> None:
+        super().__init__(message=message, delay=delay, index=index)
+
+
+class Sms(Step):
+    """Send an SMS."""
+
+    type = "sms"
+
+    def __init__(self, *, message: Text, delay: Number | None = None, index: Number | None = None) -> None:
+        super().__init__(message=message, delay=delay, index=index)
+
+
+#: The name by which most people look for it.
+Condition = Conditional

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real HTTP server on loopback that plays what a test scripts, and a transport that speaks to it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_lemlist.api.transport import Patience, Transport
+from airflow_provider_lemlist.connection import Settings
+
+API_KEY = "s3cr3t+k/ey%7E:with=signs"
+
+
+@dataclass
+class Act:
+    """What the server does with one request."""
+
+    status: int = 200
+    body: Any = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    #: "" to answer, else "reset", "close", "cut" or "hang".
+    fault: str = ""
+    #: Called with the request before the answer: the effect.
+    effect: Callable[[Any], None] | None = None
+
+    def raw(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+class Stage:
+    """
+    A server that answers by script.
+
+    ``script`` is played in order; when it is used up, ``routes`` decides by "METHOD path", else 404.
+    """
+
+    def __init__(self) -> None:
+        self.script: list[Act] = []
+        self.routes: dict[str, Act] = {}
+        self.requests: list[SimpleNamespace] = []
+        self.connections = 0
+        self.sockets: list[socket.socket] = []
+        self.released = threading.Event()
+        stage = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                stage.connections += 1
+                stage.sockets.append(self.connection)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def _play(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                request = SimpleNamespace(
+                    method=self.command,
+                    target=self.path,
+                    path=self.path.partition("?")[0].removeprefix("/api"),
+                    query=self.path.partition("?")[2],
+                    headers=dict(self.headers),
+                    body=self.rfile.read(length),
+                )
+                stage.requests.append(request)
+                act = (
+                    stage.script.pop(0)
+                    if stage.script
+                    else stage.routes.get(f"{request.method} {request.path}", Act(404, b"Not found"))
+                )
+                if act.effect:
+                    act.effect(request)
+                self._perform(act)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _play
+
+            def _perform(self, act: Act) -> None:
+                if act.fault == "hang":
+                    stage.released.wait(10)
+                if act.fault in ("hang", "close", "reset"):
+                    if act.fault == "reset":
+                        self.connection.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                        )
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                raw = act.raw()
+                headers = {"Content-Type": "text/plain", "Content-Length": str(len(raw))} | act.headers
+                if not isinstance(act.body, bytes):
+                    headers = {"Content-Type": "application/json"} | {
+                        name: value for name, value in headers.items() if name != "Content-Type"
+                    }
+                if act.fault == "cut":
+                    headers["Content-Length"] = str(len(raw) + 100)
+                    self.close_connection = True
+                self.send_response(act.status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(raw)
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *args: object) -> None:
+                pass  # connections are broken on purpose
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/api"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def asked(self, method: str) -> list[SimpleNamespace]:
+        return [request for request in self.requests if request.method == method]
+
+    def drop_connections(self) -> None:
+        """Close every connection, as a server does with idle ones."""
+        while self.sockets:
+            with suppress(OSError):
+                self.sockets.pop().shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+class OpenBudget:
+    """A budget without a limit that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.booked = 0
+        self.heard_of: list[dict[str, Any]] = []
+
+    def book(self) -> SimpleNamespace:
+        self.booked += 1
+        return SimpleNamespace(wait=0.0, ahead=0)
+
+    def wait(self, slot: object, *, early: float = 0.0) -> None:
+        pass
+
+    def heard(self, slot: object, **feedback: Any) -> None:
+        self.heard_of.append(feedback)
+
+
+@pytest.fixture
+def budget() -> OpenBudget:
+    return OpenBudget()
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """The pauses that the transport would have made."""
+    return []
+
+
+@pytest.fixture
+def settings(stage: Stage) -> Settings:
+    return Settings(
+        conn_id="lemlist_default",
+        api_key=API_KEY,
+        base_url=stage.url,
+        timeout=5,
+        max_wait=300,
+        budget_store="memory://",
+        budget_share=1,
+    )
+
+
+@pytest.fixture
+def transport(settings: Settings, budget: OpenBudget, pauses: list[float]) -> Iterator[Transport]:
+    transport = Transport(
+        settings,
+        budget,  # type: ignore[arg-type]  # the part of a budget that a transport uses
+        user_agent="airflow-provider-lemlist/test",
+        patience=Patience(),
+        sleep=pauses.append,
+    )
+    yield transport
+    transport.close()

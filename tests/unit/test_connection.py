@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import Connection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_lemlist.connection import read_settings, redis_url
+from airflow_provider_lemlist.exceptions import LemlistConfigurationError
+from airflow_provider_lemlist.get_provider_info import CONN_FIELDS, REAL_HOST
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+
+def connection(**fields: Any) -> Connection:
+    if isinstance(fields.get("extra"), dict):
+        fields["extra"] = json.dumps(fields["extra"])
+    return Connection(conn_id="mine", conn_type="lemlist", **{"password": "k3y", **fields})
+
+
+def test_an_empty_field_means_its_default() -> None:
+    settings = read_settings(connection(extra={"timeout": None, "max_wait": "", "budget_store": None}))
+    assert settings.base_url == REAL_HOST
+    assert (settings.timeout, settings.max_wait, settings.budget_store, settings.budget_share) == (
+        30,
+        300,
+        "",
+        1,
+    )
+    assert {name: field["schema"]["default"] for name, field in CONN_FIELDS.items()} == {
+        "timeout": 30, "max_wait": 300, "budget_store": "", "budget_share": 1
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["abc/def", "a+b", "50%off", "a:b", "%2F", "=?&#@", "e9f0" * 8])
+@pytest.mark.parametrize("how", ["json", "uri"])
+def test_any_key_arrives_from_json_and_from_a_uri(
+    key: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from urllib.parse import quote
+
+    text = (
+        json.dumps({"conn_type": "lemlist", "password": key, "extra": {"timeout": 45}})
+        if how == "json"
+        else f"lemlist://:{quote(key, safe='')}@/?timeout=45"
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", text)
+    settings = LemlistHook("mine").settings
+    assert settings.api_key == key
+    assert settings.timeout == 45
+    assert settings.base_url == REAL_HOST
+
+
+def test_the_sandbox_is_named_by_a_uri_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", "lemlist://:k3y@http%3A%2F%2F127.0.0.1%3A8765%2Fapi")
+    settings = LemlistHook("mine").settings
+    assert settings.base_url == "http://127.0.0.1:8765/api"
+    assert settings.is_local
+
+
+def test_the_newline_of_a_mounted_secret_is_no_part_of_the_key() -> None:
+    assert read_settings(connection(password="k3y\n")).api_key == "k3y"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"password": None}, "Password .API key. of connection 'mine' is empty"),
+        ({"password": "  "}, "is empty"),
+        ({"password": None, "login": "k3y"}, "Login of connection 'mine' must stay empty"),
+        ({"password": "k3y with spaces"}, "characters"),
+        ({"password": "k3\u00e9"}, "characters"),
+        ({"host": "api.lemlist.com"}, "Host .Base URL. of connection 'mine' is no URL"),
+        ({"host": "ftp://api.lemlist.com"}, "no URL"),
+        ({"host": "http://[::1"}, "no URL"),
+        ({"host": "http://127.0.0.1:99999/api"}, "no URL"),
+        ({"host": "https://user:secret@api.lemlist.com"}, "the key goes into Password"),
+        ({"host": "https://api.lemlist.com/api?access_token=1"}, "path only"),
+        ({"extra": "[1]"}, "Extra of connection 'mine' must be a JSON object"),
+        ({"extra": {"timeout": "soon"}}, "'timeout' of connection 'mine' must be a number from 1 to 600"),
+        ({"extra": {"timeout": 0}}, "'timeout'"),
+        ({"extra": {"timeout": True}}, "'timeout'"),
+        ({"extra": {"timeout": [5]}}, "'timeout'"),
+        ({"extra": {"max_wait": -1}}, "'max_wait'"),
+        ({"extra": {"max_wait": "nan"}}, "'max_wait'"),
+        ({"extra": {"budget_share": 0}}, "'budget_share'"),
+        ({"extra": {"budget_share": 1.5}}, "'budget_share'"),
+        ({"extra": {"budget_store": {"host": "x"}}}, "'budget_store' of connection 'mine' must be text"),
+    ],
+)
+def test_a_mistake_is_named_with_its_connection_and_field(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(LemlistConfigurationError, match=says) as caught:
+        read_settings(connection(**fields))
+    assert isinstance(caught.value, ValueError)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_connection_of_another_type_is_refused() -> None:
+    with pytest.raises(LemlistConfigurationError, match="of type 'http'"):
+        read_settings(Connection(conn_id="mine", conn_type="http", password="k3y"))
+
+
+def test_an_unknown_connection_names_the_way_to_create_it() -> None:
+    with pytest.raises(LemlistConfigurationError, match="AIRFLOW_CONN_NOWHERE"):
+        _ = LemlistHook("nowhere").settings
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("time_out", "did you mean 'timeout'"), ("maxwait", "did you mean 'max_wait'"), ("zzz", "known are")],
+)
+def test_an_unknown_extra_warns_with_the_near_match(
+    name: str, hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        read_settings(connection(extra={name: "value-not-shown"}))
+    assert hint in caplog.text
+    assert "value-not-shown" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fields", [{"host": "http://lemlist.internal/api"}, {"port": 443}, {"schema": "api"}, {"login": "me"}]
+)
+def test_what_is_ignored_or_risky_is_said(fields: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read_settings(connection(**fields))
+    assert "'mine'" in caplog.text
+
+
+def test_settings_do_not_show_the_key() -> None:
+    settings = read_settings(
+        connection(password="t0p-s3cret", extra={"budget_store": "redis://:pw-s3cret@r/0"})
+    )
+    assert "s3cret" not in repr(settings)
+
+
+@given(
+    extra=st.dictionaries(
+        st.sampled_from([*CONN_FIELDS, "other"]),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=10)
+        | st.lists(st.integers()),
+    )
+)
+def test_no_extra_is_ever_an_untyped_error(extra: dict[str, Any]) -> None:
+    try:
+        settings = read_settings(connection(extra=json.dumps(extra)))
+    except LemlistConfigurationError:
+        return
+    assert 1 <= settings.timeout <= 600
+    assert 0 < settings.budget_share <= 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "r"}, "redis://r:6379/0"),
+        ({"host": "r", "port": 6380, "password": "p@ss/w"}, "redis://:p%40ss%2Fw@r:6380/0"),
+        ({"host": "r", "login": "u", "password": "p", "extra": '{"db": 3}'}, "redis://u:p@r:6379/3"),
+        (
+            {"host": "r", "extra": '{"ssl": true, "ssl_cert_reqs": "required"}'},
+            "rediss://r:6379/0?ssl_cert_reqs=required",
+        ),
+    ],
+)
+def test_an_airflow_redis_connection_becomes_its_url(fields: dict[str, Any], url: str) -> None:
+    assert redis_url(Connection(conn_id="fleet", conn_type="redis", **fields), "mine") == url
+
+
+def test_a_budget_store_that_names_no_redis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_MINE", '{"conn_type": "lemlist", "password": "k", "extra": {"budget_store": "fleet"}}'
+    )
+    with pytest.raises(
+        LemlistConfigurationError, match="'budget_store' of connection 'mine' names the connection 'fleet'"
+    ):
+        _ = LemlistHook("mine").budget
+    monkeypatch.setenv("AIRFLOW_CONN_FLEET", '{"conn_type": "http", "host": "r"}')
+    with pytest.raises(LemlistConfigurationError, match="of type 'redis'"):
+        _ = LemlistHook("mine").budget

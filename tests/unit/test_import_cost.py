@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DAG files are parsed all day: importing an operator brings in nothing heavy that Airflow did not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = {
+    "aiohttp",
+    "fsspec",
+    "httpx",
+    "pandas",
+    "pendulum",
+    "pyarrow",
+    "redis",
+    "requests",
+    "sqlite3",
+    "starlette",
+    "urllib3",
+    "uvicorn",
+    "zoneinfo",
+}
+CODE = """
+import json, sys
+from airflow.providers.common.compat.sdk import (
+    XCOM_RETURN_KEY, AirflowSkipException, Asset, BaseOperator, BaseOperatorLink, BaseSensorOperator,
+    XCom, conf,
+)
+base = set(sys.modules)
+import {module}
+print(json.dumps(sorted(set(sys.modules) - base)))
+"""
+
+
+def test_an_operator_module_imports_nothing_heavy() -> None:
+    package = Path(__file__).parents[2] / "airflow_provider_lemlist"
+    modules = [
+        f"airflow_provider_lemlist.{kind}.{path.stem}"
+        for kind in ("operators", "sensors")
+        for path in sorted((package / kind).glob("[!_]*.py"))
+    ]
+    assert {"airflow_provider_lemlist.operators.lead", "airflow_provider_lemlist.operators.sequence"} <= {
+        *modules
+    }
+    code = CODE.format(module=", ".join(modules))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    added = json.loads(result.stdout.splitlines()[-1])
+    assert not {name.split(".")[0] for name in added} & HEAVY
+    assert not [name for name in added if name.startswith("airflow.")]
+    assert not [
+        name
+        for name in added
+        if name.startswith(("airflow_provider_lemlist.api", "airflow_provider_lemlist.hooks"))
+    ]

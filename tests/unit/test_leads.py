@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lead is text that lemlist understands, or it is told what is wrong without a word about the person."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.leads import LEAD_FIELDS, check, clean
+
+ADDRESS = "ana@example.com"
+
+
+def told(values: dict[Any, Any], **options: Any) -> dict[str, str]:
+    return {problem.field: problem.reason for problem in clean(values, **options)[1]}
+
+
+def test_the_twelve_fields_and_custom_variables_pass_as_they_are() -> None:
+    lead = {
+        "email": ADDRESS,
+        "firstName": "Ana",
+        "lastName": "Ruiz",
+        "companyName": "Norte SL",
+        "jobTitle": "Head of Ops",
+        "linkedinUrl": "https://www.linkedin.com/in/ana",
+        "picture": "https://cdn.example.com/ana.png",
+        "phone": "+33 1 23 45 67 89",
+        "companyDomain": "norte.example",
+        "icebreaker": "{{firstName}}, I read <b>your</b> post",
+        "timezone": "Europe/Madrid",
+        "contactOwner": "usr_1",
+        "plan": "trial",
+        "Company size": "50-100",
+    }
+    assert set(LEAD_FIELDS) <= set(lead)
+    assert clean(lead) == (lead, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, "3"),
+        (-2.5, "-2.5"),
+        (3.0, "3"),
+        (33123456789.0, "33123456789"),
+        (Decimal("1.50"), "1.50"),
+        (Decimal("1E+3"), "1000"),
+        (Decimal("1E+999999"), "1E+999999"),
+        (1e300, "1e+300"),
+        (True, "true"),
+        (False, "false"),
+        (date(2026, 3, 1), "2026-03-01"),
+        (datetime(2026, 3, 1, 9, 30, tzinfo=UTC), "2026-03-01T09:30:00+00:00"),
+        (time(9, 30), "09:30:00"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (SimpleNamespace(item=lambda: 7, shape=()), "7"),  # a number of numpy
+        ("  kept  ", "  kept  "),
+    ],
+    ids=str,
+)
+def test_a_value_becomes_the_text_that_a_person_would_write(value: Any, text: str) -> None:
+    assert clean({"x": value}) == ({"x": text}, [])
+
+
+class NAType:
+    """As the one of pandas: it has no truth and no equality."""
+
+    def __bool__(self) -> bool:
+        raise TypeError
+
+    def __eq__(self, other: object) -> NAType:  # type: ignore[override]  # as pandas does
+        return self
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "  \t", math.nan, Decimal("NaN"), Decimal("sNaN"), NAType()], ids=repr
+)
+def test_an_empty_value_is_left_out_unless_asked(value: Any) -> None:
+    assert clean({"email": ADDRESS, "x": value}) == ({"email": ADDRESS}, [])
+    assert clean({"email": ADDRESS, "x": value}, drop_empty=False) == ({"email": ADDRESS, "x": ""}, [])
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": 1}, [1], (1,), {1}, b"x", object(), math.inf, Decimal("-Infinity")], ids=repr
+)
+def test_a_value_that_is_no_text_is_refused_with_its_name(value: Any) -> None:
+    assert "x" in told({"email": ADDRESS, "x": value})
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        ADDRESS,
+        "o'brien+news/a=b@example.co.uk",
+        "é.ü@münchen.example",
+        "a@xn--mnchen-3ya.example",
+        "a_b-c.d@sub.example.museum",
+        " padded@example.com\n",
+        "1@2.example",
+    ],
+)
+def test_an_address_passes(address: str) -> None:
+    assert clean({"email": address}) == ({"email": address.strip()}, [])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "zoe",
+        "zoe@",
+        "@example.org",
+        "zoe@example",
+        "zoe@@example.com",
+        "zoe@example..com",
+        "zoe@.com",
+        "zoe@example.com.",
+        "zoe ruiz@example.com",
+        "zoe@exa mple.com",
+        "Ana <zoe@example.com>",
+        "mailto:zoe@example.com",
+        "zoe@example.com, bo@example.com",
+        "zoe@example.com;bo@example.com",
+        "zoe@10.0.0.1",
+        "x" * 65 + "@example.com",
+        "x@" + "y" * 250 + ".com",
+        "{{ params.email }}",
+    ],
+)
+def test_what_is_no_address_is_refused_without_repeating_it(address: str) -> None:
+    reason = told({"email": address})["email"]
+    assert address not in reason
+    with pytest.raises(LemlistValidationError) as error:
+        check({"email": address})
+    assert address not in str(error.value)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Paris", "America/New_York", "UTC", " Asia/Tokyo "])
+def test_a_time_zone_of_the_world_passes(zone: str) -> None:
+    assert clean({"timezone": zone}) == ({"timezone": zone.strip()}, [])
+
+
+@pytest.mark.parametrize("zone", ["Paris", "europe/paris", "Europe/Pari", "UTC+2", "../etc/passwd", "+02:00"])
+def test_any_other_time_zone_is_refused(zone: str) -> None:
+    assert "IANA" in told({"timezone": zone})["timezone"]
+
+
+@pytest.mark.parametrize("name", ["linkedinUrl", "picture"])
+@pytest.mark.parametrize(
+    "url", ["linkedin.com/in/ana", "ftp://a.example.com", "https://", "https://a b.c", "x"]
+)
+def test_an_address_on_the_web_that_is_none_is_refused(name: str, url: str) -> None:
+    assert name in told({name: url})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("first_name", "firstName"),
+        ("FirstName", "firstName"),
+        ("first name", "firstName"),
+        ("firstname", "firstName"),
+        ("frstName", "firstName"),
+        ("emial", "email"),
+        ("E-Mail", "email"),
+        ("linkedInUrl", "linkedinUrl"),
+        ("time_zone", "timezone"),
+        ("compnyDomian", "companyDomain"),
+    ],
+)
+def test_a_slip_in_a_field_of_lemlist_is_refused_unless_it_is_declared(written: str, meant: str) -> None:
+    assert repr(meant) in told({"email": ADDRESS, written: "x"})[written]
+    assert told({"email": ADDRESS, written: "x"}, variables=[written]) == {}
+
+
+@pytest.mark.parametrize("name", ["plan", "city", "company", "phone2", "Company size", "título", "title"])
+def test_a_name_of_its_own_is_a_custom_variable(name: str) -> None:
+    assert clean({"email": ADDRESS, name: "x"}) == ({"email": ADDRESS, name: "x"}, [])
+
+
+@pytest.mark.parametrize("name", ["deduplicate", "findEmail", "find_phone"])
+def test_an_option_of_the_call_has_no_place_in_a_lead(name: str) -> None:
+    assert "option" in told({"email": ADDRESS, name: "true"})[name]
+
+
+@pytest.mark.parametrize("name", ["", " ", 3, None])
+def test_a_name_is_a_text(name: Any) -> None:
+    assert str(name) in told({"email": ADDRESS, name: "x"})
+
+
+@pytest.mark.parametrize("lead", [{}, {"email": None}, {"firstName": "", "x": math.nan}])
+def test_a_lead_of_nothing_is_refused(lead: dict[str, Any]) -> None:
+    assert told(lead) == {"lead": "holds no value"}
+
+
+def test_all_problems_come_at_once_and_name_the_place() -> None:
+    with pytest.raises(LemlistValidationError) as error:
+        check({"email": "x", "timezone": "y", "first_name": "z"}, "The lead of task 'add'")
+    for name in ("'add'", "email", "timezone", "first_name"):
+        assert name in str(error.value)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=12) | st.sampled_from(LEAD_FIELDS),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.decimals()
+        | st.text()
+        | st.dates()
+        | st.lists(st.integers(), max_size=2),
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_whatever_comes_in_only_texts_come_out(values: dict[str, Any], drop_empty: bool) -> None:
+    lead, found = clean(values, drop_empty=drop_empty)
+    assert all(isinstance(text, str) for text in lead.values())
+    assert {problem.field for problem in found} - {"lead"} <= set(values)
+    assert drop_empty is False or all(text.strip() for text in lead.values())

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every limit of a step is checked before it is sent, and a step that was sent is recognised again."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_lemlist import steps
+from airflow_provider_lemlist.exceptions import LemlistUncertainError, LemlistValidationError
+from airflow_provider_lemlist.steps import CATALOGUE, FIELDS, Step, branches, check, problems, recognise
+
+HTTPS = "https://cdn.example.com/a.png"
+
+#: A value that each field takes.
+GOOD: dict[str, Any] = {
+    "index": 2,
+    "delay": 3,
+    "subject": "{{firstName}}, a question",
+    "message": "<p>Hi {{firstName}}</p>",
+    "altMessage": "Hello",
+    "title": "Call {{firstName}}",
+    "method": "POST",
+    "url": "http://hooks.example.com/x",
+    "conditionKey": "linkedinInviteAccepted",
+    "delayType": "within",
+    "campaignId": "cam_1",
+    "images": [HTTPS],
+    "videos": ["https://cdn.example.com/a.mp4"],
+    "skillName": "Python",
+    "endorseAnyFallback": True,
+    "recordMode": "ai",
+}
+TYPED = {cls.type: cls for cls in Step.__subclasses__()}
+
+
+def full(kind: str) -> dict[str, Any]:
+    return {"type": kind, **{name: GOOD[name] for name in CATALOGUE[kind].fields}}
+
+
+def told(step: Any) -> dict[str, str]:
+    return {problem.field: problem.reason for problem in problems(step)}
+
+
+def snake(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+
+
+class TestCatalogue:
+    def test_it_holds_the_17_types_and_no_field_that_nobody_uses(self) -> None:
+        assert len(CATALOGUE) == 17
+        assert {name for kind in CATALOGUE.values() for name in kind.fields} == set(FIELDS)
+
+    @pytest.mark.parametrize("kind", CATALOGUE)
+    def test_a_step_with_all_its_fields_passes(self, kind: str) -> None:
+        assert check(full(kind)) == full(kind)
+
+    @pytest.mark.parametrize("kind", CATALOGUE)
+    def test_a_step_with_only_its_required_fields_passes(self, kind: str) -> None:
+        step = {"type": kind, **{name: GOOD[name] for name in CATALOGUE[kind].required}}
+        if kind == "conditional":
+            step["delayType"] = "waitUntil"
+        assert problems(step) == []
+
+    @pytest.mark.parametrize(
+        ("kind", "name"), [(kind, name) for kind in CATALOGUE for name in CATALOGUE[kind].required]
+    )
+    def test_a_required_field_is_missed(self, kind: str, name: str) -> None:
+        step = full(kind)
+        del step[name]
+        assert name in told(step)
+        assert name in told({**step, name: None})
+        assert name in told({**step, name: "  "})
+
+    @pytest.mark.parametrize(
+        ("kind", "name"),
+        [(kind, name) for kind in CATALOGUE for name in FIELDS if name not in CATALOGUE[kind].fields],
+    )
+    def test_a_field_of_another_type_is_refused_by_name(self, kind: str, name: str) -> None:
+        assert f"{kind!r} has no such field" in told({**full(kind), name: GOOD[name]})[name]
+
+
+class TestLimits:
+    @pytest.mark.parametrize("value", [0, 1500])
+    def test_a_delay_at_the_limit_passes(self, value: int) -> None:
+        assert problems({"type": "phone", "delay": value}) == []
+
+    @pytest.mark.parametrize("value", [-1, 1501, 1.0, 1.5, "1", True, False, [1]])
+    def test_a_delay_beyond_it_or_of_another_sort_is_refused(self, value: Any) -> None:
+        assert "delay" in told({"type": "phone", "delay": value})
+
+    @pytest.mark.parametrize(("value", "right"), [(-1, True), (0, True), (10**6, True), (-2, False)])
+    def test_an_index_is_minus_one_or_more(self, value: int, right: bool) -> None:
+        assert (problems({"type": "phone", "index": value}) == []) is right
+
+    @pytest.mark.parametrize(
+        ("kind", "name"), [("email", "subject"), ("manual", "title")], ids=["subject", "title"]
+    )
+    def test_400_characters_pass_and_401_do_not(self, kind: str, name: str) -> None:
+        assert problems({**full(kind), name: "ü" * 400}) == []
+        assert "401" in told({**full(kind), name: "{{firstName}}" + "x" * 388})[name]
+
+    def test_a_message_has_no_limit(self) -> None:
+        assert problems({**full("email"), "message": "x" * 100_000}) == []
+
+    @pytest.mark.parametrize("url", ["ftp://x.example.com", "x.example.com", "https://", "http://a b.c", 3])
+    def test_a_url_that_is_none_is_refused(self, url: Any) -> None:
+        assert "url" in told({**full("api"), "url": url})
+
+    @pytest.mark.parametrize("method", ["get", "HEAD", "", 1])
+    def test_a_method_that_lemlist_does_not_know_is_refused(self, method: Any) -> None:
+        assert "method" in told({**full("api"), "method": method})
+
+    @pytest.mark.parametrize(
+        ("kind", "name"),
+        [("conditional", "conditionKey"), ("conditional", "delayType"), ("linkedinVoiceNote", "recordMode")],
+    )
+    def test_a_choice_is_one_of_the_documented(self, kind: str, name: str) -> None:
+        for choice in FIELDS[name].choices:
+            assert problems({**full(kind), name: choice}) == []
+        assert "not one of" in told({**full(kind), name: "other"})[name]
+
+    def test_within_needs_a_delay_and_wait_until_does_not(self) -> None:
+        step = {"type": "conditional", "conditionKey": "emailsOpened", "delayType": "within"}
+        assert "delay" in told(step)
+        assert problems({**step, "delay": 2}) == []
+        assert problems({**step, "delayType": "waitUntil"}) == []
+
+    def test_six_media_in_all_pass_and_seven_do_not(self) -> None:
+        step = {"type": "linkedinInvite", "images": [HTTPS] * 4, "videos": [HTTPS] * 2}
+        assert problems(step) == []
+        assert "images and videos" in told({**step, "videos": [HTTPS] * 3})
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://cdn.example.com/a.png",
+            "cdn.example.com/a.png",
+            "https://localhost/a.png",
+            "https://127.0.0.1/a.png",
+            "https://10.0.0.8/a.png",
+            "https://[::1]/a.png",
+            "https://files.internal/a.png",
+            7,
+        ],
+    )
+    def test_media_are_public_https_addresses(self, url: Any) -> None:
+        assert told({"type": "linkedinInvite", "images": [HTTPS, url]})["images"].startswith("item 2 ")
+
+    def test_media_are_a_list(self) -> None:
+        assert "list" in told({"type": "linkedinInvite", "images": HTTPS})["images"]
+
+    @pytest.mark.parametrize("value", ["true", 1, 0])
+    def test_a_flag_is_true_or_false(self, value: Any) -> None:
+        assert "endorseAnyFallback" in told({"type": "linkedinEndorse", "endorseAnyFallback": value})
+
+    def test_a_text_is_a_text(self) -> None:
+        assert "message" in told({"type": "sms", "message": 5})
+
+
+class TestTelling:
+    def test_a_typo_gets_the_name_that_was_meant(self) -> None:
+        assert "did you mean 'subject'?" in told({**full("email"), "subjct": "x"})["subjct"]
+        assert "did you mean 'linkedinInvite'?" in told({"type": "linkedInInvite"})["type"]
+        assert (
+            "did you mean 'emailsOpened'?"
+            in told({**full("conditional"), "conditionKey": "emailOpened"})["conditionKey"]
+        )
+
+    @pytest.mark.parametrize("step", [None, "email", 3, ["email"], {}, {"type": None}, {"type": ["email"]}])
+    def test_what_is_no_step_at_all_is_told_so(self, step: Any) -> None:
+        assert len(problems(step)) == 1
+
+    def test_all_problems_come_at_once_and_name_the_place(self) -> None:
+        with pytest.raises(LemlistValidationError) as error:
+            check({"type": "email", "delay": -1, "url": "x"}, "The step of task 'hello'")
+        for name in ("'hello'", "subject", "message", "delay", "url"):
+            assert name in str(error.value)
+
+    def test_a_none_is_a_field_that_is_not_given(self) -> None:
+        assert check({"type": "sms", "message": "x", "delay": None, "subject": None}) == {
+            "type": "sms",
+            "message": "x",
+        }
+
+
+class TestTypedSteps:
+    def test_there_is_one_for_each_type_under_its_own_name(self) -> None:
+        assert set(TYPED) == set(CATALOGUE)
+        assert all(cls.__name__ == kind[0].upper() + kind[1:] for kind, cls in TYPED.items())
+        assert steps.Condition is steps.Conditional
+
+    @pytest.mark.parametrize("kind", CATALOGUE)
+    def test_its_signature_is_the_catalogue(self, kind: str) -> None:
+        parameters = list(inspect.signature(TYPED[kind]).parameters.values())
+        assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+        needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+        assert needed == [snake(name) for name in CATALOGUE[kind].required]
+        assert {p.name for p in parameters} == {snake(name) for name in CATALOGUE[kind].fields}
+
+    @pytest.mark.parametrize("kind", CATALOGUE)
+    def test_it_is_the_dict_that_one_would_have_written(self, kind: str) -> None:
+        typed = TYPED[kind](**{snake(name): GOOD[name] for name in CATALOGUE[kind].fields})
+        assert typed == full(kind)
+        assert json.loads(json.dumps(typed)) == full(kind)
+        assert copy.deepcopy(typed) == pickle.loads(pickle.dumps(typed)) == typed
+
+    def test_what_is_left_out_stays_out(self) -> None:
+        assert steps.Email(subject="s", message="m") == {"type": "email", "subject": "s", "message": "m"}
+
+    def test_an_unknown_argument_is_refused_by_python(self) -> None:
+        with pytest.raises(TypeError):
+            steps.Sms(message="m", subject="s")  # type: ignore[call-arg]  # the mistake of the test
+
+
+class TestRecognise:
+    SENT: dict[str, Any] = {
+        "type": "email",
+        "subject": "{{firstName}}",
+        "message": "Hi <b>you</b>",
+        "delay": 2,
+    }
+
+    def listed(self, step_id: str, **other: Any) -> dict[str, Any]:
+        return {"_id": step_id, "index": 1, "emailTemplateId": "etp_1", **self.SENT, **other}
+
+    def test_the_step_is_found_however_lemlist_tidied_its_text(self) -> None:
+        tidy = self.listed("stp_1", message="<p>Hi\n <strong>you</strong></p>")
+        assert recognise(self.SENT, [tidy]) == "stp_1"
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"subject": "other"}, {"message": "Hi me"}, {"delay": 3}, {"type": "manual"}],
+        ids=["subject", "message", "delay", "type"],
+    )
+    def test_a_step_that_differs_is_not_ours(self, other: dict[str, Any]) -> None:
+        assert recognise(self.SENT, [self.listed("stp_1", **other)]) is None
+
+    def test_texts_that_differ_only_in_a_link_differ(self) -> None:
+        sent = {"type": "email", "subject": "s", "message": "<a href='https://a.example.com'>x</a>"}
+        there = {"_id": "stp_1", **sent, "message": '<a href="https://b.example.com">x</a>'}
+        assert recognise(sent, [there]) is None
+        assert recognise(sent, [{**there, "message": '<p><a href="https://a.example.com">x</a></p>'}])
+
+    def test_a_field_that_lemlist_does_not_list_says_nothing(self) -> None:
+        there = self.listed("stp_1")
+        del there["message"], there["delay"]
+        assert recognise(self.SENT, [there]) == "stp_1"
+
+    def test_what_was_there_before_or_belongs_to_others_is_not_ours(self) -> None:
+        listed = [self.listed(step_id) for step_id in ("stp_1", "stp_2", "stp_3")]
+        assert recognise(self.SENT, listed, known=["stp_1"], claimed={"stp_2"}) == "stp_3"
+        assert recognise(self.SENT, listed, known=["stp_1", "stp_2", "stp_3"]) is None
+
+    def test_two_that_could_be_it_are_left_to_a_person(self) -> None:
+        with pytest.raises(LemlistUncertainError, match="stp_1, stp_2"):
+            recognise(self.SENT, [self.listed("stp_1"), self.listed("stp_2")])
+
+    def test_a_condition_is_known_by_its_branch(self) -> None:
+        sent = steps.Conditional(condition_key="emailsOpened", delay_type="within", delay=4)
+        branch = {"sequenceId": "seq_1", "key": "emailsOpened", "delayType": "within", "delay": 4}
+        there = {"_id": "stp_1", "type": "conditional", "conditions": [branch, {"fallback": True}]}
+        assert recognise(sent, [there]) == "stp_1"
+        assert recognise({**sent, "conditionKey": "emailsClicked"}, [there]) is None
+        assert recognise({**sent, "delay": 5}, [there]) is None
+
+    def test_media_and_position_may_have_changed(self) -> None:
+        sent = steps.LinkedinSend(message="x", images=[HTTPS], index=0)
+        there = {"_id": "stp_1", **sent, "index": 7, "images": ["https://files.example.com/copy.png"]}
+        assert recognise(sent, [there]) == "stp_1"
+
+    @given(
+        st.sampled_from(sorted(CATALOGUE)),
+        st.lists(st.integers(min_value=0, max_value=9), unique=True),
+        st.integers(min_value=0, max_value=9),
+    )
+    def test_with_all_others_known_the_one_more_is_always_ours(
+        self, kind: str, known: list[int], ours: int
+    ) -> None:
+        before = [f"stp_{number}" for number in known if number != ours]
+        listed = [{"_id": step_id, **full(kind)} for step_id in [*before, f"stp_{ours}"]]
+        assert recognise(full(kind), listed, known=before) == f"stp_{ours}"
+
+
+def test_the_branches_of_a_condition_are_named_by_their_keys() -> None:
+    reply = {
+        "_id": "stp_1",
+        "conditions": [
+            {"sequenceId": "seq_yes", "label": "Accepted", "key": "linkedinInviteAccepted", "delay": 1},
+            {"sequenceId": "seq_no", "fallback": True},
+        ],
+    }
+    assert branches(reply) == {"linkedinInviteAccepted": "seq_yes", "fallback": "seq_no"}
+    assert branches({"_id": "stp_2", "type": "email"}) == {}
+
+
+def test_the_catalogue_is_read_without_airflow() -> None:
+    code = (
+        "import sys, airflow_provider_lemlist.steps, airflow_provider_lemlist.leads;"
+        "print([name for name in sys.modules if name.split('.')[0] in ('airflow', 'requests', 'pendulum')])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_guide_has_the_tables_as_they_are() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+
+    def names(fields: tuple[str, ...]) -> str:
+        return ", ".join(f"`{name}`" for name in fields) or "–"
+
+    for kind, row in CATALOGUE.items():
+        typed = TYPED[kind].__name__
+        assert (
+            f"| `{kind}` | `{typed}` | {names(row.required)} | {names(row.optional)} | {row.about} |" in guide
+        )
+    for name, field in FIELDS.items():
+        (line,) = [line for line in guide.splitlines() if line.startswith(f"| `{name}` | `{snake(name)}` |")]
+        assert line.endswith(f"| {'lemlist' if field.lemlist else 'Airflow'} | {field.about} |")
+        for limit in (field.least, field.most, *field.choices, *field.schemes):
+            assert limit is None or str(limit) in line
