@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A clock to turn by hand, and a real Redis."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+class Time:
+    """A clock that moves only when somebody sleeps, and what was slept."""
+
+    def __init__(self, start: float = 1_000.0) -> None:
+        self.micros = round(start * 1_000_000)
+        self.slept: list[float] = []
+        #: Called with the time before each sleep ends: what others do meanwhile.
+        self.meanwhile: list[object] = []
+
+    def read(self) -> int:
+        return self.micros
+
+    def seconds(self) -> float:
+        return self.micros / 1_000_000
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.slept.append(seconds)
+        self.micros += round(seconds * 1_000_000)
+
+    def pass_by(self, seconds: float) -> None:
+        self.micros += round(seconds * 1_000_000)
+
+
+@pytest.fixture
+def clock() -> Time:
+    return Time()
+
+
+class RedisServer:
+    """A redis-server on loopback that can be stopped and started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                "redis-server",
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+                self.folder,
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise RuntimeError("redis-server did not start")
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+
+@pytest.fixture(scope="module")
+def running_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(running_redis: RedisServer) -> RedisServer:
+    import redis
+
+    with redis.Redis.from_url(running_redis.url) as client:
+        client.flushall()
+    return running_redis

@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of the budget, as properties of pure functions."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_lemlist.api.budget.arithmetic import (
+    HEADROOM,
+    LEAST_MARGIN,
+    LIMIT,
+    LONGEST_PAUSE,
+    MARGIN,
+    MOST,
+    READING,
+    REFUSED,
+    SECOND,
+    WARY_FOR,
+    WARY_MARGIN,
+    WHOLE,
+    WINDOW,
+    Answer,
+    Booking,
+    State,
+    Terms,
+    book,
+    dump,
+    hear,
+    load,
+    margin,
+    place,
+    room,
+    settle,
+    waiting,
+    without_credit,
+)
+
+START = 1_000 * SECOND
+TERMS = Terms(max_wait=10_000 * SECOND)
+
+
+def answer(
+    booking, *, refused=False, limit=-1, remaining=-1, retry_after=-1, round_trip=-1, late=0, share=WHOLE
+):
+    return Answer(booking, refused, limit, remaining, retry_after, round_trip, late, share)
+
+
+def book_many(state, now, count, terms=TERMS):
+    bookings = []
+    for _ in range(count):
+        state, booking = book(state, now, terms)
+        assert booking.granted
+        bookings.append(booking)
+    return state, bookings
+
+
+def most_in_window(moments, window=WINDOW):
+    """Give the largest number of moments within any window, its end excluded."""
+    moments = sorted(moments)
+    most = first = 0
+    for last, moment in enumerate(moments):
+        while moments[first] <= moment - window:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("book"), st.integers(0, 3 * SECOND)),
+        st.tuples(st.just("fine"), st.integers(0, SECOND), st.integers(-1, 20), st.integers(-1, 2 * SECOND)),
+        st.tuples(st.just("refused"), st.integers(0, SECOND), st.integers(-1, 5 * SECOND)),
+    ),
+    max_size=120,
+)
+
+
+def run(steps, terms=TERMS):
+    """Book, leave and hear as told; give the final state, all bookings, and when each left or will."""
+    state, now, bookings, sent = State(), START, [], 0
+    for kind, passed, *said in steps:
+        now += passed
+        # Who is due has left; who is not looks again when it wakes.
+        while sent < len(bookings) and place(state, bookings[sent]) <= now:
+            bookings[sent] = bookings[sent]._replace(at=place(state, bookings[sent]), moves=state.moves)
+            sent += 1
+        if kind == "book":
+            state, booking = book(state, now, terms)
+            bookings.append(booking)
+        elif sent and kind == "fine":
+            heard = answer(bookings[sent - 1], remaining=said[0], round_trip=said[1])
+            state = hear(state, now, heard)
+        elif sent:
+            state = hear(state, now, answer(bookings[sent - 1], refused=True, retry_after=said[0]))
+    moments = [booking.at for booking in bookings[:sent]]
+    return state, bookings, moments + [place(state, booking) for booking in bookings[sent:]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps)
+def test_never_more_than_the_limit_within_a_window(steps):
+    _, _, moments = run(steps)
+    assert most_in_window(moments, WINDOW + LEAST_MARGIN) <= LIMIT
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps)
+def test_first_come_first_served_and_no_slot_lost_or_given_twice(steps):
+    _, bookings, moments = run(steps)
+    assert moments == sorted(moments)
+    assert [booking.number for booking in bookings] == list(range(1, len(bookings) + 1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_the_state_knows_where_the_newest_slots_lie(steps):
+    state, _, moments = run(steps)
+    assert list(state.slots) == moments[-len(state.slots) :] or not moments
+    assert len(state.slots) <= 3 * LIMIT
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps, st.integers(1, 400 * SECOND))
+def test_a_clock_that_goes_back_keeps_order_and_distances(steps, back):
+    state, _, _ = run(steps)
+    now = state.seen - back
+    settled = settle(state, now)
+    assert settled.seen == now
+    pairs = list(zip(state.slots, settled.slots, strict=True))
+    assert all(before - after == back for before, after in pairs)
+    _, booking = book(state, now, TERMS)
+    assert booking.wait <= max(state.slots, default=0) - state.seen + WINDOW + WARY_MARGIN + LONGEST_PAUSE
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 60), st.integers(1, WHOLE))
+def test_a_share_is_never_exceeded(count, share):
+    terms = Terms(share=share, max_wait=10**15)
+    _, bookings = book_many(State(), START, count, terms)
+    moments = [booking.at for booking in bookings]
+    fraction = LIMIT * share / WHOLE
+    assert most_in_window(moments) <= max(1, int(fraction))
+    if fraction < 1 and count > 1:
+        assert moments[1] - moments[0] >= WINDOW / fraction - 1
+
+
+def test_an_idle_key_lets_a_burst_go_at_once():
+    _, bookings = book_many(State(), START, LIMIT)
+    assert {booking.wait for booking in bookings} == {0}
+
+
+def test_the_slot_after_a_burst_waits_for_window_and_margin():
+    _, bookings = book_many(State(), START, LIMIT + 1)
+    assert WINDOW + MARGIN <= bookings[-1].wait <= WINDOW + MARGIN + 10_000
+
+
+def test_under_load_a_burst_becomes_an_even_pace():
+    _, bookings = book_many(State(), START, 10_000)
+    moments = [booking.at for booking in bookings]
+    gaps = [after - before for before, after in itertools.pairwise(moments[-LIMIT:])]
+    assert min(gaps) > 100_000
+
+
+def test_four_hundred_requests_lose_less_than_four_percent():
+    _, bookings = book_many(State(), START, 400)
+    assert bookings[-1].wait < 400 / 10 / 0.96 * SECOND - 300_000
+
+
+def test_too_long_a_wait_books_nothing():
+    state, _ = book_many(State(), START, LIMIT)
+    after, booking = book(state, START, Terms(max_wait=SECOND))
+    assert not booking.granted
+    assert booking.wait > WINDOW
+    assert (after.booked, after.slots) == (state.booked, state.slots)
+
+
+def test_the_requests_ahead_are_counted():
+    state, bookings = book_many(State(), START, 50)
+    assert [booking.ahead for booking in bookings[:20]] == [0] * 20
+    assert bookings[-1].ahead == 29
+    state, bookings = book_many(state, START, 400)
+    assert bookings[-1].ahead == pytest.approx(429, abs=25)
+    assert waiting(state) == pytest.approx(430, abs=25)
+
+
+def test_a_429_moves_every_booked_slot():
+    state, bookings = book_many(State(), START, 45)
+    now = START + SECOND
+    state = hear(state, now, answer(bookings[0], refused=True, retry_after=3 * SECOND))
+    moved = [place(state, booking) for booking in bookings[20:]]
+    assert moved[0] == now + 3 * SECOND
+    assert all(after - before >= 100_000 for before, after in itertools.pairwise(moved))
+    _, late = book(state, now, TERMS)
+    assert late.at >= moved[-1]
+
+
+def test_a_429_moves_every_slot_of_a_long_queue():
+    state, bookings = book_many(State(), START, 1_000)
+    now = START + 10 * SECOND
+    sent = [booking for booking in bookings if booking.at <= now]
+    pending = bookings[len(sent) :]
+    state = hear(state, now, answer(sent[-1], refused=True, retry_after=2 * SECOND))
+    moved = [place(state, booking) for booking in pending]
+    assert min(moved) >= now + 2 * SECOND
+    assert most_in_window(moved) <= LIMIT
+    assert list(state.slots) == moved[-len(state.slots) :]
+
+
+def test_a_sleeper_that_missed_a_move_sees_both():
+    state, bookings = book_many(State(), START, 60)
+    for at in (START + SECOND, START + 6 * SECOND):
+        heard = bookings[0]._replace(at=at)
+        state = hear(state, at, answer(heard, refused=True, retry_after=2 * SECOND))
+    moved = [place(state, booking) for booking in bookings[20:]]
+    pending = [moment for moment in moved if moment > state.seen]
+    assert min(pending) >= START + 8 * SECOND
+    assert moved == sorted(moved)
+    assert state.slots[-1] == moved[-1]
+
+
+def test_a_sleeper_that_missed_many_moves_lies_where_the_state_says():
+    state, bookings = book_many(State(), START, 50)
+    now = START
+    for passed, retry_after in ((300_000, 6 * SECOND), (6_050_000, 10_000), (200_000, 0), (90_000, 20_000)):
+        now += passed
+        heard = bookings[0]._replace(at=now)
+        state = hear(state, now, answer(heard, refused=True, retry_after=retry_after))
+    pending = [moment for booking in bookings if (moment := place(state, booking)) > max(now, state.pause)]
+    assert len(pending) > 20
+    assert pending[0] < now + SECOND
+    assert list(state.slots[-len(pending) :]) == pending
+
+
+def test_echoes_of_one_refusal_count_once_and_only_extend_the_pause():
+    state, bookings = book_many(State(), START, 20)
+    first = hear(state, START + 300_000, answer(bookings[0], refused=True, retry_after=2 * SECOND))
+    state = first
+    for booking in bookings[1:]:
+        state = hear(state, START + 350_000, answer(booking, refused=True, retry_after=SECOND))
+    assert state.pause == first.pause
+    assert REFUSED - WHOLE < state.others <= REFUSED
+    state = hear(state, START + 400_000, answer(bookings[3], refused=True, retry_after=2 * SECOND))
+    assert state.pause == START + 2_400_000
+
+
+def test_a_refusal_takes_off_the_limit_and_the_limit_comes_back():
+    state, bookings = book_many(State(), START, 1)
+    state = hear(state, START, answer(bookings[0], refused=True, retry_after=0))
+    assert room(state)[0] == LIMIT - REFUSED // WHOLE
+    assert room(settle(state, START + 13 * SECOND))[0] == LIMIT
+
+
+def test_a_refusal_that_nobody_explains_makes_the_margin_wide_for_a_while():
+    state, bookings = book_many(State(), START, 1)
+    state = hear(state, START, answer(bookings[0], refused=True, retry_after=0))
+    assert margin(state) == WARY_MARGIN
+    assert margin(settle(state, START + WARY_FOR)) == MARGIN
+
+
+def test_a_refusal_that_a_stranger_explains_leaves_the_margin():
+    state, bookings = book_many(State(), START, 1)
+    state = hear(state, START, answer(bookings[0], remaining=10))
+    state = hear(state, START, answer(bookings[0], refused=True, retry_after=0))
+    assert margin(state) == MARGIN
+
+
+@pytest.mark.parametrize("retry_after", [-1, 86_400 * SECOND])
+def test_a_missing_or_absurd_wait_pauses_for_a_sensible_time(retry_after):
+    state, bookings = book_many(State(), START, 1)
+    state = hear(state, START, answer(bookings[0], refused=True, retry_after=retry_after))
+    assert state.pause - START == (WINDOW if retry_after < 0 else LONGEST_PAUSE)
+
+
+def test_a_stranger_makes_us_book_fewer_and_more_again_later():
+    state, bookings = book_many(State(), START, 5)
+    state = hear(state, START, answer(bookings[4], limit=20, remaining=20 - 5 - 6))
+    assert room(state)[0] == 20 - 6 - HEADROOM
+    assert room(settle(state, START + 30 * SECOND))[0] == 20
+
+
+def test_our_own_requests_are_no_stranger():
+    state, bookings = book_many(State(), START, 20)
+    for used, booking in enumerate(reversed(bookings), 1):
+        state = hear(state, START + 300_000, answer(booking, limit=20, remaining=20 - used))
+    assert state.others == 0
+
+
+def test_one_late_packet_is_no_stranger():
+    state, bookings = book_many(State(), START, 5)
+    assert hear(state, START, answer(bookings[4], limit=20, remaining=14)).others == 0
+
+
+def test_the_other_shares_are_no_strangers():
+    state, bookings = book_many(State(), START, 5, Terms(share=WHOLE // 4))
+    said = answer(bookings[4], limit=20, remaining=0, share=WHOLE // 4)
+    assert hear(state, START, said).others == 0
+
+
+def test_beside_a_stranger_requests_are_paced_at_once():
+    state, bookings = book_many(State(), START, 5)
+    state = hear(state, START, answer(bookings[4], limit=20, remaining=5))
+    _, bookings = book_many(state, START, 20)
+    gaps = [after.at - before.at for before, after in itertools.pairwise(bookings[5:])]
+    assert min(gaps) > 100_000
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40])
+def test_an_announced_limit_is_followed(limit):
+    state, bookings = book_many(State(), START, 1)
+    state = hear(state, START, answer(bookings[0], limit=limit))
+    _, bookings = book_many(state, START + 10 * SECOND, 100)
+    assert most_in_window([booking.at for booking in bookings]) == limit
+
+
+def test_an_absurd_limit_is_followed_only_so_far():
+    state, bookings = book_many(State(), START, 1)
+    state = hear(state, START, answer(bookings[0], limit=1_000_000))
+    state, _ = book_many(state, START, 10_000)
+    assert state.limit == MOST
+    assert len(dump(state)) < 16_000
+
+
+def reading(state, fastest, slowest):
+    booking = Booking(True, START, 0, 0, state.booked, 0, 1, 20)
+    for count in range(READING):
+        trip = fastest + (slowest - fastest) * count // (READING - 1)
+        state = hear(state, START, answer(booking, round_trip=trip))
+    return state
+
+
+def test_regular_round_trips_narrow_the_margin():
+    state = reading(State(), 240_000, 260_000)
+    assert LEAST_MARGIN <= margin(state) <= 40_000
+
+
+def test_irregular_round_trips_leave_the_margin():
+    assert margin(reading(State(), 150_000, 350_000)) == MARGIN
+
+
+def test_the_first_late_answer_widens_the_margin_at_once_and_for_some_readings():
+    state = reading(State(), 240_000, 260_000)
+    booking = Booking(True, START, 0, 0, state.booked, 0, 1, 20)
+    state = hear(state, START, answer(booking, round_trip=250_000))
+    state = hear(state, START, answer(booking, round_trip=600_000))
+    assert margin(state) == MARGIN
+    for _ in range(3):
+        state = reading(state, 240_000, 260_000)
+        assert margin(state) == MARGIN
+    for _ in range(12):
+        state = reading(state, 240_000, 260_000)
+    assert margin(state) <= 40_000
+
+
+def test_those_a_period_after_a_late_departure_keep_their_distance_from_it():
+    state, bookings = book_many(State(), START, 20)
+    late = 80_000
+    state = hear(state, START + SECOND, answer(bookings[7], round_trip=500_000, late=late))
+    _, later = book_many(state, START + SECOND, 20)
+    assert later[6].at - bookings[6].at < WINDOW + MARGIN + late
+    assert later[7].at - (bookings[7].at + late) >= WINDOW + MARGIN
+
+
+def test_a_timer_that_is_a_little_late_costs_nothing():
+    state, bookings = book_many(State(), START, 20)
+    heard = hear(state, START + SECOND, answer(bookings[7], late=5_000))
+    assert heard.slots == state.slots
+
+
+def test_a_late_departure_in_a_long_queue_keeps_the_order():
+    state, bookings = book_many(State(), START, 500)
+    for booking in (bookings[0], bookings[480], bookings[499]):
+        state = hear(state, START + SECOND, answer(booking, late=30_000_000))
+        assert list(state.slots) == sorted(state.slots)
+
+
+def test_who_cannot_know_starts_at_an_even_pace():
+    _, bookings = book_many(without_credit(START), START, 25)
+    gaps = [after.at - before.at for before, after in itertools.pairwise(bookings)]
+    assert min(gaps) > 100_000
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps)
+def test_a_written_state_is_read_back_the_same(steps):
+    state, _, _ = run(steps)
+    assert load(dump(state)) == state
+
+
+@pytest.mark.parametrize("line", ["", "1", "2 " + "0 " * 15, "1 x", "nonsense", "1 " + "0 " * 14 + "0 5 3"])
+def test_a_foreign_line_is_no_state(line):
+    with pytest.raises(ValueError, match="."):
+        load(line.strip())
+
+
+def everything(programs):
+    """All the orders in which programs can run, each in its own order."""
+    if not any(programs):
+        yield []
+        return
+    for index, program in enumerate(programs):
+        if program:
+            rest = [*programs[:index], program[1:], *programs[index + 1 :]]
+            for order in everything(rest):
+                yield [(index, program[0]), *order]
+
+
+@pytest.mark.parametrize("refused", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("tick", [0, 60_000, 1_100_000])
+def test_two_bookers_in_every_order(refused, tick):
+    """
+    Two bookers at a full budget, in all 3,432 orders of their steps.
+
+    Whatever the order: no two share a slot, nobody leaves too close behind the limit before, and who
+    looks after a refusal does not leave within the pause.
+    """
+    program = ("book", "wake", "leave", "hear", "book", "wake", "leave")
+    full, before = book_many(State(), START, LIMIT - 1)
+    for order in everything([program, program]):
+        state, now = full, START + SECOND
+        mine: list[Booking | None] = [None, None]
+        times_heard = [0, 0]
+        left: list[int] = [booking.at for booking in before]
+        numbers = []
+        for who, step in order:
+            now += tick
+            booking = mine[who]
+            if step == "book":
+                state, booking = book(state, now, TERMS)
+                numbers.append(booking.number)
+                assert booking.at >= state.pause or booking.at >= now
+            elif step == "wake":
+                booking = booking._replace(at=place(state, booking), moves=state.moves)
+                assert booking.at >= state.pause or booking.at <= now or booking.wait == 0
+            elif step == "leave":
+                now = max(now, booking.at)
+                left.append(booking.at)
+            else:
+                times_heard[who] += 1
+                refuse = who in refused and times_heard[who] == 1
+                state = hear(state, now, answer(booking, refused=refuse, retry_after=SECOND))
+            mine[who] = booking
+        assert sorted(numbers) == list(range(LIMIT, LIMIT + 4))
+        assert most_in_window(left) <= LIMIT
