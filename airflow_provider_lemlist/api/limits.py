@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Read the four rate-limit headers of an answer. Pure, and never an error: a header may hold anything.
+
+``Retry-After`` stands on every answer of lemlist, so its presence alone means nothing.
+``X-RateLimit-Reset`` is a JavaScript date, which ``email.utils`` reads an hour wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+#: The documented window, which is also the wait when a refusal does not say how long.
+WINDOW = 2.0
+#: Longest wait that a header is believed; a day in it is a mistake or a block, not a rate limit.
+LONGEST_WAIT = 60.0
+
+_JAVASCRIPT_DATE = re.compile(
+    r"(?:[A-Za-z]{3} )?([A-Za-z]{3} \d{1,2} \d{4} \d{1,2}:\d{2}:\d{2}) (?:GMT|UTC)([+-]\d{4})?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the headers of one answer say; None where they say nothing usable."""
+
+    limit: int | None
+    remaining: int | None
+    retry_after: float | None
+
+
+def read_limits(headers: Mapping[str, str], now: datetime) -> Limits:
+    """
+    Read the headers of an answer.
+
+    :param headers: Headers with names in lower case.
+    :param now: The present moment, for dates.
+    """
+    wait = read_wait(headers.get("retry-after", ""), now)
+    if wait is None:
+        wait = read_wait(headers.get("x-ratelimit-reset", ""), now)
+    return Limits(
+        limit=_whole(headers.get("x-ratelimit-limit", ""), least=1),
+        remaining=_whole(headers.get("x-ratelimit-remaining", ""), least=0),
+        retry_after=wait,
+    )
+
+
+def read_wait(text: str, now: datetime) -> float | None:
+    """Turn seconds or a date into seconds from now, within 0 and ``LONGEST_WAIT``; None for neither."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        moment = read_date(text)
+        if moment is None:
+            return None
+        seconds = (moment - now).total_seconds()
+    if math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), LONGEST_WAIT)
+
+
+def read_date(text: str) -> datetime | None:
+    """Read a JavaScript or an HTTP date; None for anything else."""
+    match = _JAVASCRIPT_DATE.match(text.strip())
+    try:
+        if match:
+            # The zone's name in brackets may be in any language; the offset before it is enough.
+            return datetime.strptime(f"{match[1]} {match[2] or '+0000'}", "%b %d %Y %H:%M:%S %z")
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _whole(text: str, *, least: int) -> int | None:
+    text = text.strip()
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        return None
+    return number if (number := int(text)) >= least else None

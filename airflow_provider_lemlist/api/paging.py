@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Read lists that come in pages. lemlist has no one way: six cursors, and six ways to know the end.
+
+The cursor is chosen by the caller (``STYLES``); the end is read from each page, whose shape tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_lemlist.exceptions import LemlistConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How the next page is asked for."""
+
+    cursor: str
+    first: int
+    #: The parameter that takes the number of rows; empty where the route has none.
+    size: str = "limit"
+    #: Whether the cursor counts rows (offset) or pages.
+    counts_rows: bool = False
+    in_body: bool = False
+
+
+STYLES: dict[str, Style | None] = {
+    "whole": None,
+    "offset": Style("offset", first=0, counts_rows=True),
+    "skip": Style("skip", first=0, counts_rows=True),
+    "page": Style("page", first=1),
+    "page0": Style("page", first=0, size=""),
+    "body": Style("page", first=1, size="size", in_body=True),
+}
+
+#: Keys under which a page may hold its rows, in the order they are tried.
+_ROWS = ("data", "results", "campaigns", "schedules", "alerts", "drafts")
+
+
+def paginate(ask: Callable[[dict[str, Any]], Any], style: str, *, page_size: int = 100) -> Iterator[Any]:
+    """
+    Give the rows of all pages, each once.
+
+    Rows that come a second time, because the list moved while it was read, are dropped by ``_id``. The same
+    page a second time is the end: the route ignores its cursor.
+
+    :param ask: Asks for one page, given the cursor as parameters, and returns the parsed answer.
+    :param style: A name of ``STYLES``.
+    :param page_size: Rows asked for at a time.
+    """
+    if style not in STYLES:
+        raise LemlistConfigurationError(
+            f"paginate() knows no style {style!r}; choose one of {', '.join(STYLES)}."
+        )
+    how = STYLES[style]
+    if how is None:
+        yield from rows_of(ask({}))
+        return
+    cursor, seen, page_before = how.first, set[str](), None
+    while True:
+        page = ask({how.cursor: cursor} | ({how.size: page_size} if how.size else {}))
+        rows = rows_of(page)
+        yield from (row for row in rows if _is_fresh(row, seen))
+        rows_before = cursor if how.counts_rows else (cursor - how.first) * page_size
+        if rows == page_before or is_last(page, rows, rows_before=rows_before, page_size=page_size):
+            return
+        page_before = rows
+        cursor += len(rows) if how.counts_rows else 1
+
+
+def rows_of(page: Any) -> list[Any]:
+    """Find the rows of a page: the page itself, or the list that its envelope holds."""
+    if isinstance(page, list):
+        return page
+    if isinstance(page, Mapping):
+        for key in _ROWS:
+            if isinstance(page.get(key), list):
+                return list(page[key])
+    return []
+
+
+def is_last(page: Any, rows: list[Any], *, rows_before: int, page_size: int) -> bool:
+    """
+    Tell from a page whether another one follows.
+
+    :param page: The parsed answer.
+    :param rows: Its rows.
+    :param rows_before: How many rows the pages before it held.
+    :param page_size: Rows asked for.
+    """
+    if not rows:
+        return True
+    if isinstance(page, Mapping):
+        if isinstance(pagination := page.get("pagination"), Mapping) and "nextPage" in pagination:
+            return pagination["nextPage"] is None
+        meta = page.get("meta")
+        if isinstance(meta, Mapping) and isinstance(pagination := meta.get("pagination"), Mapping):
+            return bool(pagination.get("page", 0) >= pagination.get("totalPages", 0))
+        if isinstance(total := page.get("total"), int):
+            return rows_before + len(rows) >= total
+        if "results" in page:
+            return False  # only an empty page ends the list of tasks
+    return len(rows) < page_size
+
+
+def _is_fresh(row: Any, seen: set[str]) -> bool:
+    row_id = row.get("_id") if isinstance(row, Mapping) else None
+    if row_id is None:
+        return True
+    if row_id in seen:
+        return False
+    seen.add(row_id)
+    return True

@@ -1,0 +1,729 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The hook: one connection to lemlist, and a thin typed method for each operation.
+
+Everything that is hard about a request (the shared budget, retries, lost answers, lemlist's errors) happens
+in ``api/``; a method here only says what is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
+
+from airflow_provider_lemlist import __version__
+from airflow_provider_lemlist.api import operations as ops
+from airflow_provider_lemlist.connection import Settings, read_settings, redis_url
+from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
+    LemlistError,
+    LemlistNotFoundError,
+    LemlistValidationError,
+)
+from airflow_provider_lemlist.get_provider_info import (
+    CONN_FIELDS,
+    CONN_TYPE,
+    DEFAULT_CONN_ID,
+    HOOK_NAME,
+    UI_FIELD_BEHAVIOUR,
+)
+from airflow_provider_lemlist.version_compat import airflow_version, stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from airflow_provider_lemlist.api.budget import Budget
+    from airflow_provider_lemlist.api.transport import Patience, Transport
+
+#: Most values that lemlist takes in one bulk unsubscription.
+UNSUBSCRIBE_AT_ONCE = 10_000
+
+
+class LemlistHook(BaseHook):
+    """
+    Talk to lemlist within the rate budget that all users of the key share.
+
+    Nothing is looked up before the first call. One hook serves any number of threads, and forked processes.
+    Ids go in and parsed answers come out; every failure is one of ``airflow_provider_lemlist.exceptions``.
+
+    :param lemlist_conn_id: :ref:`lemlist connection <howto/connection:lemlist>` to use.
+    """
+
+    conn_name_attr = "lemlist_conn_id"
+    default_conn_name = DEFAULT_CONN_ID
+    conn_type = CONN_TYPE
+    hook_name = HOOK_NAME
+
+    def __init__(self, lemlist_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lemlist_conn_id = lemlist_conn_id
+        self._opening = threading.RLock()
+        self._settings: Settings | None = None
+        self._budget: Budget | None = None
+        self._transport: Transport | None = None
+
+    # --- The connection ---------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The connection, looked up once and checked."""
+        with self._opening:
+            if self._settings is None:
+                self._settings = read_settings(self._look_up(self.lemlist_conn_id))
+            return self._settings
+
+    async def load_settings(self) -> Settings:
+        """Look the connection up without blocking an event loop; ``settings`` has it from then on."""
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        if self._settings is None:
+            try:
+                conn = await get_async_connection(self.lemlist_conn_id, hook=self)
+            except AirflowNotFoundException:
+                raise self._unknown(self.lemlist_conn_id) from None
+            self._settings = read_settings(conn)
+        return self._settings
+
+    @property
+    def budget(self) -> Budget:
+        """The rate budget of the connection's key, shared with everybody who uses the same store."""
+        with self._opening:
+            if self._budget is None:
+                from airflow_provider_lemlist.api.budget import open_budget
+
+                settings = self.settings
+                store = settings.budget_store
+                if store and "://" not in store:
+                    store = redis_url(self._look_up(store), settings.conn_id)
+                self._budget = open_budget(
+                    settings.api_key,
+                    store=store,
+                    share=settings.budget_share,
+                    max_wait=settings.max_wait,
+                    directory=conf.get("lemlist", "budget_dir", fallback="") or None,
+                )
+            return self._budget
+
+    def get_conn(self) -> Transport:
+        """Return what sends the requests; the methods of the hook are the better way in."""
+        with self._opening:
+            if self._transport is None:
+                self._transport = self._open_transport()
+            return self._transport
+
+    def close(self) -> None:
+        """Close the connections to lemlist; the next call opens them again."""
+        with self._opening:
+            if self._transport is not None:
+                self._transport.close()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for the team of the key, once, and tell the name of the team or the remedy."""
+        from airflow_provider_lemlist.api.transport import Patience
+
+        try:
+            team = self._open_transport(Patience(attempts=1, refusals=1)).call(ops.GET_TEAM)
+        except LemlistError as error:
+            # The connection has a random id in this test.
+            sentence = str(error).split(f" ({ops.GET_TEAM}")[0]
+            return False, sentence.replace(f" of connection {self.lemlist_conn_id!r}", "")
+        except Exception as error:
+            return False, f"The connection could not be tried: {type(error).__name__}."
+        return True, f"Connected to the lemlist team {team.get('name') or team['_id']!r}."
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Give the form to Airflow before 3.2, which does not read it from the provider info."""
+        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Give the extra fields of the form to Airflow before 3.2."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import StringField
+
+        # Numbers are text fields too: wtforms' number fields refuse to stay empty.
+        return {
+            name: StringField(
+                lazy_gettext(field["label"]),
+                widget=BS3TextFieldWidget(),
+                description=field["description"],
+            )
+            for name, field in CONN_FIELDS.items()
+        }
+
+    # --- Team -------------------------------------------------------------------------------------------
+
+    def get_team(self) -> dict[str, Any]:
+        """Return the team of the key. The answer holds secret webhook addresses: do not log it."""
+        return self._object(ops.GET_TEAM, query={"version": "v2"})
+
+    # --- Leads ------------------------------------------------------------------------------------------
+
+    def create_lead(
+        self,
+        campaign_id: str,
+        lead: Mapping[str, Any],
+        *,
+        deduplicate: bool | None = None,
+        linkedin_enrichment: bool | None = None,
+        find_email: bool | None = None,
+        verify_email: bool | None = None,
+        find_phone: bool | None = None,
+    ) -> dict[str, Any]:
+        """
+        Put a person into a campaign. With the campaign's ``autoReview`` on, lemlist starts to write at once.
+
+        A lost answer is followed by a look for the lead, so that it is never created twice.
+
+        :param campaign_id: Id of the campaign.
+        :param lead: lemlist's fields and custom variables, values as text.
+        :param deduplicate: Whether lemlist refuses a person who is in another campaign.
+        :param linkedin_enrichment: Whether to enrich from LinkedIn (costs credits).
+        :param find_email: Whether to find an address (costs credits).
+        :param verify_email: Whether to verify the address (costs credits).
+        :param find_phone: Whether to find a phone number (costs credits).
+        :return: The lead, with ``_id``.
+        :raises LemlistDuplicateError: The person is in this campaign, or elsewhere with ``deduplicate``.
+        :raises LemlistUncertainError: The answer was lost, and a lead without an address cannot be looked up.
+        """
+        if not isinstance(lead, dict):
+            lead = dict(lead)
+        lead_email = lead.get("email")
+        return self._object(
+            ops.CREATE_LEAD,
+            {"campaignId": campaign_id},
+            query={
+                "deduplicate": deduplicate,
+                "linkedinEnrichment": linkedin_enrichment,
+                "findEmail": find_email,
+                "verifyEmail": verify_email,
+                "findPhone": find_phone,
+            },
+            body=lead,
+            look=(lambda: self.find_lead(campaign_id, str(lead_email))) if lead_email else None,
+            look_hint=f"Look for the lead in campaign {campaign_id!r} before it is created again.",
+        )
+
+    def get_leads_by_email(self, lead_email: str) -> list[dict[str, Any]]:
+        """Return the leads of an address, one for each campaign; none when lemlist does not know it."""
+        try:
+            found = self._array(ops.GET_LEADS_BY_EMAIL, {"email": lead_email}, query={"version": "v2"})
+        except LemlistNotFoundError:
+            return []
+        return found
+
+    def find_lead(self, campaign_id: str, lead_email: str) -> dict[str, Any] | None:
+        """Return the lead of an address in one campaign as ``create_lead`` returns it, or None."""
+        for entry in self.get_leads_by_email(lead_email):
+            campaign = entry.get("campaign") or {}
+            if campaign.get("id") == campaign_id:
+                return {
+                    **(entry.get("variables") or {}),
+                    "_id": entry["_id"],
+                    "campaignId": campaign_id,
+                    "campaignName": campaign.get("name"),
+                    "isPaused": entry.get("isPaused"),
+                    "contactId": entry.get("contactId"),
+                }
+        return None
+
+    def get_lead(self, lead_id: str) -> dict[str, Any]:
+        """Return one lead by its id."""
+        return self._object(ops.GET_LEAD, query={"id": lead_id, "version": "v2"})
+
+    def update_lead(self, campaign_id: str, lead_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Change fields of a lead; those not given stay."""
+        _need(fields, "fields", ops.UPDATE_LEAD)
+        path = {"campaignId": campaign_id, "leadId": lead_id}
+        return self._object(ops.UPDATE_LEAD, path, body=dict(fields))
+
+    def pause_lead(self, lead_id: str, *, campaign_id: str | None = None) -> Any:
+        """Pause a lead in every campaign, or in one."""
+        return self._call(ops.PAUSE_LEAD, {"leadId": lead_id}, query={"campaignId": campaign_id})
+
+    def resume_lead(self, lead_id: str) -> Any:
+        """Resume a paused lead."""
+        return self._call(ops.RESUME_LEAD, {"leadId": lead_id})
+
+    def mark_lead_interested(self, lead: str, *, campaign_id: str | None = None) -> Any:
+        """Mark a lead, by id or address, as interested in every campaign, or in one."""
+        return self._mark(lead, campaign_id, ops.MARK_INTERESTED, ops.MARK_INTERESTED_IN_CAMPAIGN)
+
+    def mark_lead_not_interested(self, lead: str, *, campaign_id: str | None = None) -> Any:
+        """Mark a lead, by id or address, as not interested in every campaign, or in one."""
+        return self._mark(lead, campaign_id, ops.MARK_NOT_INTERESTED, ops.MARK_NOT_INTERESTED_IN_CAMPAIGN)
+
+    def delete_lead(self, campaign_id: str, lead_id: str) -> Any:
+        """Delete a lead and its statistics from a campaign; the person may be contacted again."""
+        # Without the action lemlist would unsubscribe the person instead.
+        path = {"campaignId": campaign_id, "leadId": lead_id}
+        return self._call(ops.DELETE_LEAD, path, query={"action": "remove"})
+
+    def unsubscribe_lead(self, campaign_id: str, lead_email: str) -> Any:
+        """Unsubscribe a person, by address: lemlist does not write to them any more."""
+        if "@" not in lead_email:
+            raise LemlistValidationError(
+                "unsubscribe_lead() takes the address of the lead, not its id; delete_lead() takes the id.",
+                operation=str(ops.UNSUBSCRIBE_LEAD),
+            )
+        return self._call(ops.UNSUBSCRIBE_LEAD, {"campaignId": campaign_id, "email": lead_email})
+
+    def create_lead_variables(self, lead_id: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Create custom variables that the team does not have yet, with their values for one lead."""
+        _need(variables, "variables", ops.CREATE_LEAD_VARIABLES)
+        wanted = ops.query_text(variables)
+
+        def look() -> dict[str, Any] | None:
+            lead = self.get_lead(lead_id)
+            there = all(str(lead.get(name)) == value for name, value in wanted.items())
+            return {"ok": True} if there else None
+
+        return self._object(
+            ops.CREATE_LEAD_VARIABLES,
+            {"leadId": lead_id},
+            query=wanted,
+            look=look,
+            look_hint=f"Look at the variables of lead {lead_id!r} before they are created again.",
+        )
+
+    def update_lead_variables(self, lead_id: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Change the values of custom variables that exist."""
+        _need(variables, "variables", ops.UPDATE_LEAD_VARIABLES)
+        path = {"leadId": lead_id}
+        return self._object(ops.UPDATE_LEAD_VARIABLES, path, query=dict(variables))
+
+    def erase_lead_variables(self, lead_id: str, names: Collection[str]) -> dict[str, Any]:
+        """Erase the values of custom variables of one lead; the variables remain."""
+        _need(names, "names", ops.ERASE_LEAD_VARIABLES)
+        query = dict.fromkeys(names, "")
+        return self._object(ops.ERASE_LEAD_VARIABLES, {"leadId": lead_id}, query=query)
+
+    def upload_audio(
+        self, lead_id: str, step_id: str, audio: BinaryIO, *, file_name: str, content_type: str
+    ) -> dict[str, Any]:
+        """
+        Upload the voice note of one lead and one voice-note step. Doing it again replaces it.
+
+        :param audio: An open, seekable binary file; it is streamed.
+        :param file_name: Name that lemlist shows.
+        :param content_type: Type of the file, such as ``audio/mp4``.
+        :return: ``{"ok": true, "status": {"url": …}}``.
+        """
+        from airflow_provider_lemlist.api.multipart import MultipartFile
+
+        upload = MultipartFile("file", audio, file_name=file_name, content_type=content_type)
+        return self._object(ops.UPLOAD_AUDIO, query={"leadId": lead_id, "stepId": step_id}, upload=upload)
+
+    def export_leads(self, campaign_id: str, *, state: str = "all") -> list[dict[str, Any]]:
+        """
+        Return all leads of a campaign with their fields.
+
+        :param state: One state or several, comma-separated. Without any, lemlist answers with an empty list.
+        """
+        query = {"state": state, "format": "json"}
+        return self._array(ops.EXPORT_LEADS, {"campaignId": campaign_id}, query=query)
+
+    # --- Campaigns --------------------------------------------------------------------------------------
+
+    def list_campaigns(
+        self, *, status: str | None = None, created_by: str | None = None, newest_first: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Give the campaigns of the team, oldest first unless asked."""
+        query = {
+            "version": "v2",
+            "status": status,
+            "createdBy": created_by,
+            "sortBy": "createdAt",
+            "sortOrder": "desc" if newest_first else "asc",
+        }
+        return self._pages(ops.LIST_CAMPAIGNS, "offset", query=query)
+
+    def get_campaign(self, campaign_id: str) -> dict[str, Any]:
+        """Return one campaign."""
+        return self._object(ops.GET_CAMPAIGN, {"campaignId": campaign_id})
+
+    def create_campaign(
+        self,
+        name: str,
+        *,
+        campaign_timezone: str | None = None,
+        auto_review: bool | None = None,
+        auto_review_conditions: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """
+        Create a campaign; its ``sequenceId`` takes the steps.
+
+        :param name: Name of the campaign; lemlist allows the same name twice.
+        :param campaign_timezone: IANA time zone.
+        :param auto_review: Whether leads are launched without a person looking: **creating a lead then
+            starts the sending**.
+        :param auto_review_conditions: Address states that may be launched: ``deliverable``, ``risky``,
+            ``undeliverable``, ``unverified``.
+        """
+        fields = {
+            "name": name,
+            "timezone": campaign_timezone,
+            "autoReview": auto_review,
+            "autoReviewConditions": None if auto_review_conditions is None else list(auto_review_conditions),
+        }
+        return self._object(
+            ops.CREATE_CAMPAIGN,
+            body={name: value for name, value in fields.items() if value is not None},
+            look_hint="Look for the campaign in lemlist before it is created again.",
+        )
+
+    def start_campaign(self, campaign_id: str) -> dict[str, Any]:
+        """Start or resume a campaign; one that runs already keeps running."""
+        done = self._call(ops.START_CAMPAIGN, {"campaignId": campaign_id})
+        return {"_id": campaign_id, "state": "running", **done}
+
+    def pause_campaign(self, campaign_id: str) -> dict[str, Any]:
+        """Pause a campaign; what is already scheduled may still be sent."""
+        done = self._call(ops.PAUSE_CAMPAIGN, {"campaignId": campaign_id})
+        return {"_id": campaign_id, "state": "paused", **done}
+
+    def get_campaign_stats(
+        self,
+        campaign_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        send_user: str | None = None,
+        variant: Literal["A", "B"] | None = None,
+        channels: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """
+        Return the statistics of a campaign between two moments.
+
+        :param send_user: One sender, written ``<user id>|<address>``.
+        :param variant: One variant of an A/B test.
+        :param channels: Any of ``email``, ``linkedin``, ``others``.
+        """
+        query = {
+            "startDate": iso(start),
+            "endDate": iso(end),
+            "sendUser": send_user,
+            "ABSelected": variant,
+            "channels": None if channels is None else json.dumps(list(channels)),
+        }
+        return self._object(ops.GET_CAMPAIGN_STATS, {"campaignId": campaign_id}, query=query)
+
+    def get_campaigns_stats(
+        self,
+        campaign_ids: Collection[str],
+        start: datetime,
+        end: datetime,
+        *,
+        send_user: str | None = None,
+        variant: Literal["A", "B"] | None = None,
+        channels: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Return the statistics of up to 100 campaigns as ``results``, and what failed as ``errors``."""
+        if not 1 <= len(campaign_ids) <= 100:
+            raise LemlistValidationError(
+                f"campaign_ids must hold 1 to 100 ids, not {len(campaign_ids)}.",
+                operation=str(ops.GET_CAMPAIGNS_STATS),
+            )
+        fields = {
+            "campaignIds": list(campaign_ids),
+            "startDate": iso(start),
+            "endDate": iso(end),
+            "sendUser": send_user,
+            "ABSelected": variant,
+            "channels": None if channels is None else list(channels),
+        }
+        body = {name: value for name, value in fields.items() if value is not None}
+        return self._object(ops.GET_CAMPAIGNS_STATS, body=body)
+
+    # --- Sequences --------------------------------------------------------------------------------------
+
+    def get_sequences(self, campaign_id: str) -> dict[str, dict[str, Any]]:
+        """Return the sequences of a campaign by id: the main one (``level`` 0) and each branch, if any."""
+        try:
+            return self._object(ops.GET_SEQUENCES, {"campaignId": campaign_id})
+        except LemlistValidationError as error:
+            # "Campaign has no sequence" is a refusal to lemlist; to us it is an answer.
+            if "no sequence" not in (error.text or "").lower():
+                raise
+            return {}
+
+    def find_sequence(self, sequence_id: str, *, campaign_id: str | None = None) -> dict[str, Any]:
+        """
+        Return a sequence with its steps.
+
+        :param campaign_id: The campaign it belongs to; when it is not known, the campaigns are gone through,
+            the newest first, until one has the sequence.
+        """
+        campaigns: Iterator[str]
+        if campaign_id:
+            campaigns = iter([campaign_id])
+        else:
+            campaigns = (campaign["_id"] for campaign in self.list_campaigns(newest_first=True))
+        for candidate in campaigns:
+            try:
+                sequences = self.get_sequences(candidate)
+            except (LemlistNotFoundError, LemlistValidationError):
+                if campaign_id:
+                    raise
+                continue  # a campaign that cannot be read is not the one that is looked for
+            if sequence_id in sequences:
+                return sequences[sequence_id]
+        raise LemlistNotFoundError(
+            f"No campaign of connection {self.lemlist_conn_id!r} has a sequence {sequence_id!r}.",
+            operation=str(ops.GET_SEQUENCES),
+        )
+
+    def add_step(
+        self,
+        sequence_id: str,
+        step: Mapping[str, Any],
+        *,
+        campaign_id: str | None = None,
+        known: Collection[str] | None = None,
+    ) -> dict[str, Any]:
+        """
+        Add a step, or a condition with its branches, to a sequence.
+
+        A lost answer is followed by a look for the step, so that it is never added twice.
+
+        :param sequence_id: Id of the sequence.
+        :param step: The step, a dict or one of ``airflow_provider_lemlist.steps``.
+        :param campaign_id: Campaign of the sequence, which makes the look shorter.
+        :param known: Ids of the steps that the sequence had before, which makes the look exact.
+        :return: The step, with ``_id``; a condition holds its branches under ``conditions``.
+        """
+        from airflow_provider_lemlist import steps
+
+        body = steps.check(step)
+
+        def look() -> dict[str, Any] | None:
+            listed = self.find_sequence(sequence_id, campaign_id=campaign_id).get("steps") or []
+            step_id = steps.recognise(body, listed, known=known)
+            return next((row for row in listed if row.get("_id") == step_id), None) if step_id else None
+
+        return self._object(
+            ops.ADD_STEP,
+            {"sequenceId": sequence_id},
+            body=body,
+            look=look,
+            look_hint=f"Look at sequence {sequence_id!r} before the step is added again.",
+        )
+
+    def update_step(self, sequence_id: str, step_id: str, step: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Change a step.
+
+        :param step: ``type``, equal to the type of the step, and the fields that change.
+        """
+        if not step.get("type"):
+            raise LemlistValidationError(
+                "step needs its type, even where only other fields change.", operation=str(ops.UPDATE_STEP)
+            )
+        path = {"sequenceId": sequence_id, "stepId": step_id}
+        return self._object(ops.UPDATE_STEP, path, body=dict(step))
+
+    def delete_step(self, sequence_id: str, step_id: str) -> Any:
+        """Delete a step; lemlist refuses while the campaign runs."""
+        return self._call(ops.DELETE_STEP, {"sequenceId": sequence_id, "stepId": step_id})
+
+    # --- Activities -------------------------------------------------------------------------------------
+
+    def list_activities(
+        self,
+        *,
+        activity_type: str | None = None,
+        campaign_id: str | None = None,
+        lead_id: str | None = None,
+        is_first: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """
+        Give what happened, the newest first, each activity once.
+
+        :param activity_type: One type, such as ``emailsReplied``; lemlist refuses one that it does not know.
+        :param campaign_id: Only of this campaign.
+        :param lead_id: Only of this lead.
+        :param is_first: Only the first of its type, or only the others.
+        :param since: From this moment on, inclusive.
+        :param until: Up to this moment, inclusive; now when not given, so that pages do not move.
+        """
+        query = {
+            "version": "v2",
+            "type": activity_type,
+            "campaignId": campaign_id,
+            "leadId": lead_id,
+            "isFirst": is_first,
+            "minDate": iso(since) if since else None,
+            "maxDate": iso(until or datetime.now(UTC)),
+        }
+        return self._pages(ops.LIST_ACTIVITIES, "offset", query=query)
+
+    # --- Unsubscribes -----------------------------------------------------------------------------------
+
+    def unsubscribe(self, value: str) -> dict[str, Any]:
+        """Unsubscribe one address, ``@domain``, LinkedIn URL or phone number. Repeating it is harmless."""
+        return self._object(ops.UNSUBSCRIBE, {"value": value})
+
+    def unsubscribe_many(self, values: Collection[str]) -> int:
+        """Unsubscribe any number of values, 10,000 with each request; return how many were sent."""
+        wanted = list(dict.fromkeys(values))
+        for start in range(0, len(wanted), UNSUBSCRIBE_AT_ONCE):
+            self._call(ops.UNSUBSCRIBE_MANY, body={"values": wanted[start : start + UNSUBSCRIBE_AT_ONCE]})
+        return len(wanted)
+
+    def list_unsubscribes(self) -> Iterator[dict[str, Any]]:
+        """Give every unsubscribed value with its source."""
+        return self._pages(ops.LIST_UNSUBSCRIBES, "offset")
+
+    def resubscribe(self, value: str) -> Any:
+        """Take a value off the list; lemlist refuses for those that a person asked for."""
+        return self._call(ops.RESUBSCRIBE, {"value": value})
+
+    # --- Everything else --------------------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        path_values: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        answer: Literal["any", "record", "object", "array", "rows", "text"] = "any",
+    ) -> Any:
+        """
+        Ask any documented operation, with the same care as the methods above.
+
+        A POST counts as one that creates something, and is not repeated after a lost answer, unless it is
+        known to do no harm.
+
+        :param method: HTTP verb.
+        :param path: Path below the base URL, such as ``/users/{userId}``; trailing slashes count.
+        :param path_values: Values of the names in the path; they are percent-encoded.
+        :param query: Query parameters; flags become words, None is left out.
+        :param body: JSON body.
+        :param answer: What a success must look like; ``record`` is an object with an ``_id``.
+        """
+        operation = ops.operation_for(method, path, ops.Shape[answer.upper()])
+        return self._call(operation, path_values, query=query, body=body)
+
+    def paginate(
+        self,
+        path: str,
+        style: Literal["whole", "offset", "skip", "page", "page0", "body"],
+        *,
+        method: str = "GET",
+        path_values: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Any]:
+        """
+        Give the rows of any list that comes in pages, each once.
+
+        :param style: How the route takes its cursor: ``offset``, ``skip``, ``page`` from 1, ``page0`` from
+            0, ``body`` for page and size in the body, ``whole`` for no cursor at all.
+        :param page_size: Rows with each request; each route has its own maximum, usually 100.
+        """
+        operation = ops.operation_for(method, path, ops.Shape.ROWS)
+        return self._pages(operation, style, path_values, query=query, body=body, page_size=page_size)
+
+    # --- Within -----------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        operation: ops.Operation,
+        path: Mapping[str, str] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        upload: Any = None,
+        look: Callable[[], Any] | None = None,
+        look_hint: str = "Look in lemlist before it is done again.",
+    ) -> Any:
+        return self.get_conn().call(
+            operation, path=path, query=query, body=body, upload=upload, look=look, look_hint=look_hint
+        )
+
+    def _object(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return cast("dict[str, Any]", self._call(*args, **kwargs))
+
+    def _array(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        return cast("list[dict[str, Any]]", self._call(*args, **kwargs))
+
+    def _pages(
+        self,
+        operation: ops.Operation,
+        style: str,
+        path: Mapping[str, str] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Any]:
+        from airflow_provider_lemlist.api.paging import STYLES, paginate
+
+        how = STYLES.get(style)
+
+        def ask(cursor: dict[str, Any]) -> Any:
+            if how is not None and how.in_body:
+                return self._call(operation, path, query=query, body={**(body or {}), **cursor})
+            return self._call(operation, path, query={**(query or {}), **cursor}, body=body)
+
+        return paginate(ask, style, page_size=page_size)
+
+    def _mark(
+        self, lead: str, campaign_id: str | None, everywhere: ops.Operation, in_campaign: ops.Operation
+    ) -> Any:
+        if campaign_id is None:
+            return self._call(everywhere, {"leadIdOrEmail": lead})
+        return self._call(in_campaign, {"campaignId": campaign_id, "leadIdOrEmail": lead})
+
+    def _open_transport(self, patience: Patience | None = None) -> Transport:
+        from airflow_provider_lemlist.api.transport import Transport
+
+        return Transport(
+            self.settings,
+            self.budget,
+            user_agent=f"airflow-provider-lemlist/{__version__} (apache-airflow/{airflow_version()})",
+            patience=patience,
+            count=stats(),
+        )
+
+    def _look_up(self, conn_id: str) -> Any:
+        try:
+            return self.get_connection(conn_id)
+        except AirflowNotFoundException:
+            raise self._unknown(conn_id) from None
+
+    def _unknown(self, conn_id: str) -> LemlistConfigurationError:
+        if conn_id != self.lemlist_conn_id:
+            return LemlistConfigurationError(
+                f"Extra field 'budget_store' of connection {self.lemlist_conn_id!r} names the connection "
+                f"{conn_id!r}, which does not exist; create it, or write redis://host:6379/0."
+            )
+        return LemlistConfigurationError(
+            f"Connection {conn_id!r} does not exist; create it with type {CONN_TYPE!r} and the API key as "
+            f"password, or set the environment variable AIRFLOW_CONN_{conn_id.upper()}."
+        )
+
+
+def iso(moment: datetime) -> str:
+    """Write a moment as lemlist does: UTC, milliseconds."""
+    if moment.tzinfo is None:
+        raise LemlistValidationError(f"{moment.isoformat()} has no time zone; give it one.")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _need(given: Collection[Any], name: str, operation: ops.Operation) -> None:
+    if not given:
+        raise LemlistValidationError(
+            f"{name} is empty; {operation} needs at least one.", operation=str(operation)
+        )

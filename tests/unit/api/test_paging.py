@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_lemlist.api.paging import paginate
+from airflow_provider_lemlist.exceptions import LemlistConfigurationError
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [{"_id": f"r{number}"} for number in range(count)]
+
+
+def server(style: str, total: int, envelope: str) -> Any:
+    """Answer as the route that uses this style does, and count the calls."""
+    everything = rows(total)
+
+    def ask(cursor: dict[str, Any]) -> Any:
+        ask.calls += 1  # type: ignore[attr-defined]
+        assert style != "page0" or set(cursor) == {"page"}  # the tasks take nothing else
+        size = int(cursor.get("limit") or cursor.get("size") or 10)
+        if "page" in cursor:
+            number = int(cursor["page"])
+            start = (number - (0 if style == "page0" else 1)) * size
+        else:
+            start = int(cursor.get("offset", cursor.get("skip", 0)))
+            number = start // size + 1
+        part = everything[start : start + size]
+        pages = -(-total // size)
+        following = number + 1 if start + size < total else None
+        return {
+            "array": part,
+            "total": {"data": part, "total": total, "limit": size, "offset": start},
+            "campaigns": {"campaigns": part, "pagination": {"nextPage": following}},
+            "schedules": {"schedules": part, "pagination": {"nextPage": following}},
+            "inbox": {"data": part, "pagination": {"nextPage": following}},
+            "tasks": {"results": part, "page": str(number)},
+            "people": {"results": part, "total": total, "page": number, "size": size},
+            "watchlist": {"data": part, "meta": {"pagination": {"page": number, "totalPages": pages}}},
+        }[envelope]
+
+    ask.calls = 0  # type: ignore[attr-defined]
+    return ask
+
+
+WAYS = [
+    ("offset", "array"),
+    ("offset", "total"),
+    ("offset", "campaigns"),
+    ("page", "total"),
+    ("page", "schedules"),
+    ("page", "watchlist"),
+    ("skip", "inbox"),
+    ("page0", "tasks"),
+    ("body", "people"),
+]
+
+
+@pytest.mark.parametrize(("style", "envelope"), WAYS)
+@pytest.mark.parametrize("total", [0, 1, 9, 10, 11, 20, 25])
+def test_every_row_comes_once_and_no_page_is_asked_in_vain(style: str, envelope: str, total: int) -> None:
+    ask = server(style, total, envelope)
+    assert list(paginate(ask, style, page_size=10)) == rows(total)
+    full, rest = divmod(total, 10)
+    told = envelope not in ("array", "tasks")  # the others say themselves where the end is
+    most = max(1, full + bool(rest)) if told else full + 1 + (envelope == "tasks" and bool(rest))
+    assert ask.calls <= most
+
+
+def test_a_route_that_ignores_its_cursor_does_not_turn_for_ever() -> None:
+    calls: list[Any] = []
+
+    def ask(cursor: dict[str, Any]) -> Any:
+        calls.append(cursor)
+        return rows(10)
+
+    assert list(paginate(ask, "offset", page_size=10)) == rows(10)
+    assert len(calls) == 2
+
+
+@given(st.integers(0, 60), st.integers(0, 8), st.integers(1, 12))
+def test_rows_that_arrive_while_the_list_is_read_cost_none_of_the_others(
+    total: int, new: int, size: int
+) -> None:
+    everything = rows(total)
+    # A whole page's worth at each step cannot be told from a route that ignores its cursor.
+    arriving = new - (new == size)
+
+    def ask(cursor: dict[str, Any]) -> Any:
+        start = cursor["offset"]
+        part = everything[start : start + size]
+        everything[:0] = [
+            {"_id": f"new{start}-{number}"} for number in range(arriving if start < 200 else 0)
+        ]  # newest first
+        if start > 5000:
+            raise AssertionError("does not end")
+        return part
+
+    found = [row["_id"] for row in paginate(ask, "offset", page_size=size)]
+    assert set(row["_id"] for row in rows(total)) <= set(found)
+    assert len(found) == len(set(found))
+
+
+def test_rows_without_an_id_are_all_kept() -> None:
+    assert list(paginate(lambda cursor: [{"userId": 1}, {"userId": 1}], "whole")) == [{"userId": 1}] * 2
+
+
+def test_an_unknown_style_names_the_known_ones() -> None:
+    with pytest.raises(LemlistConfigurationError, match="offset"):
+        list(paginate(lambda cursor: [], "cursor"))

@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import multiprocessing
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_lemlist.api import operations as ops
+from airflow_provider_lemlist.api.multipart import MultipartFile
+from airflow_provider_lemlist.api.transport import Patience, Transport, _BudgetedHTTP
+from airflow_provider_lemlist.exceptions import (
+    LemlistDuplicateError,
+    LemlistError,
+    LemlistMediaError,
+    LemlistNetworkError,
+    LemlistNotFoundError,
+    LemlistRateLimitError,
+    LemlistServerError,
+    LemlistUncertainError,
+    LemlistUnexpectedReplyError,
+    LemlistValidationError,
+)
+from tests.unit.conftest import API_KEY, Act, OpenBudget, Stage
+
+TEAM = {"_id": "tea_1", "name": "Blue"}
+LEAD = {"_id": "lea_1"}
+CAMPAIGN = {"campaignId": "cam_1"}
+
+
+def create(transport: Transport, **more: Any) -> Any:
+    return transport.call(ops.CREATE_LEAD, path=CAMPAIGN, body={"email": "ann@example.com"}, **more)
+
+
+# --- What leaves ------------------------------------------------------------------------------------------
+
+
+def test_a_request_carries_the_key_as_basic_password_with_an_empty_login(
+    stage: Stage, transport: Transport
+) -> None:
+    stage.script = [Act(body=TEAM)]
+    assert transport.call(ops.GET_TEAM) == TEAM
+    kind, _, value = stage.requests[0].headers["Authorization"].partition(" ")
+    assert kind == "Basic"
+    assert base64.b64decode(value).decode() == f":{API_KEY}"
+    assert stage.requests[0].headers["User-Agent"] == "airflow-provider-lemlist/test"
+
+
+def test_a_hundred_calls_use_one_connection(stage: Stage, transport: Transport) -> None:
+    stage.routes["GET /team"] = Act(body=TEAM)
+    for _ in range(100):
+        transport.call(ops.GET_TEAM)
+    assert len(stage.requests) == 100
+    assert stage.connections == 1
+
+
+def test_threads_share_a_transport_without_mixing_answers(stage: Stage, transport: Transport) -> None:
+    for number in range(50):
+        stage.routes[f"GET /campaigns/cam_{number}"] = Act(body={"_id": f"cam_{number}"})
+
+    def ask(number: int) -> bool:
+        answer = transport.call(ops.GET_CAMPAIGN, path={"campaignId": f"cam_{number % 50}"})
+        return bool(answer["_id"] == f"cam_{number % 50}")
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(ask, range(400)))
+    assert stage.connections <= 16
+
+
+def _ask_in_child(transport: Transport, answers: Any) -> None:
+    answers.put([transport.call(ops.GET_TEAM)["_id"] for _ in range(20)])
+
+
+def test_a_forked_process_opens_connections_of_its_own(stage: Stage, transport: Transport) -> None:
+    stage.routes["GET /team"] = Act(body=TEAM)
+    transport.call(ops.GET_TEAM)
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    children = [context.Process(target=_ask_in_child, args=(transport, answers)) for _ in range(2)]
+    for child in children:
+        child.start()
+    for _ in range(20):
+        transport.call(ops.GET_TEAM)
+    assert [answers.get(timeout=10) for _ in children] == [["tea_1"] * 20] * 2
+    for child in children:
+        child.join(10)
+    assert stage.connections == 3
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("ann+test@example.com", "/api/leads/ann%2Btest%40example.com"),
+        ("a/b@example.com", "/api/leads/a%2Fb%40example.com"),
+        ("o'neill@example.com", "/api/leads/o%27neill%40example.com"),
+        ("ann@bücher.example", "/api/leads/ann%40b%C3%BCcher.example"),
+        ("100%@example.com", "/api/leads/100%25%40example.com"),
+        ("a?b#c@example.com", "/api/leads/a%3Fb%23c%40example.com"),
+    ],
+)
+def test_path_values_are_percent_encoded(
+    stage: Stage, transport: Transport, address: str, target: str
+) -> None:
+    stage.script = [Act(body=[])]
+    transport.call(ops.GET_LEADS_BY_EMAIL, path={"email": address})
+    assert stage.requests[0].target == target
+
+
+@pytest.mark.parametrize("value", ["", " ", None, ".", "..", 7])
+def test_an_empty_path_value_never_becomes_another_route(
+    stage: Stage, transport: Transport, value: Any
+) -> None:
+    with pytest.raises(LemlistValidationError, match="leadId"):
+        transport.call(ops.DELETE_LEAD, path={"campaignId": "cam_1", "leadId": value})
+    assert not stage.requests
+
+
+def test_flags_travel_as_words_and_none_does_not_travel(stage: Stage, transport: Transport) -> None:
+    stage.script = [Act(body=LEAD)]
+    create(transport, query={"deduplicate": True, "findEmail": False, "findPhone": None})
+    assert stage.requests[0].query == "deduplicate=true&findEmail=false"
+
+
+def test_a_redirect_is_not_followed(stage: Stage, transport: Transport) -> None:
+    elsewhere = Stage()
+    try:
+        stage.script = [Act(302, headers={"Location": elsewhere.url + "/team"})]
+        with pytest.raises(LemlistUnexpectedReplyError, match="redirect"):
+            transport.call(ops.GET_TEAM)
+        assert not elsewhere.requests
+    finally:
+        elsewhere.close()
+
+
+def test_neither_netrc_nor_a_proxy_comes_between_us_and_this_machine(
+    stage: Stage, settings: Any, budget: OpenBudget, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    stage.script = [Act(body=TEAM)]
+    transport = Transport(settings, budget, user_agent="x")  # type: ignore[arg-type]
+    transport.call(ops.GET_TEAM)
+    assert len(stage.requests) == 1
+    assert "Basic OnM" in stage.requests[0].headers["Authorization"]
+
+
+def test_a_file_is_streamed_and_sent_whole_again_after_a_fault(stage: Stage, transport: Transport) -> None:
+    class Watched(io.BytesIO):
+        largest = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            chunk = super().read(size)
+            self.largest = max(self.largest, len(chunk))
+            return chunk
+
+    audio = Watched(bytes(range(256)) * 4096)
+    upload = MultipartFile("file", audio, file_name='no"te\r\nX: y.m4a', content_type="audio/mp4")
+    stage.script = [Act(fault="reset"), Act(body={"ok": True})]
+    transport.call(ops.UPLOAD_AUDIO, query={"leadId": "lea_1", "stepId": "stp_1"}, upload=upload)
+    first, second = stage.requests
+    for request in (first, second):
+        assert request.headers["Content-Length"] == str(len(request.body))
+        assert audio.getvalue() in request.body
+        assert b"\r\nX: y" not in request.body
+    assert first.body == second.body
+    assert audio.largest <= 64 * 1024
+
+
+# --- What comes back --------------------------------------------------------------------------------------
+
+
+def test_reads_are_asked_again_after_each_passing_fault(
+    stage: Stage, transport: Transport, pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.script = [
+        Act(fault="reset"),
+        Act(503),
+        Act(fault="cut", body=b'{"_id":'),
+        Act(body=b""),
+        Act(body=TEAM),
+    ]
+    with caplog.at_level(logging.INFO):
+        assert transport.call(ops.GET_TEAM) == TEAM
+    assert len(pauses) == 4
+    assert pauses == sorted(pauses)
+    assert 0.5 <= pauses[0] <= 1.0
+    assert len([record for record in caplog.records if "Trying again" in record.message]) == 4
+    assert API_KEY not in caplog.text
+
+
+def test_patience_ends_with_the_last_error(stage: Stage, transport: Transport, pauses: list[float]) -> None:
+    stage.script = [Act(fault="reset"), Act(500, b"one"), Act(502), Act(503), Act(500, b"the last")]
+    with pytest.raises(LemlistServerError, match="the last"):
+        transport.call(ops.GET_TEAM)
+    assert len(stage.requests) == 5
+    assert len(pauses) == 4
+
+
+def test_time_is_bounded_too(stage: Stage, settings: Any, budget: OpenBudget) -> None:
+    stage.routes["GET /team"] = Act(500)
+    transport = Transport(
+        settings,
+        budget,
+        user_agent="x",
+        patience=Patience(attempts=100, seconds=0.05, pause=0.02),  # type: ignore[arg-type]
+    )
+    with pytest.raises(LemlistServerError):
+        transport.call(ops.GET_TEAM)
+    assert 2 <= len(stage.requests) < 20
+
+
+def test_a_refusal_is_waited_out_by_the_budget_and_repeated_even_for_a_creation(
+    stage: Stage, transport: Transport, budget: OpenBudget, pauses: list[float]
+) -> None:
+    refused = Act(
+        429, b"slow down", {"Retry-After": "1.5", "X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "0"}
+    )
+    stage.script = [
+        refused,
+        refused,
+        Act(body=LEAD, headers={"Retry-After": "2", "X-RateLimit-Remaining": "19"}),
+    ]
+    assert create(transport) == LEAD
+    assert budget.booked == 3
+    assert budget.heard_of[0] == {"refused": True, "limit": 20, "remaining": 0, "retry_after": 1.5}
+    assert budget.heard_of[2] == {"refused": False, "limit": None, "remaining": 19, "retry_after": 2.0}
+    assert pauses == [0.0, 0.0]
+
+
+def test_endless_refusals_end_as_a_rate_limit_error(stage: Stage, transport: Transport) -> None:
+    stage.routes["GET /team"] = Act(429)
+    with pytest.raises(LemlistRateLimitError):
+        transport.call(ops.GET_TEAM)
+    assert len(stage.requests) == Patience().refusals
+
+
+def test_a_wait_that_is_too_long_sends_nothing(
+    stage: Stage, transport: Transport, budget: OpenBudget
+) -> None:
+    def full() -> Any:
+        raise LemlistRateLimitError("The wait would be 400 s", wait=400)
+
+    budget.book = full  # type: ignore[method-assign]
+    with pytest.raises(LemlistRateLimitError, match="connection 'lemlist_default'") as caught:
+        transport.call(ops.GET_TEAM)
+    assert caught.value.wait == 400
+    assert not stage.requests
+
+
+def test_every_attempt_books_a_slot_after_the_connection_stands(stage: Stage, transport: Transport) -> None:
+    seen: list[int] = []
+    original = transport._budget.book
+
+    def book() -> Any:
+        seen.append(stage.connections)
+        return original()
+
+    transport._budget.book = book  # type: ignore[method-assign]
+    stage.script = [Act(503), Act(body=TEAM)]
+    transport.call(ops.GET_TEAM)
+    # The server has accepted, or is about to accept, the connection whose request is still to come.
+    assert len(seen) == 2
+    assert len(stage.requests) == 2
+
+
+def test_a_connection_that_was_dropped_during_a_long_wait_leaves_no_doubt(
+    stage: Stage, transport: Transport, budget: OpenBudget
+) -> None:
+    def wait(slot: object, *, early: float = 0.0) -> None:
+        if early:
+            stage.drop_connections()
+
+    stage.routes["POST /campaigns/cam_1/leads/"] = Act(body=LEAD)
+    create(transport)
+    budget.book = lambda: SimpleNamespace(wait=7.0, ahead=70)  # type: ignore[method-assign]
+    budget.wait = wait  # type: ignore[method-assign]
+    assert create(transport) == LEAD
+    assert len(stage.requests) == 2
+    assert stage.connections == 2
+
+
+# --- Doubt ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        Act(fault="reset"),
+        Act(fault="close"),
+        Act(500),
+        Act(504),
+        Act(fault="cut", body=b'{"_id": "lea_1"'),
+        Act(body=b"<html></html>", headers={"Content-Type": "text/html"}),
+        Act(body=b""),
+        Act(body={"email": "x"}),
+    ],
+    ids=["reset", "close", "500", "504", "cut", "html", "empty", "no id"],
+)
+def test_a_creation_whose_answer_was_lost_is_found_and_not_repeated(
+    stage: Stage, transport: Transport, lost: Act
+) -> None:
+    effects: list[str] = []
+    stage.script = [replace(lost, effect=lambda request: effects.append(request.path))]
+    found = create(transport, look=lambda: LEAD if effects else None)
+    assert found == LEAD
+    assert len(effects) == 1
+
+
+@pytest.mark.parametrize("lost", [Act(fault="reset"), Act(500), Act(body=b"")], ids=["reset", "500", "empty"])
+def test_a_creation_that_did_not_happen_is_done_once(stage: Stage, transport: Transport, lost: Act) -> None:
+    effects: list[str] = []
+    stage.script = [lost, Act(body=LEAD, effect=lambda request: effects.append(request.path))]
+    assert create(transport, look=lambda: LEAD if effects else None) == LEAD
+    assert len(effects) == 1
+
+
+def test_without_a_way_to_look_a_lost_creation_is_uncertain_and_says_what_to_check(
+    stage: Stage, transport: Transport
+) -> None:
+    stage.script = [Act(fault="reset")]
+    with pytest.raises(LemlistUncertainError, match="Look for the lead in campaign 'cam_1'"):
+        create(transport, look_hint="Look for the lead in campaign 'cam_1'.")
+    assert len(stage.requests) == 1
+
+
+def test_a_look_that_fails_leaves_it_uncertain(stage: Stage, transport: Transport) -> None:
+    def look() -> None:
+        raise LemlistServerError("down")
+
+    stage.script = [Act(fault="reset")]
+    with pytest.raises(LemlistUncertainError):
+        create(transport, look=look)
+    assert len(stage.requests) == 1
+
+
+def test_a_step_whose_answer_did_not_come_in_time_is_never_added_again(
+    stage: Stage, settings: Any, budget: OpenBudget, pauses: list[float]
+) -> None:
+    impatient = replace(ops.ADD_STEP, patience=0.0)
+    transport = Transport(
+        replace(settings, timeout=0.2),
+        budget,
+        user_agent="x",
+        sleep=pauses.append,  # type: ignore[arg-type]
+    )
+    stage.script = [Act(fault="hang")]
+    with pytest.raises(LemlistUncertainError):
+        transport.call(impatient, path={"sequenceId": "seq_1"}, body={}, look=lambda: None)
+    assert len(stage.requests) == 1
+    assert pauses == list(Patience().looks)
+
+
+def test_media_that_lemlist_could_not_take_are_looked_for_but_not_sent_again(
+    stage: Stage, transport: Transport
+) -> None:
+    stage.script = [Act(503, b"LINKEDIN_MEDIA_AV_UNAVAILABLE")]
+    with pytest.raises(LemlistMediaError) as caught:
+        transport.call(ops.ADD_STEP, path={"sequenceId": "seq_1"}, body={}, look=lambda: None)
+    assert caught.value.code == "LINKEDIN_MEDIA_AV_UNAVAILABLE"
+    assert len(stage.requests) == 1
+
+
+def test_a_clear_duplicate_is_raised_and_one_after_a_lost_answer_is_ours(
+    stage: Stage, transport: Transport
+) -> None:
+    duplicate = Act(500, b"Lead already in the campaign")
+    stage.script = [duplicate]
+    with pytest.raises(LemlistDuplicateError):
+        create(transport, look=lambda: LEAD)
+    looks = iter([None, LEAD])
+    stage.script = [Act(fault="reset"), duplicate]
+    assert create(transport, look=lambda: next(looks)) == LEAD
+
+
+def test_a_removal_that_was_lost_and_is_gone_is_done(stage: Stage, transport: Transport) -> None:
+    path = {"sequenceId": "seq_1", "stepId": "stp_1"}
+    stage.script = [Act(fault="reset"), Act(404, b"Step not found")]
+    assert transport.call(ops.DELETE_STEP, path=path) == {}
+    stage.script = [Act(404, b"Step not found")]
+    with pytest.raises(LemlistNotFoundError):
+        transport.call(ops.DELETE_STEP, path=path)
+
+
+def test_a_removal_that_never_left_is_not_taken_for_done(
+    stage: Stage, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = _BudgetedHTTP.connect, []
+
+    def once_unreachable(connection: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ConnectionRefusedError(111, "refused")
+        original(connection)
+
+    monkeypatch.setattr(_BudgetedHTTP, "connect", once_unreachable)
+    stage.script = [Act(404, b"Step not found")]
+    with pytest.raises(LemlistNotFoundError):
+        transport.call(ops.DELETE_STEP, path={"sequenceId": "seq_1", "stepId": "stp_1"})
+    assert len(calls) == 2
+
+
+# --- No network -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["http://127.0.0.1:9/api", "http://nobody.invalid/api"], ids=["refused", "dns"]
+)
+def test_without_a_network_even_a_creation_is_tried_again_and_the_error_says_nothing_was_sent(
+    settings: Any, budget: OpenBudget, pauses: list[float], host: str
+) -> None:
+    transport = Transport(
+        replace(settings, base_url=host),
+        budget,
+        user_agent="x",
+        sleep=pauses.append,  # type: ignore[arg-type]
+    )
+    with pytest.raises(LemlistNetworkError, match="nothing was sent"):
+        create(transport)
+    assert len(pauses) == Patience().attempts - 1
+    assert budget.booked == 0
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A self-signed certificate of this machine, with its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "self-signed.pem"
+    pem = serialization.Encoding.PEM
+    path.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + built.public_bytes(pem)
+    )
+    return str(path)
+
+
+def _with_tls(stage: Stage, certificate: str) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    stage._server.socket = context.wrap_socket(stage._server.socket, server_side=True)
+    return stage.url.replace("http:", "https:")
+
+
+def test_an_untrusted_certificate_is_refused_at_once_and_the_key_stays_here(
+    stage: Stage, settings: Any, budget: OpenBudget, pauses: list[float], certificate: str
+) -> None:
+    url = _with_tls(stage, certificate)
+    transport = Transport(
+        replace(settings, base_url=url),
+        budget,
+        user_agent="x",
+        sleep=pauses.append,  # type: ignore[arg-type]
+    )
+    with pytest.raises(LemlistNetworkError, match="certificate"):
+        transport.call(ops.GET_TEAM)
+    assert not stage.requests
+    assert not pauses
+
+
+def test_a_trusted_certificate_of_a_proxy_is_used(
+    stage: Stage, settings: Any, budget: OpenBudget, certificate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = _with_tls(stage, certificate)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    stage.routes["GET /team"] = Act(body=TEAM)
+    transport = Transport(replace(settings, base_url=url), budget, user_agent="x")  # type: ignore[arg-type]
+    for _ in range(5):
+        assert transport.call(ops.GET_TEAM) == TEAM
+    assert stage.connections == 1
+
+
+def test_no_error_of_any_kind_holds_the_key(stage: Stage, transport: Transport) -> None:
+    echo = f"bad key {API_KEY} for ann@example.com".encode()
+    for status in (400, 401, 402, 403, 404, 405, 409, 422):
+        stage.script = [Act(status, echo)]
+        with pytest.raises(LemlistError) as caught:
+            create(transport)
+        assert API_KEY not in f"{caught.value!r} {caught.value.text}"
+        assert "ann@" not in f"{caught.value!r} {caught.value.text}"
