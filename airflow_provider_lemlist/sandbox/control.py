@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controls below ``/_sandbox``: what the methods of ``Sandbox`` do, for other processes and by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from airflow_provider_lemlist.sandbox.faults import Fault, matches
+from airflow_provider_lemlist.sandbox.prospects import Behaviour
+from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.routes.activities import activity_json
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from airflow_provider_lemlist.sandbox.service import Service
+
+
+def routes(service: Service) -> list[Route]:
+    """Return the routes of the control plane. Reading is done in threads: it may take a while."""
+    world = service.world
+
+    def state(request: Request) -> Response:
+        return JSONResponse(service.state())
+
+    def requests(request: Request) -> Response:
+        wanted = request.query_params.get("route", "*")
+        with world.lock:
+            return JSONResponse(
+                [
+                    each.whole()
+                    for each in service.journal.exchanges
+                    if matches(wanted, each.method, each.template, each.path)
+                ]
+            )
+
+    def file(request: Request) -> Response:
+        wanted = request.path_params["name"].partition(".")[0]
+        with world.lock:
+            for audio in world.audio.values():
+                if audio.id == wanted:
+                    # As a download unless it is played: a file that calls itself HTML must not be shown.
+                    kind = audio.content_type if audio.content_type.startswith("audio/") else "audio/mp4"
+                    return Response(audio.content, media_type=kind, headers=HARMLESS)
+        return Response("File not found", 404, media_type="text/plain")
+
+    def list_faults(request: Request) -> Response:
+        with world.lock:
+            return JSONResponse([fault.as_json() for fault in service.script])
+
+    def add_fault(body: Any) -> Any:
+        fault = Fault.from_json(body)
+        service.script.add(fault)
+        return fault.as_json()
+
+    def clear_faults(body: Any) -> Any:
+        service.script.clear()
+        return []
+
+    def simulate(body: Any) -> Any:
+        service.prospects.start(Behaviour(**(body or {})))
+        return {"ok": True}
+
+    def rest(body: Any) -> Any:
+        service.prospects.stop()
+        return {"ok": True}
+
+    def add_activity(body: Any) -> Any:
+        lead = world.lead(body["leadId"])
+        step = world.step(body["stepId"]) if body.get("stepId") else None
+        created_at = body.get("createdAt")
+        return activity_json(world.add_activity(lead, body["type"], step=step, created_at=created_at), world)
+
+    def acting(act: Callable[[Any], Any]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            body = await request.body()
+            try:
+                with world.lock:
+                    return JSONResponse(act(json.loads(body) if body else None))
+            except Refusal as refusal:
+                return JSONResponse({"error": refusal.body}, refusal.status)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                return JSONResponse({"error": str(error)}, 400)
+
+        return endpoint
+
+    return [
+        Route("/_sandbox/state", state),
+        Route("/_sandbox/requests", requests),
+        Route("/_sandbox/files/{name}", file),
+        Route("/_sandbox/faults", list_faults),
+        Route("/_sandbox/faults", acting(add_fault), methods=["POST"]),
+        Route("/_sandbox/faults", acting(clear_faults), methods=["DELETE"]),
+        Route("/_sandbox/simulate", acting(simulate), methods=["POST"]),
+        Route("/_sandbox/simulate", acting(rest), methods=["DELETE"]),
+        Route("/_sandbox/activities", acting(add_activity), methods=["POST"]),
+    ]
+
+
+#: The page and its files trust nothing that came by the API.
+HARMLESS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'",
+}

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a filter by ``state`` means for a lead: groups, places in the campaign, or one exact state. Pure."""
+
+from __future__ import annotations
+
+from airflow_provider_lemlist.sandbox.model import Lead
+
+#: The groups that are made of the last thing that happened.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "hooked": ("emailsOpened", "linkedinOpened", "whatsappMessageOpened"),
+    "attracted": ("emailsClicked", "linkedinInviteAccepted"),
+    "warmed": ("emailsReplied", "linkedinReplied", "whatsappReplied", "smsReplied"),
+    "emailsBounced": ("emailsBounced", "emailsFailed", "linkedinSendFailed", "linkedinInviteFailed"),
+    "emailsUnsubscribed": ("emailsUnsubscribed",),
+}
+CONTACTED = ("Sent", "Done", "Delivered")
+
+
+def has_state(lead: Lead, wanted: str) -> bool:
+    """Say whether a lead is meant by one value of ``state``."""
+    match wanted:
+        case "all":
+            return True
+        case "imported" | "scanned":
+            return lead.state == "scanned"
+        case "reviewed":
+            return lead.place != "review"
+        case "paused":
+            return lead.is_paused
+        case "interested" | "notInterested":
+            return lead.place == wanted
+        case "contacted":
+            return lead.state.endswith(CONTACTED)
+        case "failed":
+            return lead.state in GROUPS["emailsBounced"]
+        case _:
+            return lead.state == wanted or lead.state in GROUPS.get(wanted, ())

@@ -1,0 +1,477 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What lemlist remembers: one team with its campaigns, sequences, leads and what happened to them, in memory.
+
+The dataclasses hold, :class:`World` finds, makes and removes. What lemlist *answers* is not here
+(``routes/``), nor what it *accepts* (``checks.py``). Whoever touches a world holds ``world.lock``.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+import time
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from threading import RLock
+from typing import Any
+
+from airflow_provider_lemlist.sandbox.refusal import Refusal
+
+#: The body fields of a new lead that lemlist knows; any other key is a custom variable.
+LEAD_FIELDS = (
+    "email",
+    "firstName",
+    "lastName",
+    "companyName",
+    "jobTitle",
+    "linkedinUrl",
+    "picture",
+    "phone",
+    "companyDomain",
+    "icebreaker",
+    "timezone",
+    "contactOwner",
+)
+ENRICHMENTS = ("linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")
+
+
+@dataclass
+class User:
+    """A member of the team; leads are contacted in this person's name."""
+
+    id: str
+    name: str
+    email: str
+
+
+@dataclass
+class Branch:
+    """One way out of a condition; ``key`` is None on the way that is taken otherwise."""
+
+    sequence_id: str
+    key: str | None
+    label: str = ""
+    delay: int = 0
+    delay_type: str = ""
+
+
+@dataclass
+class Step:
+    """One step; ``values`` are the fields as they were sent, without type, delay and index."""
+
+    id: str
+    sequence_id: str
+    type: str
+    delay: int
+    values: dict[str, Any]
+    template_id: str | None = None
+    branches: list[Branch] = field(default_factory=list)
+
+
+@dataclass
+class Sequence:
+    """The main sequence of a campaign (level 0), or what follows one branch of a condition."""
+
+    id: str
+    campaign_id: str
+    level: int = 0
+    parent_id: str | None = None
+    condition_id: str | None = None
+    steps: list[Step] = field(default_factory=list)
+
+    def step(self, step_id: str) -> Step:
+        for step in self.steps:
+            if step.id == step_id:
+                return step
+        raise Refusal(404, "Step not found")
+
+
+@dataclass
+class Lead:
+    """A person inside one campaign; ``values`` holds the known fields and the custom variables alike."""
+
+    id: str
+    campaign_id: str
+    contact_id: str
+    values: dict[str, str]
+    created_at: float
+    updated_at: float
+    #: The last thing that happened: the type of an activity, or ``scanned``.
+    state: str = "scanned"
+    #: The place in the campaign: review, running, done, interested, notInterested or unsubscribed.
+    place: str = "review"
+    is_paused: bool = False
+    owner: str | None = None
+    preferred_contact_method: str | None = None
+    email_status: str | None = None
+    #: The enrichments that were asked for; the sandbox spends no credits.
+    enrichments: tuple[str, ...] = ()
+    launched_at: float | None = None
+
+    @property
+    def email(self) -> str:
+        return self.values.get("email", "")
+
+    @property
+    def status(self) -> str:
+        """The place as lemlist shows it: paused hides where the lead stood."""
+        return "paused" if self.is_paused and self.place in ("review", "running") else self.place
+
+    def launch(self, now: float) -> None:
+        self.place, self.launched_at = "running", now
+
+
+@dataclass
+class Contact:
+    """The person behind leads, in the CRM of the team."""
+
+    id: str
+    email: str
+    created_at: float
+    do_not_contact: bool = False
+
+
+@dataclass
+class Campaign:
+    """A campaign; a draft until it is started for the first time."""
+
+    id: str
+    name: str
+    sequence_id: str
+    schedule_ids: list[str]
+    created_at: float
+    created_by: str
+    timezone: str = "Europe/Paris"
+    auto_review: bool = False
+    auto_review_conditions: list[str] = field(default_factory=list)
+    status: str = "draft"
+    settings: dict[str, Any] = field(default_factory=dict)
+    leads: dict[str, Lead] = field(default_factory=dict)
+    variables: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Audio:
+    """The audio of a voice note for one lead."""
+
+    id: str
+    campaign_id: str
+    sequence_id: str
+    step_id: str
+    lead_id: str
+    file_name: str
+    content_type: str
+    content: bytes
+    url: str
+    created_at: float
+
+
+@dataclass
+class Activity:
+    """Something that happened to a lead; it keeps the lead's name and address as they were then."""
+
+    id: str
+    type: str
+    created_at: float
+    lead: Lead
+    email: str
+    first_name: str
+    last_name: str
+    company_name: str
+    step: Step | None = None
+    is_first: bool = True
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Unsubscribe:
+    """A value that nobody may write to: an email, ``@domain``, LinkedIn URL or phone number."""
+
+    id: str
+    value: str
+    source: str
+    created_at: float
+
+
+@dataclass
+class Export:
+    """An export of statistics; done after it was looked at often enough."""
+
+    id: str
+    campaign_id: str
+    started_at: float
+    polls_left: int
+    email: str | None = None
+
+
+class World:
+    """
+    Everything a team has in lemlist.
+
+    :param seed: The same seed gives the same ids.
+    :param clock: Epoch seconds; what ``createdAt`` is read from.
+    """
+
+    def __init__(self, seed: int = 0, clock: Callable[[], float] = time.time) -> None:
+        self.lock = RLock()
+        self.clock = clock
+        self._random = random.Random(f"ids {seed}")
+        self.team_id = self.new_id("tea")
+        self.team_name = "Sandbox team"
+        self.created_at = clock()
+        self.users = [
+            User(self.new_id("usr"), "Ann Sender", "ann@sandbox.example"),
+            User(self.new_id("usr"), "Bob Sender", "bob@sandbox.example"),
+        ]
+        self.campaigns: dict[str, Campaign] = {}
+        self.sequences: dict[str, Sequence] = {}
+        self.leads: dict[str, Lead] = {}
+        self.contacts: dict[str, Contact] = {}
+        self.audio: dict[tuple[str, str], Audio] = {}
+        self.activities: list[Activity] = []
+        self.unsubscribes: dict[str, Unsubscribe] = {}
+        self.exports: dict[str, Export] = {}
+        self._leads_by_contact: dict[str, dict[str, Lead]] = {}
+        self._contact_by_email: dict[str, str] = {}
+        self._seen: set[tuple[str, str, str | None]] = set()
+
+    def new_id(self, prefix: str) -> str:
+        """Make an id as lemlist does: prefix, underscore, 17 letters and digits."""
+        return f"{prefix}_" + "".join(self._random.choices(string.ascii_letters + string.digits, k=17))
+
+    # --- Campaigns --------------------------------------------------------------------------------------
+
+    def campaign(self, campaign_id: str) -> Campaign:
+        try:
+            return self.campaigns[campaign_id]
+        except KeyError:
+            raise Refusal(404, "Campaign not found") from None
+
+    def add_campaign(
+        self,
+        name: str,
+        *,
+        timezone: str = "Europe/Paris",
+        auto_review: bool = False,
+        auto_review_conditions: Iterable[str] = (),
+        status: str = "draft",
+    ) -> Campaign:
+        campaign = Campaign(
+            id=self.new_id("cam"),
+            name=name,
+            sequence_id=self.new_id("seq"),
+            schedule_ids=[self.new_id("skd")],
+            created_at=self.clock(),
+            created_by=self.users[0].id,
+            timezone=timezone,
+            auto_review=auto_review,
+            auto_review_conditions=list(auto_review_conditions),
+            status=status,
+        )
+        self.campaigns[campaign.id] = campaign
+        self.sequences[campaign.sequence_id] = Sequence(campaign.sequence_id, campaign.id)
+        return campaign
+
+    # --- Sequences and steps ----------------------------------------------------------------------------
+
+    def sequences_of(self, campaign: Campaign) -> list[Sequence]:
+        """Return the sequences of a campaign, the main one first, each branch after its parent."""
+        found, wanted = [], [campaign.sequence_id]
+        while wanted:
+            sequence = self.sequences[wanted.pop(0)]
+            found.append(sequence)
+            wanted += [branch.sequence_id for step in sequence.steps for branch in step.branches]
+        return found
+
+    def step(self, step_id: str) -> Step | None:
+        return next(
+            (step for sequence in self.sequences.values() for step in sequence.steps if step.id == step_id),
+            None,
+        )
+
+    def add_step(self, sequence: Sequence, body: Mapping[str, Any]) -> Step:
+        """Add a step whose body was found in order."""
+        values = {name: value for name, value in body.items() if name not in ("type", "delay", "index")}
+        step = Step(
+            id=self.new_id("stp"),
+            sequence_id=sequence.id,
+            type=body["type"],
+            delay=body.get("delay", 1 if sequence.steps else 0),
+            values=values,
+            template_id=self.new_id("etp") if "message" in values else None,
+        )
+        if step.type == "conditional":
+            key = values["conditionKey"]
+            label = CONDITION_LABELS.get(key, key)
+            step.branches = [
+                Branch(self.new_id("seq"), key, label, step.delay, values["delayType"]),
+                Branch(self.new_id("seq"), None),
+            ]
+            for branch in step.branches:
+                self.sequences[branch.sequence_id] = Sequence(
+                    branch.sequence_id, sequence.campaign_id, sequence.level + 1, sequence.id, step.id
+                )
+        # What -1 means is not documented; it is taken for "no position", as is one beyond the end.
+        index = body.get("index", -1)
+        sequence.steps.insert(len(sequence.steps) if index < 0 else index, step)
+        return step
+
+    def remove_step(self, sequence: Sequence, step: Step) -> None:
+        """Remove a step, and with a condition everything that follows from it."""
+        sequence.steps.remove(step)
+        for branch in step.branches:
+            below = self.sequences[branch.sequence_id]
+            for further in list(below.steps):
+                self.remove_step(below, further)
+            del self.sequences[branch.sequence_id]
+
+    # --- Leads ------------------------------------------------------------------------------------------
+
+    def lead(self, lead_id: str) -> Lead:
+        try:
+            return self.leads[lead_id]
+        except KeyError:
+            raise Refusal(404, "Lead not found") from None
+
+    def leads_of(self, email: str) -> list[Lead]:
+        """Return the leads of one person, one per campaign; upper and lower case are the same address."""
+        contact_id = self._contact_by_email.get(email.lower())
+        return list(self._leads_by_contact[contact_id].values()) if contact_id else []
+
+    def siblings(self, lead: Lead) -> list[Lead]:
+        """Return all leads of the person of this lead."""
+        return list(self._leads_by_contact[lead.contact_id].values())
+
+    def add_lead(
+        self,
+        campaign: Campaign,
+        values: Mapping[str, str],
+        *,
+        owner: str | None = None,
+        enrichments: Iterable[str] = (),
+    ) -> Lead:
+        """Add a lead that was found to be no duplicate."""
+        now = self.clock()
+        lead = Lead(
+            id=self.new_id("lea"),
+            campaign_id=campaign.id,
+            contact_id=self._contact(values.get("email", ""), now).id,
+            values=dict(values),
+            created_at=now,
+            updated_at=now,
+            owner=owner,
+            enrichments=tuple(enrichments),
+        )
+        if "verifyEmail" in lead.enrichments and lead.email:
+            lead.email_status = "deliverable"
+        # With autoReview nobody looks at the lead: to create it is to start sending.
+        if campaign.auto_review:
+            lead.launch(now)
+        self.leads[lead.id] = campaign.leads[lead.id] = lead
+        self._leads_by_contact[lead.contact_id][lead.id] = lead
+        campaign.variables.update(name for name in values if name not in LEAD_FIELDS)
+        return lead
+
+    def remove_lead(self, lead: Lead) -> None:
+        """Remove a lead with its audio and its history."""
+        del self.leads[lead.id]
+        del self.campaigns[lead.campaign_id].leads[lead.id]
+        del self._leads_by_contact[lead.contact_id][lead.id]
+        self.audio = {place: audio for place, audio in self.audio.items() if place[0] != lead.id}
+        self.activities = [activity for activity in self.activities if activity.lead is not lead]
+
+    def _contact(self, email: str, now: float) -> Contact:
+        known = self._contact_by_email.get(email.lower())
+        if known:
+            return self.contacts[known]
+        contact = Contact(self.new_id("ctc"), email, now)
+        self.contacts[contact.id] = contact
+        self._leads_by_contact[contact.id] = {}
+        if email:
+            self._contact_by_email[email.lower()] = contact.id
+        return contact
+
+    # --- What happened ----------------------------------------------------------------------------------
+
+    def add_activity(
+        self,
+        lead: Lead,
+        type: str,
+        *,
+        step: Step | None = None,
+        created_at: float | None = None,
+        **details: Any,
+    ) -> Activity:
+        """Let something happen to a lead."""
+        mark = (lead.id, type, step.id if step else None)
+        activity = Activity(
+            id=self.new_id("act"),
+            type=type,
+            created_at=self.clock() if created_at is None else created_at,
+            lead=lead,
+            email=lead.email,
+            first_name=lead.values.get("firstName", ""),
+            last_name=lead.values.get("lastName", ""),
+            company_name=lead.values.get("companyName", ""),
+            step=step,
+            is_first=mark not in self._seen,
+            details=details,
+        )
+        self._seen.add(mark)
+        insort(self.activities, activity, key=lambda each: each.created_at)
+        lead.state, lead.updated_at = type, max(lead.updated_at, activity.created_at)
+        return activity
+
+    def newest_activities(self) -> Iterator[Activity]:
+        return reversed(self.activities)
+
+    def store_audio(
+        self, lead: Lead, step: Step, *, file_name: str, content_type: str, content: bytes, url: str
+    ) -> Audio:
+        """Keep the audio of a voice note; a further one for the same lead and step replaces it."""
+        audio = Audio(
+            id=self.new_id("fil"),
+            campaign_id=lead.campaign_id,
+            sequence_id=step.sequence_id,
+            step_id=step.id,
+            lead_id=lead.id,
+            file_name=file_name,
+            content_type=content_type,
+            content=content,
+            url="",
+            created_at=self.clock(),
+        )
+        audio.url = url.format(audio.id)
+        self.audio[lead.id, step.id] = audio
+        return audio
+
+    def unsubscribe(self, value: str, source: str = "api") -> Unsubscribe:
+        """Note that nobody may write to a value; an existing note is returned as it is."""
+        if value not in self.unsubscribes:
+            self.unsubscribes[value] = Unsubscribe(self.new_id("uns"), value, source, self.clock())
+        return self.unsubscribes[value]
+
+
+CONDITION_LABELS = {
+    "hasEmailAddress": "Has email address",
+    "hasLinkedinUrl": "Has LinkedIn URL",
+    "hasPhoneNumber": "Has phone number",
+    "hasScore": "Has score",
+    "emailsOpened": "Opened email",
+    "emailsClicked": "Clicked on link in email",
+    "emailsUnsubscribed": "Unsubscribed",
+    "meetingBooked": "Booked a meeting",
+    "linkedinInviteAccepted": "Accepted invite",
+    "linkedinOpened": "Opened LinkedIn message",
+    "aircallDone": "Call done",
+    "linkedinNetworkCheck": "In network",
+    "hasWhatsappAccount": "Has WhatsApp account",
+}
+
+
+def iso(moment: float) -> str:
+    """Write a moment as lemlist does: UTC, milliseconds, Z."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The page at ``/``: what is in the sandbox, while it happens.
+
+Plain HTML, rendered here and refreshed every second by fetching the same HTML again. Whatever came by the
+API is shown as text: the templates escape it, and the content security policy allows no script but the
+page's own.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from airflow_provider_lemlist.sandbox.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.requests import Request
+
+    from airflow_provider_lemlist.sandbox.journal import Exchange
+    from airflow_provider_lemlist.sandbox.model import Activity, Audio, Campaign, Lead, Sequence, Step, World
+    from airflow_provider_lemlist.sandbox.service import Service
+
+ROOM = Path(__file__).parent
+LEADS_PER_PAGE = 100
+FEED, LOG = 40, 60
+#: Seconds that the chart looks back.
+SPAN = 60
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+def routes(service: Service) -> list[BaseRoute]:
+    """Return the routes of the page; they run in threads, so a long page keeps no API call waiting."""
+    environment = Environment(
+        loader=FileSystemLoader(ROOM / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["clock"] = clock
+
+    def show(template: str, **values: Any) -> Response:
+        return HTMLResponse(environment.get_template(template).render(values), headers=HEADERS)
+
+    def overview(request: Request) -> Response:
+        return show(_part(request, "overview.html"), **overview_view(service, str(request.base_url)))
+
+    def campaign(request: Request) -> Response:
+        query = request.query_params
+        page = int(query["page"]) if query.get("page", "").isdecimal() else 1
+        try:
+            view = campaign_view(service, request.path_params["id"], query.get("find", ""), page)
+        except Refusal as refusal:
+            return PlainTextResponse(str(refusal.body), refusal.status)
+        return show(_part(request, "campaign.html"), **view)
+
+    return [
+        Route("/", overview),
+        Route("/campaigns/{id}", campaign),
+        Mount("/static", StaticFiles(directory=ROOM / "static")),
+    ]
+
+
+def _part(request: Request, template: str) -> str:
+    """Return the template to render: without its frame when the page refreshes itself."""
+    return f"live_{template}" if "live" in request.query_params else template
+
+
+def clock(moment: float) -> str:
+    """Write the time of day, as a clock on this machine shows it."""
+    return datetime.fromtimestamp(moment).strftime("%H:%M:%S")
+
+
+# --- Views: what the templates show -----------------------------------------------------------------------
+
+
+def overview_view(service: Service, base_url: str) -> dict[str, Any]:
+    world, journal = service.world, service.journal
+    with world.lock:
+        return {
+            "api": f"{base_url}api",
+            "team": world.team_name,
+            "limit": service.limit,
+            "simulated": service.prospects.behaviour is not None,
+            "numbers": [
+                ("Campaigns", len(world.campaigns), ""),
+                ("Leads", len(world.leads), ""),
+                ("Activities", len(world.activities), ""),
+                ("Requests", journal.counts["requests"], ""),
+                ("Refused (429)", journal.counts["status 429"], "bad"),
+                ("Violations", violation_count(journal.counts), "bad"),
+            ],
+            "campaigns": [campaign_row(each, world) for each in reversed(world.campaigns.values())],
+            "feed": feed(world.newest_activities(), world),
+            "chart": chart(
+                reversed(journal.exchanges), service.limit.limit / service.limit.length, time.time()
+            ),
+            "log": [log_row(each) for each in islice(reversed(journal.exchanges), LOG)],
+            "violations": list(islice(reversed(journal.violations), 10)),
+            "faults": [fault.as_json() for fault in service.script if not fault.spent],
+        }
+
+
+def campaign_view(service: Service, campaign_id: str, find: str, page: int) -> dict[str, Any]:
+    world = service.world
+    with world.lock:
+        campaign = world.campaign(campaign_id)
+        found = [lead for lead in reversed(campaign.leads.values()) if _fits(lead, find.lower())]
+        pages = max(1, -(-len(found) // LEADS_PER_PAGE))
+        page = min(max(page, 1), pages)
+        first = (page - 1) * LEADS_PER_PAGE
+        audio: dict[str, list[Audio]] = {}
+        for each in world.audio.values():
+            audio.setdefault(each.lead_id, []).append(each)
+        happened = [each for each in world.newest_activities() if each.lead.campaign_id == campaign.id]
+        counts = Counter((each.step.id, each.type) for each in reversed(happened) if each.step)
+        return {
+            "campaign": campaign,
+            "row": campaign_row(campaign, world),
+            "tree": tree(world.sequences[campaign.sequence_id], world, counts),
+            "leads": [
+                lead_row(lead, audio.get(lead.id, ())) for lead in found[first : first + LEADS_PER_PAGE]
+            ],
+            "found": len(found),
+            "find": find,
+            "page": page,
+            "pages": pages,
+            "feed": feed(happened, world),
+        }
+
+
+def _fits(lead: Lead, text: str) -> bool:
+    return not text or any(text in value.lower() for value in (*lead.values.values(), lead.id, lead.state))
+
+
+def violation_count(counts: Counter[str]) -> int:
+    return sum(number for name, number in counts.items() if name.startswith("violations "))
+
+
+def campaign_row(campaign: Campaign, world: World) -> dict[str, Any]:
+    sequences = world.sequences_of(campaign)
+    return {
+        "id": campaign.id,
+        "name": campaign.name,
+        "status": campaign.status,
+        "auto_review": campaign.auto_review,
+        "leads": len(campaign.leads),
+        "steps": sum(len(each.steps) for each in sequences),
+        "branches": len(sequences) - 1,
+    }
+
+
+def lead_row(lead: Lead, audio: Iterable[Audio]) -> dict[str, Any]:
+    known = ("email", "firstName", "lastName")
+    return {
+        "id": lead.id,
+        "name": " ".join(filter(None, (lead.values.get("firstName"), lead.values.get("lastName")))),
+        "email": lead.email,
+        "state": lead.state,
+        "tone": tone(lead.state),
+        "status": lead.status,
+        "variables": {name: value for name, value in lead.values.items() if name not in known},
+        "enrichments": lead.enrichments,
+        "audio": audio,
+    }
+
+
+def feed(activities: Iterable[Activity], world: World) -> list[dict[str, Any]]:
+    return [
+        {
+            "at": each.created_at,
+            "type": each.type,
+            "tone": tone(each.type),
+            "who": " ".join(filter(None, (each.first_name, each.last_name))) or each.email or each.lead.id,
+            "campaign": world.campaigns[each.lead.campaign_id].name,
+            "campaign_id": each.lead.campaign_id,
+        }
+        for each in islice(activities, FEED)
+    ]
+
+
+def tone(type: str) -> str:
+    """Say how an activity is to be coloured."""
+    for ending, colour in TONES.items():
+        if type.endswith(ending):
+            return colour
+    return "plain"
+
+
+TONES = {
+    "Replied": "reply",
+    "Accepted": "reply",
+    "NotInterested": "bad",
+    "Interested": "reply",
+    "interested": "reply",
+    "Clicked": "warm",
+    "Opened": "warm",
+    "Bounced": "bad",
+    "Failed": "bad",
+    "Unsubscribed": "bad",
+    "Sent": "sent",
+    "Done": "sent",
+}
+
+
+def log_row(exchange: Exchange) -> dict[str, Any]:
+    status = exchange.status
+    return {
+        "number": exchange.number,
+        "at": exchange.time,
+        "method": exchange.method,
+        "path": exchange.path,
+        "query": exchange.query,
+        "status": status,
+        "tone": "bad" if status is None or status >= 500 else "warm" if status >= 400 else "good",
+        "fault": exchange.fault,
+        "milliseconds": exchange.milliseconds,
+        "agent": exchange.request_headers.get("user-agent", ""),
+        "key": exchange.key,
+        "connection": exchange.connection,
+    }
+
+
+# --- The sequence as a tree -------------------------------------------------------------------------------
+
+#: What stands on the tile of a step, and its colour.
+TILES = {
+    "email": ("@", "email"),
+    "manual": ("to do", "task"),
+    "phone": ("call", "task"),
+    "api": ("{ }", "api"),
+    "conditional": ("if", "condition"),
+    "sendToAnotherCampaign": ("→", "api"),
+    "whatsappMessage": ("wa", "chat"),
+    "sms": ("sms", "chat"),
+}
+
+
+def tree(sequence: Sequence, world: World, counts: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return the steps of a sequence, each condition with the trees that follow from it."""
+    return [
+        {
+            "id": step.id,
+            "type": step.type,
+            "tile": TILES.get(step.type, ("in", "linkedin")),
+            "wait": step_wait(step),
+            "text": step_text(step),
+            "media": len(step.values.get("images", ())) + len(step.values.get("videos", ())),
+            "counts": [(type, number) for (id_, type), number in counts.items() if id_ == step.id],
+            "branches": [
+                {
+                    "label": branch.label if branch.key else "Otherwise",
+                    "otherwise": branch.key is None,
+                    "steps": tree(world.sequences[branch.sequence_id], world, counts),
+                    "id": branch.sequence_id,
+                }
+                for branch in step.branches
+            ],
+        }
+        for step in sequence.steps
+    ]
+
+
+def step_wait(step: Step) -> str:
+    """Return how long a step waits, in words."""
+    days = f"{step.delay} day{'s' if step.delay != 1 else ''}"
+    if step.values.get("delayType") == "waitUntil":
+        return "waits until it is so"
+    if step.values.get("delayType") == "within":
+        return f"within {days}"
+    return f"after {days}" if step.delay else "at once"
+
+
+def step_text(step: Step) -> str:
+    """Return what a step says, in one line and without markup."""
+    values = step.values
+    said = values.get("subject") or values.get("title") or values.get("message") or ""
+    if not said and step.type == "api":
+        said = f"{values['method']} {values['url']}"
+    if step.type == "conditional":
+        said = values["conditionKey"]
+    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", said)).strip()
+    return plain if len(plain) <= 140 else plain[:139] + "…"
+
+
+# --- The chart of requests per second ---------------------------------------------------------------------
+
+
+class Bar(NamedTuple):
+    """One second: how long ago, and what was answered in it."""
+
+    ago: int
+    admitted: int
+    refused: int
+
+
+class Chart(NamedTuple):
+    """Requests per second against what the limit allows on average; ``top`` is the end of the scale."""
+
+    bars: list[Bar]
+    allowed: float
+    top: float
+
+
+def chart(newest_first: Iterable[Exchange], allowed: float, now: float) -> Chart:
+    """Count the requests of each second of the last minute."""
+    admitted, refused = [0] * SPAN, [0] * SPAN
+    for exchange in newest_first:
+        ago = int(now) - int(exchange.time)
+        if ago >= SPAN:
+            break
+        if ago >= 0:
+            (refused if exchange.status == 429 else admitted)[ago] += 1
+    bars = [Bar(ago, admitted[ago], refused[ago]) for ago in reversed(range(SPAN))]
+    return Chart(bars, allowed, max(allowed * 2, *(bar.admitted + bar.refused for bar in bars)))

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activities: what happened to the leads, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.activity_types import ACTIVITY_TYPES
+from airflow_provider_lemlist.sandbox.model import Activity, World, iso
+from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.routes import Call, route
+
+QUERY = [
+    "version",
+    "type",
+    "campaignId",
+    "leadId",
+    "isFirst",
+    "minDate",
+    "maxDate",
+    "startDate",
+    "endDate",
+    "limit",
+    "offset",
+]
+
+
+@route("GET /activities", query=QUERY)
+def list_activities(call: Call) -> Any:
+    query = call.query
+    if query.get("version") != "v2":
+        call.remarks.append(("query", "version=v2 is missing: the answer is of v1"))
+    if query.get("type") not in (None, *ACTIVITY_TYPES):
+        raise Refusal(400, "Bad params: unknown type", violation="type names no activity")
+    least = checks.moment(query, "minDate", "startDate")
+    most = checks.moment(query, "maxDate", "endDate")
+    if least is not None and most is not None and most <= least:
+        raise Refusal(400, "Bad params: maxDate must be greater than minDate", violation="maxDate <= minDate")
+    part = call.page()
+    found = islice(_matching(call, least, most), part.start, part.stop)
+    return [activity_json(each, call.world, v2=query.get("version") == "v2") for each in found]
+
+
+def _matching(call: Call, least: float | None, most: float | None) -> Iterator[Activity]:
+    """Walk the history from its end; both bounds are inclusive."""
+    query = call.query
+    wanted, campaign, lead = query.get("type"), query.get("campaignId"), query.get("leadId")
+    first = checks.flag(query, "isFirst") if "isFirst" in query else None
+    for each in call.world.newest_activities():
+        # What is compared is the moment as it is shown: in whole milliseconds.
+        shown = int(each.created_at * 1000) / 1000
+        if least is not None and shown < least:
+            # The history is in order: nothing before this one is young enough.
+            return
+        if (
+            (most is None or shown <= most)
+            and wanted in (None, each.type)
+            and campaign in (None, each.lead.campaign_id)
+            and lead in (None, each.lead.id)
+            and first in (None, each.is_first)
+        ):
+            yield each
+
+
+def activity_json(each: Activity, world: World, *, v2: bool = True) -> dict[str, Any]:
+    lead, step = each.lead, each.step
+    campaign = world.campaigns[lead.campaign_id]
+    shown: dict[str, Any] = {
+        "_id": each.id,
+        "type": each.type,
+        "createdAt": iso(each.created_at),
+        "isFirst": each.is_first,
+        "stopped": False,
+        "bot": False,
+        "teamId": world.team_id,
+        "campaignId": campaign.id,
+        "campaignName": campaign.name,
+        "name": campaign.name,
+        "leadId": lead.id,
+        "contactId": lead.contact_id,
+        "leadEmail": each.email,
+        "leadFirstName": each.first_name,
+        "leadLastName": each.last_name,
+        "leadCompanyName": each.company_name,
+        "createdBy": campaign.created_by,
+        "sendUserId": campaign.created_by,
+        "metaData": {
+            "teamId": world.team_id,
+            "campaignId": campaign.id,
+            "leadId": lead.id,
+            "type": each.type,
+        },
+        **each.details,
+    }
+    if step:
+        steps = world.sequences[step.sequence_id].steps if step.sequence_id in world.sequences else []
+        shown |= {
+            "sequenceId": step.sequence_id,
+            "stepId": step.id,
+            "sequenceStep": steps.index(step) if step in steps else 0,
+        }
+        if step.template_id:
+            shown["emailTemplateId"] = step.template_id
+    if not v2:
+        return {**lead.values, **shown}
+    shown["lead"] = {
+        "_id": lead.id,
+        "isPaused": lead.is_paused,
+        "state": lead.state,
+        "source": "api",
+        "variables": dict(lead.values),
+        "enrichment": {"emailStatus": lead.email_status} if lead.email_status else {},
+    }
+    return shown

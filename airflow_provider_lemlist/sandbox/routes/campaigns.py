@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Campaigns: made, read, changed, started, paused, counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.model import Activity, Campaign, World, iso
+from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
+from airflow_provider_lemlist.sandbox.routes import Call, route
+
+STATUSES = ("running", "draft", "archived", "ended", "paused", "errors")
+
+#: What an update takes, by JSON type.
+SETTINGS: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "stopOnEmailReplied",
+            "stopOnMeetingBooked",
+            "stopOnLinkClicked",
+            "leadsPausedByInterest",
+            "opportunityReplied",
+            "opportunityClicked",
+            "autoLeadInterest",
+            "disableTrackOpen",
+            "disableTrackClick",
+            "disableTrackReply",
+            "disableOutOfOffice",
+            "sequenceSharing",
+            "autoReview",
+        ),
+        "boolean",
+    ),
+    **dict.fromkeys(("name", "stopOnLinkClickedFilter"), "string"),
+    **dict.fromkeys(("autoReviewConditions", "sendUserIds"), "array"),
+    **dict.fromkeys(("tracking", "onReplied", "onLinkClicked", "onMeetingBooked", "aiFeatures"), "object"),
+}
+
+
+@route(
+    "GET /campaigns",
+    query=["version", "limit", "offset", "page", "sortBy", "sortOrder", "status", "createdBy"],
+)
+def list_campaigns(call: Call) -> Any:
+    query = call.query
+    if query.get("version") != "v2":
+        call.remarks.append(("query", "version=v2 is missing: the answer may be of v1"))
+    wanted, by = query.get("status"), query.get("createdBy")
+    if wanted not in (None, *STATUSES):
+        raise checks.mismatch("Expected a known status in status")
+    found = [
+        each
+        for each in call.world.campaigns.values()
+        if wanted in (None, each.status) and by in (None, each.created_by)
+    ]
+    if query.get("sortOrder") == "desc":
+        found.reverse()
+    part = call.page()
+    if "page" in query:
+        size = part.stop - part.start
+        start = (checks.number(query, "page", 1, least=1) - 1) * size
+        part = slice(start, start + size)
+    items = [campaign_item(each, call.world) for each in found[part]]
+    if call.manners.campaign_list == "array":
+        return items
+    return {"campaigns": items, "pagination": pagination(len(found), part)}
+
+
+def pagination(total: int, part: slice) -> dict[str, Any]:
+    """Return the page object of schedules, and of campaigns in their second shape."""
+    size = part.stop - part.start
+    pages, current = max(1, -(-total // size)), part.start // size + 1
+    return {
+        "totalRecords": total,
+        "currentPage": current,
+        "nextPage": current + 1 if current < pages else None,
+        "totalPage": pages,
+    }
+
+
+@route("POST /campaigns")
+def create_campaign(call: Call) -> Any:
+    body = call.json()
+    if not isinstance(body.get("name"), str) or not body["name"].strip():
+        raise checks.mismatch("Missing key 'name'")
+    _known(body, {"name", "timezone", "autoReview", "autoReviewConditions"})
+    campaign = call.world.add_campaign(
+        body["name"],
+        timezone=checks.timezone(checks.expect("string", body.get("timezone", "Europe/Paris"), "timezone")),
+        auto_review=checks.expect("boolean", body.get("autoReview", False), "autoReview"),
+        auto_review_conditions=_conditions(body),
+    )
+    return campaign_created(campaign, call.world)
+
+
+def _known(body: Mapping[str, Any], names: set[str]) -> None:
+    for name in body:
+        if name not in names:
+            raise checks.mismatch(f"Unknown key '{name}'")
+
+
+def _conditions(body: Mapping[str, Any]) -> list[str]:
+    given: list[str] = checks.expect("array", body.get("autoReviewConditions", []), "autoReviewConditions")
+    for each in given:
+        if each not in checks.CONDITIONS_OF_REVIEW:
+            raise checks.mismatch("Expected a known condition in field autoReviewConditions")
+    return given
+
+
+@route("GET /campaigns/{campaignId}")
+def get_campaign(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    creator = call.world.users[0]
+    return {
+        **campaign_item(campaign, call.world),
+        "creator": {"userId": creator.id, "userEmail": creator.email},
+        "senders": [{"id": creator.id, "email": creator.email, "sendUserMailboxId": f"usm_{creator.id[4:]}"}],
+        "sequenceId": campaign.sequence_id,
+        "scheduleIds": campaign.schedule_ids,
+        "teamId": call.world.team_id,
+    }
+
+
+@route("PATCH /campaigns/{campaignId}")
+def update_campaign(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    body = call.json()
+    _known(body, set(SETTINGS))
+    for name, value in body.items():
+        checks.expect(SETTINGS[name], value, name)
+    conditions = _conditions(body)
+    if not set(body.get("sendUserIds", ())) <= {user.id for user in call.world.users}:
+        raise Refusal(400, "None of the provided sender IDs are members of this team")
+    campaign.settings |= body
+    campaign.name = body.get("name", campaign.name)
+    campaign.auto_review = body.get("autoReview", campaign.auto_review)
+    if "autoReviewConditions" in body:
+        campaign.auto_review_conditions = conditions
+    return {
+        "_id": campaign.id,
+        "name": campaign.name,
+        "autoReview": campaign.auto_review,
+        **campaign.settings,
+    }
+
+
+@route("POST /campaigns/{campaignId}/start")
+def start_campaign(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    if campaign.status == "running" and call.manners.restart == "refused":
+        raise Refusal(400, "You can't start campaigns that are already running")
+    if campaign.status == "archived":
+        raise bad_team()
+    campaign.status = "running"
+    return {"_id": campaign.id, "state": "running"}
+
+
+@route("POST /campaigns/{campaignId}/pause")
+def pause_campaign(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    if campaign.status != "running" and call.manners.restart == "refused":
+        raise Refusal(400, "You can't pause campaigns that are not running")
+    if campaign.status == "running":
+        campaign.status = "paused"
+    return {"_id": campaign.id, "state": "paused"}
+
+
+# --- Statistics -------------------------------------------------------------------------------------------
+
+STATS_QUERY = ["startDate", "endDate", "sendUser", "ABSelected", "channels"]
+
+#: Name of a counter, and the activities that it counts.
+COUNTERS: dict[str, tuple[str, ...]] = {
+    "messagesSent": ("emailsSent", "linkedinSent", "linkedinInviteDone", "whatsappMessageSent", "smsSent"),
+    "messagesNotSent": ("emailsFailed", "linkedinSendFailed", "linkedinInviteFailed"),
+    "messagesBounced": ("emailsBounced",),
+    "delivered": ("emailsSent", "linkedinSent", "whatsappMessageDelivered", "smsDelivered"),
+    "opened": ("emailsOpened", "linkedinOpened", "whatsappMessageOpened"),
+    "clicked": ("emailsClicked",),
+    "replied": ("emailsReplied", "linkedinReplied", "whatsappReplied", "smsReplied"),
+    "invitationAccepted": ("linkedinInviteAccepted",),
+    "meetingBooked": ("meetingBooked",),
+}
+#: Name of a count of leads, and the counters of which one has to be above zero.
+REACHED: dict[str, tuple[str, ...]] = {
+    "nbLeadsReached": ("delivered",),
+    "nbLeadsOpened": ("opened",),
+    "nbLeadsInteracted": ("clicked", "invitationAccepted", "replied"),
+    "nbLeadsAnswered": ("replied",),
+}
+
+
+@route("GET /v2/campaigns/{campaignId}/stats", query=STATS_QUERY)
+def get_stats(call: Call) -> Any:
+    channels = call.query.get("channels")
+    try:
+        parsed = json.loads(channels) if channels else []
+    except ValueError:
+        raise Refusal(400, "Bad params: channels must be a valid array") from None
+    window = _window({**call.query, "channels": parsed})
+    return stats(call.world.campaign(call.params["campaignId"]), call.world, *window)
+
+
+@route("POST /v2/campaigns/stats/batch")
+def get_stats_batch(call: Call) -> Any:
+    body = call.json()
+    ids = body.get("campaignIds")
+    if not isinstance(ids, list) or not ids:
+        raise Refusal(400, "Bad params: campaignIds must be a non-empty array")
+    if len(ids) > 100:
+        raise Refusal(400, "Bad params: campaignIds must contain at most 100 items")
+    _known(body, {"campaignIds", *STATS_QUERY})
+    window = _window(body)
+    known = [each for each in ids if each in call.world.campaigns]
+    return {
+        "results": [
+            {"campaignId": each, **stats(call.world.campaigns[each], call.world, *window)} for each in known
+        ],
+        "errors": [{"campaignId": each, "error": "Campaign not found"} for each in ids if each not in known],
+    }
+
+
+def _window(params: Mapping[str, Any]) -> tuple[float, float]:
+    if not params.get("startDate") or not params.get("endDate"):
+        raise Refusal(400, "Bad params: startDate and endDate are required")
+    channels = params.get("channels", [])
+    if not isinstance(channels, list):
+        raise Refusal(400, "Bad params: channels must be a valid array")
+    if not set(channels) <= {"others", "email", "linkedin"}:
+        raise Refusal(400, 'Bad params: channels must be empty or contain "others", "email" or "linkedin"')
+    if params.get("ABSelected") not in (None, "A", "B"):
+        raise Refusal(400, "Bad params: ABSelected must be A or B")
+    if params.get("sendUser") is not None and "|" not in params["sendUser"]:
+        text = "Bad param format: sendUser must be formatted as follow: <sendUserId>|<sendUserEmail>"
+        raise Refusal(400, text)
+    start, end = (checks.parse_moment(str(params[name]), name) for name in ("startDate", "endDate"))
+    return start, end
+
+
+def stats(campaign: Campaign, world: World, start: float, end: float) -> dict[str, Any]:
+    """Count what happened in a campaign between two moments."""
+    happened = [
+        activity
+        for activity in world.activities
+        if activity.lead.campaign_id == campaign.id and start <= activity.created_at <= end
+    ]
+    of_lead: dict[str, Counter[str]] = {}
+    for activity in happened:
+        of_lead.setdefault(activity.lead.id, Counter()).update(_counters(activity))
+    leads = campaign.leads.values()
+    places = Counter(lead.place for lead in leads)
+    return {
+        "nbLeads": len(leads),
+        "nbLeadsLaunched": sum(lead.launched_at is not None for lead in leads),
+        **{
+            name: sum(any(counts[each] for each in counters) for counts in of_lead.values())
+            for name, counters in REACHED.items()
+        },
+        "nbLeadsInterested": places["interested"],
+        "nbLeadsNotInterested": places["notInterested"],
+        "nbLeadsUnsubscribed": places["unsubscribed"],
+        "nbLeadsInterrupted": 0,
+        **{name: sum(counts[name] for counts in of_lead.values()) for name in COUNTERS},
+        "steps": _step_rows(campaign, world, happened),
+    }
+
+
+def _counters(activity: Activity) -> list[str]:
+    return [name for name, types in COUNTERS.items() if activity.type in types]
+
+
+def _step_rows(campaign: Campaign, world: World, happened: list[Activity]) -> list[dict[str, Any]]:
+    of_step: dict[str, Counter[str]] = {}
+    for activity in happened:
+        if activity.step:
+            of_step.setdefault(activity.step.id, Counter()).update([*_counters(activity), activity.type])
+    rows = []
+    for sequence in world.sequences_of(campaign):
+        for position, step in enumerate(sequence.steps):
+            counts = of_step.get(step.id, Counter())
+            rows.append(
+                {
+                    "index": position + 1,
+                    "sequenceId": sequence.id,
+                    "sequenceStep": position,
+                    "taskType": step.type,
+                    "invited": counts["linkedinInviteDone"],
+                    "sent": counts["messagesSent"],
+                    "delivered": counts["delivered"],
+                    "opened": counts["opened"],
+                    "clicked": counts["clicked"],
+                    "replied": counts["replied"],
+                    "notDelivered": counts["messagesNotSent"],
+                    "bounced": counts["messagesBounced"],
+                    "unsubscribed": counts["emailsUnsubscribed"],
+                }
+            )
+    return rows
+
+
+# --- Shapes -----------------------------------------------------------------------------------------------
+
+
+def campaign_item(campaign: Campaign, world: World) -> dict[str, Any]:
+    """Return a campaign as the list shows it."""
+    errors = [] if world.sequences[campaign.sequence_id].steps else ["Your campaign does not have any steps."]
+    return {
+        "_id": campaign.id,
+        "name": campaign.name,
+        "emoji": "🚀",
+        "timezone": campaign.timezone,
+        "labels": [],
+        "createdAt": iso(campaign.created_at),
+        "createdBy": campaign.created_by,
+        "status": campaign.status,
+        "hasError": bool(errors),
+        "errors": errors,
+    }
+
+
+def campaign_created(campaign: Campaign, world: World) -> dict[str, Any]:
+    """Return a campaign as its creation answers it: its ``state`` is running from birth, its status draft."""
+    return {
+        "_id": campaign.id,
+        "name": campaign.name,
+        "sequenceId": campaign.sequence_id,
+        "scheduleIds": campaign.schedule_ids,
+        "teamId": world.team_id,
+        "createdBy": campaign.created_by,
+        "createdAt": iso(campaign.created_at),
+        "state": "running",
+        "scannedCount": 0,
+        "reviewedCount": 0,
+        "inSequenceLeadCount": 0,
+        "variableKeys": [],
+        "senders": [],
+        "sendUsers": [],
+        "displayedVariableKeys": [],
+        "emoji": "🚀",
+        "stopOnEmailReplied": True,
+        "crmOpportunitiesOnTask": False,
+        "unsubscribe": False,
+    }

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leads: made, read, changed, marked, removed; their custom variables; the audio of their voice notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.lead_states import has_state
+from airflow_provider_lemlist.sandbox.model import ENRICHMENTS, LEAD_FIELDS, Campaign, Lead, World, iso
+from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
+from airflow_provider_lemlist.sandbox.routes import Call, route
+
+AUDIO_ENDINGS = (".m4a", ".mp3", ".wav", ".ogg", ".oga", ".opus", ".aac", ".flac", ".webm", ".mp4")
+#: The figure of images and videos; none is documented for audio.
+LARGEST_AUDIO = 20 * 1024 * 1024
+
+
+# --- Create and read --------------------------------------------------------------------------------------
+
+
+@route("POST /campaigns/{campaignId}/leads/", query=["deduplicate", *ENRICHMENTS])
+def create_lead(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    values = checks.lead(call.json())
+    deduplicate = checks.flag(call.query, "deduplicate")
+    enrichments = [name for name in ENRICHMENTS if checks.flag(call.query, name)]
+    for other in call.world.leads_of(values["email"]) if values.get("email") else ():
+        if other.campaign_id == campaign.id:
+            raise duplicate("campaign", 400)
+        if deduplicate:
+            raise duplicate("elsewhere", call.manners.elsewhere_status)
+    owner = values.pop("contactOwner", None)
+    lead = call.world.add_lead(campaign, values, owner=owner, enrichments=enrichments)
+    return lead_reply(lead, campaign)
+
+
+DUPLICATES = {"campaign": "Lead already in the campaign", "elsewhere": "Lead already in other campaign"}
+
+
+def duplicate(where: str, status: int) -> Refusal:
+    return Refusal(status, DUPLICATES[where])
+
+
+@route("GET /leads", query=["id", "email", "version"])
+def get_lead(call: Call) -> Any:
+    if lead_id := call.query.get("id"):
+        lead = call.world.lead(lead_id)
+    else:
+        leads = call.world.leads_of(call.query.get("email", ""))
+        if not leads:
+            raise Refusal(404, "Lead not found")
+        lead = leads[-1]
+    return lead_flat(lead, call.world)
+
+
+@route("GET /leads/{email}", query=["version", "campaignId"])
+def get_leads_by_email(call: Call) -> Any:
+    wanted = call.query.get("campaignId")
+    leads = [lead for lead in call.world.leads_of(call.params["email"]) if wanted in (None, lead.campaign_id)]
+    if not leads:
+        raise Refusal(404, "Lead not found")
+    if call.query.get("version") != "v2":
+        return lead_flat(leads[-1], call.world)
+    return [lead_entry(lead, call.world) for lead in leads]
+
+
+@route("GET /campaigns/{campaignId}/leads/", query=["state", "limit"])
+def list_leads(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    limit = checks.number(call.query, "limit", 100, least=1, most=500)
+    newest_first = reversed(leads_in(call, campaign))
+    return [
+        {"_id": lead.id, "contactId": lead.contact_id, "state": lead.state}
+        for lead, _ in zip(newest_first, range(limit), strict=False)
+    ]
+
+
+def leads_in(call: Call, campaign: Campaign) -> list[Lead]:
+    """Return the leads of a campaign with the asked-for states; none at all when no state was asked for."""
+    states = call.query.get("state", "" if call.manners.state_required else "all")
+    if not states:
+        call.remarks.append(("query", "state is missing: the answer is empty without state=all"))
+        return []
+    wanted = states.split(",")
+    return [lead for lead in campaign.leads.values() if any(has_state(lead, state) for state in wanted)]
+
+
+# --- Change and remove ------------------------------------------------------------------------------------
+
+
+@route("PATCH /campaigns/{campaignId}/leads/{leadId}")
+def update_lead(call: Call) -> Any:
+    lead, campaign = lead_of_path(call, "leadId")
+    body = call.json()
+    if not body:
+        raise bad_team("Expected at least one field")
+    if lead.place == "unsubscribed":
+        raise Refusal(500, "Lead in graveyard")
+    for name, value in body.items():
+        checks.expect("string", value, name)
+    if "email" in body:
+        raise checks.mismatch("Unknown key 'email': the address of a lead cannot be changed")
+    method = body.pop("preferredContactMethod", lead.preferred_contact_method)
+    if method not in (None, "email", "linkedIn"):
+        raise checks.mismatch("Expected one of email, linkedIn in field preferredContactMethod")
+    lead.preferred_contact_method = method
+    lead.values |= body
+    lead.updated_at = call.world.clock()
+    campaign.variables.update(name for name in body if name not in LEAD_FIELDS)
+    further = {
+        "leadUrl": f"{call.origin}/campaigns/{campaign.id}?find={lead.id}",
+        "preferredContactMethod": method,
+        "emailStatus": lead.email_status,
+    }
+    return lead_reply(lead, campaign) | {name: value for name, value in further.items() if value}
+
+
+@route("DELETE /campaigns/{campaignId}/leads/{leadId}", query=["action"])
+def delete_lead(call: Call) -> Any:
+    lead, campaign = lead_of_path(call, "leadId")
+    if call.query.get("action") == "remove":
+        call.world.remove_lead(lead)
+        return lead_flat(lead, call.world)
+    # Without action=remove the person is unsubscribed, and only an address will do.
+    if call.params["leadId"] == lead.id:
+        raise Refusal(404, "An email is required to unsub a lead")
+    if lead.place == "unsubscribed":
+        raise Refusal(404, "Lead not found")
+    lead.place = "unsubscribed"
+    call.world.add_activity(lead, "emailsUnsubscribed")
+    shown = lead_reply(lead, campaign)
+    return {name: shown[name] for name in ("email", "_id", "isPaused", "campaignId", "contactId")}
+
+
+@route("DELETE /campaigns/{campaignId}/leads/", query=["action"])
+def delete_nobody(call: Call) -> Any:
+    raise Refusal(404, "An email is required to unsub a lead", violation="the path names no lead")
+
+
+def lead_of_path(call: Call, name: str) -> tuple[Lead, Campaign]:
+    """Return the lead that a path names by id or address within a campaign."""
+    campaign = call.world.campaign(call.params["campaignId"])
+    asked = call.params[name]
+    for lead in [campaign.leads.get(asked), *call.world.leads_of(asked)]:
+        if lead is not None and lead.campaign_id == campaign.id:
+            return lead, campaign
+    raise Refusal(404, "Lead not found")
+
+
+# --- Pause, resume, launch, mark --------------------------------------------------------------------------
+
+
+@route("POST /leads/pause/{leadId}", query=["campaignId"])
+def pause_lead(call: Call) -> Any:
+    wanted = call.query.get("campaignId")
+    leads = [
+        lead
+        for lead in call.world.siblings(call.world.lead(call.params["leadId"]))
+        if wanted in (None, lead.campaign_id)
+    ]
+    if not leads:
+        raise Refusal(404, "Lead not found")
+    return [_paused(lead, True, call.world) for lead in leads]
+
+
+@route("POST /leads/start/{leadId}", query=["campaignId"])
+def resume_lead(call: Call) -> Any:
+    return [_paused(call.world.lead(call.params["leadId"]), False, call.world)]
+
+
+def _paused(lead: Lead, paused: bool, world: World) -> dict[str, Any]:
+    if lead.is_paused != paused:
+        lead.is_paused = paused
+        world.add_activity(lead, "paused" if paused else "resumed")
+    return lead_reply(lead, world.campaign(lead.campaign_id))
+
+
+@route("POST /leads/review/{leadId}")
+def review_lead(call: Call) -> Any:
+    lead = call.world.leads.get(call.params["leadId"])
+    if lead is None:
+        raise _review_error(404, "LEAD_NOT_FOUND", "Lead not found")
+    campaign = call.world.campaign(lead.campaign_id)
+    if lead.is_paused:
+        raise _review_error(400, "LEAD_PAUSED", "The lead is paused")
+    if lead.place != "review":
+        raise _review_error(400, "LEAD_ALREADY_LAUNCHED", "The lead was launched before")
+    if not call.world.sequences[campaign.sequence_id].steps:
+        raise _review_error(400, "CAMPAIGN_STEP_ERRORS", "The campaign has no steps")
+    lead.launch(call.world.clock())
+    return {"ok": True}
+
+
+def _review_error(status: int, code: str, message: str) -> Refusal:
+    return Refusal(status, {"error": f"CAMPAIGN_LEAD_REVIEW_{code}", "message": message})
+
+
+MARKS = {
+    "interested": ("interested", "manualInterested"),
+    "notinterested": ("notInterested", "manualNotInterested"),
+}
+
+
+def _mark(lead: Lead, mark: str, world: World) -> dict[str, Any]:
+    lead.place, activity = MARKS[mark]
+    world.add_activity(lead, activity)
+    return lead_reply(lead, world.campaign(lead.campaign_id))
+
+
+def _everywhere(mark: str) -> Callable[[Call], Any]:
+    def handler(call: Call) -> Any:
+        asked = call.params["leadIdOrEmail"]
+        known = call.world.leads.get(asked)
+        leads = call.world.siblings(known) if known else call.world.leads_of(asked)
+        if not leads:
+            raise Refusal(404, "Lead not found")
+        return [_mark(lead, mark, call.world) for lead in leads]
+
+    return handler
+
+
+def _in_campaign(mark: str) -> Callable[[Call], Any]:
+    def handler(call: Call) -> Any:
+        lead, _ = lead_of_path(call, "leadIdOrEmail")
+        return _mark(lead, mark, call.world)
+
+    return handler
+
+
+for _name in MARKS:
+    route(f"POST /leads/{_name}/{{leadIdOrEmail}}")(_everywhere(_name))
+    route(f"POST /campaigns/{{campaignId}}/leads/{{leadIdOrEmail}}/{_name}")(_in_campaign(_name))
+
+
+# --- Custom variables -------------------------------------------------------------------------------------
+
+
+@route("POST /leads/{leadId}/variables", query=None)
+def create_variables(call: Call) -> Any:
+    lead, given = _variables(call)
+    campaign = call.world.campaign(lead.campaign_id)
+    for name in given:
+        if name in LEAD_FIELDS or name in campaign.variables:
+            raise Refusal(400, {"ok": False, "status": f"Variables {name} already exist"})
+    lead.values |= given
+    campaign.variables |= given.keys()
+    return {"ok": True}
+
+
+@route("PATCH /leads/{leadId}/variables", query=None)
+def update_variables(call: Call) -> Any:
+    lead, given = _existing_variables(call)
+    lead.values |= given
+    return {"ok": True}
+
+
+@route("DELETE /leads/{leadId}/variables", query=None)
+def erase_variables(call: Call) -> Any:
+    lead, given = _existing_variables(call)
+    for name in given:
+        lead.values.pop(name, None)
+    return {"ok": True}
+
+
+def _variables(call: Call) -> tuple[Lead, dict[str, str]]:
+    """Read names and values from the query, or from the body where one was sent: both are described."""
+    if "@" in call.params["leadId"]:
+        raise Refusal(400, "Invalid leadId")
+    lead = call.world.lead(call.params["leadId"])
+    given = dict(call.query) or (call.json() if call.body else {})
+    for name, value in given.items():
+        checks.expect("string", value, name)
+    if not given:
+        raise Refusal(400, "Variable not found")
+    lead.updated_at = call.world.clock()
+    return lead, given
+
+
+def _existing_variables(call: Call) -> tuple[Lead, dict[str, str]]:
+    lead, given = _variables(call)
+    known = call.world.campaign(lead.campaign_id).variables | set(LEAD_FIELDS)
+    for name in given:
+        if name not in known:
+            raise Refusal(400, {"ok": False, "status": f"Variables {name} not found"})
+    return lead, given
+
+
+# --- Audio ------------------------------------------------------------------------------------------------
+
+
+@route("POST /leads/audio", query=["leadId", "stepId"])
+def upload_audio(call: Call) -> Any:
+    """Keep an audio file. The documents know two refusals, so the reason is told by the violation."""
+    lead = call.world.leads.get(call.query.get("leadId", ""))
+    if lead is None:
+        raise bad_team("leadId is missing or names no lead")
+    step = call.world.step(call.query.get("stepId", ""))
+    if step is None or call.world.sequences[step.sequence_id].campaign_id != lead.campaign_id:
+        raise bad_team("stepId is missing or names no step of the lead's campaign")
+    if step.type != "linkedinVoiceNote":
+        raise bad_team("stepId names a step that is no voice note")
+    file = call.file
+    if file is None or not file.content:
+        raise Refusal(400, "Invalid audio file", violation="the part named file is missing or empty")
+    if len(file.content) > LARGEST_AUDIO:
+        raise Refusal(400, "Invalid audio file", violation="the file is larger than 20 MB")
+    name, dot, ending = file.file_name.rpartition(".")
+    if not (file.content_type.startswith("audio/") or f".{ending.lower()}" in AUDIO_ENDINGS):
+        raise Refusal(400, "Invalid audio file", violation="neither content type nor file name is of audio")
+    audio = call.world.store_audio(
+        lead,
+        step,
+        file_name=name if dot else file.file_name,
+        content_type=file.content_type,
+        content=file.content,
+        url=f"{call.origin}/_sandbox/files/{{}}{dot}{ending if dot else ''}",
+    )
+    status = {
+        "url": audio.url,
+        "teamId": call.world.team_id,
+        "campaignId": audio.campaign_id,
+        "leadId": audio.lead_id,
+        "fileName": audio.file_name,
+    }
+    return {"ok": True, "status": status}
+
+
+# --- Shapes -----------------------------------------------------------------------------------------------
+
+#: What the answer to a create repeats of the lead.
+ECHOED = ("email", "firstName", "lastName", "companyName", "jobTitle", "companyDomain")
+
+
+def lead_reply(lead: Lead, campaign: Campaign) -> dict[str, Any]:
+    """Return a lead as create, update, pause and the marks answer it."""
+    return {
+        "_id": lead.id,
+        "campaignId": campaign.id,
+        "campaignName": campaign.name,
+        **{name: lead.values[name] for name in ECHOED if name in lead.values},
+        "isPaused": lead.is_paused,
+        "contactId": lead.contact_id,
+    }
+
+
+def lead_flat(lead: Lead, world: World) -> dict[str, Any]:
+    """Return a lead with its variables at the top level."""
+    shown = {**lead.values, **lead_reply(lead, world.campaign(lead.campaign_id))}
+    return shown | ({"emailStatus": lead.email_status} if lead.email_status else {})
+
+
+def lead_entry(lead: Lead, world: World) -> dict[str, Any]:
+    """Return a lead as the v2 look-up by address does."""
+    campaign = world.campaign(lead.campaign_id)
+    return {
+        "_id": lead.id,
+        "updatedAt": iso(lead.updated_at),
+        "isPaused": lead.is_paused,
+        "state": lead.state,
+        "status": lead.status,
+        "personalized": False,
+        "source": "api",
+        "variables": dict(lead.values),
+        "contactId": lead.contact_id,
+        "enrichment": {"emailStatus": lead.email_status} if lead.email_status else {},
+        "campaign": {"id": campaign.id, "name": campaign.name, "status": campaign.status},
+        "sendingUser": {},
+    }

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Lists that are only read, one of each way in which lemlist pages: for trying a client's paging.
+
+Contacts are those of the leads; companies, schedules, tasks, conversations and signal agents are made up, the
+same ones every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.model import Contact, World, iso
+from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.routes import Call, route
+from airflow_provider_lemlist.sandbox.routes.campaigns import pagination
+
+COMPANIES, SCHEDULES, TASKS, CONVERSATIONS, AGENTS = 230, 45, 53, 25, 130
+TASKS_PER_PAGE = 20
+
+
+def made_up(prefix: str, count: int, **fields: Any) -> list[dict[str, Any]]:
+    """Return numbered things, the same ones at every call."""
+    return [
+        {"_id": f"{prefix}_{number:017}", "name": f"{prefix} {number}", **fields}
+        for number in range(1, count + 1)
+    ]
+
+
+def page_of(call: Call, items: Sequence[Any], *, size: int, most: int) -> tuple[Sequence[Any], int, int]:
+    """Return the items of a 1-based ``page`` of ``limit``, and both numbers."""
+    limit = checks.number(call.query, "limit", size, least=1, most=most)
+    page = checks.number(call.query, "page", 1, least=1)
+    return items[(page - 1) * limit : page * limit], page, limit
+
+
+# --- offset and limit, with a total -----------------------------------------------------------------------
+
+
+@route(
+    "GET /contacts",
+    query=["idsOrEmails", "search", "email", "listId", "notInAnyCampaign", "limit", "offset"],
+)
+def list_contacts(call: Call) -> Any:
+    contacts = list(call.world.contacts.values())
+    if "idsOrEmails" in call.query:
+        wanted = set(call.query["idsOrEmails"].lower().split(","))
+        return [
+            contact_json(each, call.world)
+            for each in contacts
+            if wanted & {each.id.lower(), each.email.lower()}
+        ]
+    if email := call.query.get("email"):
+        contacts = [each for each in contacts if each.email.lower() == email.lower()]
+    return _totalled(call, [contact_json(each, call.world) for each in contacts])
+
+
+@route("GET /companies", query=["search", "fields", "limit", "offset", "sortBy", "sortOrder"])
+def list_companies(call: Call) -> Any:
+    return _totalled(call, made_up("cpn", COMPANIES, domain="company.example"))
+
+
+def _totalled(call: Call, items: Sequence[Any]) -> dict[str, Any]:
+    part = call.page(most=500)
+    found = {"data": items[part], "total": len(items), "limit": part.stop - part.start, "offset": part.start}
+    return found
+
+
+def contact_json(contact: Contact, world: World) -> dict[str, Any]:
+    leads = world.leads_of(contact.email) if contact.email else []
+    values = leads[-1].values if leads else {}
+    names = " ".join(filter(None, (values.get("firstName"), values.get("lastName"))))
+    return {
+        "_id": contact.id,
+        "teamId": world.team_id,
+        "fullName": names,
+        "email": contact.email,
+        "fields": {name: values[name] for name in ("firstName", "lastName", "jobTitle") if name in values},
+        "campaigns": [
+            {
+                "campaignId": lead.campaign_id,
+                "campaignState": world.campaigns[lead.campaign_id].status,
+                "leadState": lead.status,
+                "leadId": lead.id,
+            }
+            for lead in leads
+        ],
+        "ownerId": world.users[0].id,
+        "createdAt": iso(contact.created_at),
+        "unsubscribed": contact.do_not_contact,
+    }
+
+
+# --- page, or offset; the next page is named --------------------------------------------------------------
+
+
+@route("GET /schedules", query=["page", "offset", "limit", "sortBy", "sortOrder"])
+def list_schedules(call: Call) -> Any:
+    schedules = made_up("skd", SCHEDULES, timezone="Europe/Paris", start="09:00", end="18:00")
+    limit = checks.number(call.query, "limit", 20, least=1, most=100)
+    start = checks.number(call.query, "offset", 0)
+    if "page" in call.query:
+        start = (checks.number(call.query, "page", 1, least=1) - 1) * limit
+    part = slice(start, start + limit)
+    return {"schedules": schedules[part], "pagination": pagination(len(schedules), part)}
+
+
+@route("GET /campaigns/{campaignId}/schedules/")
+def list_campaign_schedules(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    return [{"_id": each, "name": "Default schedule"} for each in campaign.schedule_ids]
+
+
+@route("GET /inbox", query=["userId", "page", "limit"])
+def list_inbox(call: Call) -> Any:
+    if call.query.get("userId") not in {user.id for user in call.world.users}:
+        raise Refusal(400, "User not in team" if "userId" in call.query else "User ID is required")
+    items = made_up("ibx", CONVERSATIONS, channels=["email"])
+    found, page, limit = page_of(call, items, size=10, most=100)
+    pages = -(-len(items) // limit)
+    position = {
+        "totalItems": len(items),
+        "currentPage": page,
+        "nextPage": page + 1 if page < pages else None,
+        "previousPage": page - 1 if page > 1 else None,
+        "perPage": limit,
+        "totalPages": pages,
+    }
+    return {"data": found, "pagination": position}
+
+
+# --- page from 0, until an empty one ----------------------------------------------------------------------
+
+
+@route("GET /tasks", query=["page", "filters"])
+def list_tasks(call: Call) -> Any:
+    page = checks.number(call.query, "page", 0)
+    tasks = made_up("opp", TASKS, type="manual", priority=1)
+    return {"results": tasks[page * TASKS_PER_PAGE : (page + 1) * TASKS_PER_PAGE], "page": str(page)}
+
+
+# --- page from 1, the number of pages is named ------------------------------------------------------------
+
+
+@route("GET /watchlist", query=["page", "limit", "type", "status"])
+def list_agents(call: Call) -> Any:
+    items = made_up("wli", AGENTS, type="jobChange")
+    found, page, limit = page_of(call, items, size=20, most=100)
+    position = {
+        "page": page,
+        "limit": limit,
+        "totalRecords": len(items),
+        "totalPages": -(-len(items) // limit),
+    }
+    return {"data": found, "meta": {"pagination": position}}
+
+
+# --- whole ------------------------------------------------------------------------------------------------
+
+
+@route("GET /hooks")
+def list_hooks(call: Call) -> Any:
+    return []

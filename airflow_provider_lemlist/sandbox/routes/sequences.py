@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sequences and their steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.model import Branch, Sequence, Step, World
+from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
+from airflow_provider_lemlist.sandbox.routes import Call, route
+
+
+def sequence_of(call: Call) -> Sequence:
+    """Return the sequence of the path; for one that does not exist no 404 is documented."""
+    try:
+        return call.world.sequences[call.params["sequenceId"]]
+    except KeyError:
+        raise bad_team() from None
+
+
+def possible_targets(world: World) -> list[str]:
+    """Return the campaigns that a lead may be sent on to."""
+    return [each.id for each in world.campaigns.values() if each.status != "archived"]
+
+
+@route("GET /campaigns/{campaignId}/sequences")
+def list_sequences(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    return {each.id: sequence_json(each) for each in call.world.sequences_of(campaign)}
+
+
+@route("POST /sequences/{sequenceId}/steps")
+def add_step(call: Call) -> Any:
+    sequence = sequence_of(call)
+    body = checks.step(call.json(), possible_targets(call.world))
+    return step_reply(call.world.add_step(sequence, body))
+
+
+@route("PATCH /sequences/{sequenceId}/steps/{stepId}")
+def update_step(call: Call) -> Any:
+    try:
+        step = sequence_of(call).step(call.params["stepId"])
+    except Refusal:
+        raise bad_team() from None
+    body = checks.step(call.json(), possible_targets(call.world), of_type=step.type)
+    del body["type"]
+    step.delay = body.pop("delay", step.delay)
+    step.values |= body
+    for branch in step.branches:
+        if branch.key is not None:
+            branch.key = step.values["conditionKey"]
+            branch.delay, branch.delay_type = step.delay, step.values["delayType"]
+    return step_reply(step)
+
+
+@route("DELETE /sequences/{sequenceId}/steps/{stepId}")
+def delete_step(call: Call) -> Any:
+    sequence = call.world.sequences.get(call.params["sequenceId"])
+    if sequence is None:
+        raise Refusal(404, "Sequence not found")
+    step = sequence.step(call.params["stepId"])
+    if call.world.campaign(sequence.campaign_id).status == "running":
+        raise Refusal(400, "You cannot delete this step because the campaign is running")
+    call.world.remove_step(sequence, step)
+    return {"ok": True}
+
+
+# --- Shapes -----------------------------------------------------------------------------------------------
+
+
+def step_reply(step: Step) -> dict[str, Any]:
+    """Return a step as add and update answer it: a condition by its branches, the others by their message."""
+    if step.branches:
+        return {"_id": step.id, "type": step.type, "conditions": conditions(step)}
+    shown = {"_id": step.id, "type": step.type, "delay": step.delay}
+    if step.template_id:
+        shown |= {"emailTemplateId": step.template_id, "message": step.values.get("message", "")}
+    return shown
+
+
+def sequence_json(sequence: Sequence) -> dict[str, Any]:
+    """Return a sequence as the list of a campaign's sequences shows it."""
+    shown: dict[str, Any] = {
+        "_id": sequence.id,
+        "level": sequence.level,
+        "steps": [listed_step(step, position) for position, step in enumerate(sequence.steps)],
+    }
+    if sequence.parent_id:
+        shown |= {"parentId": sequence.parent_id, "conditionalStepIndex": 0}
+    return shown
+
+
+def listed_step(step: Step, position: int) -> dict[str, Any]:
+    """Return a step within its sequence; only what the documents list, which is less than was sent."""
+    shown = {
+        **step_reply(step),
+        "delay": step.delay,
+        "index": position + 1,
+        "sequenceStep": position,
+        "sequenceId": step.sequence_id,
+    }
+    if step.type == "email":
+        shown["subject"] = step.values["subject"]
+    return shown
+
+
+def conditions(step: Step) -> list[dict[str, Any]]:
+    return [_condition(branch) for branch in step.branches]
+
+
+def _condition(branch: Branch) -> dict[str, Any]:
+    if branch.key is None:
+        return {"sequenceId": branch.sequence_id, "fallback": True}
+    return {
+        "sequenceId": branch.sequence_id,
+        "label": branch.label,
+        "key": branch.key,
+        "delay": branch.delay,
+        "delayType": branch.delay_type,
+    }

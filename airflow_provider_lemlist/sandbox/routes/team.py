@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The team, its users and its credits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_lemlist.sandbox.model import iso
+from airflow_provider_lemlist.sandbox.refusal import bad_team
+from airflow_provider_lemlist.sandbox.routes import Call, route
+
+
+@route("GET /team", query=["version"])
+def get_team(call: Call) -> Any:
+    world = call.world
+    team = {
+        "_id": world.team_id,
+        "name": world.team_name,
+        "userIds": [user.id for user in world.users],
+        "createdBy": world.users[0].id,
+        "createdAt": iso(world.created_at),
+        "hooks": [],
+        "beta": [],
+        "invitedUsers": [],
+        "agency": False,
+    }
+    if call.query.get("version") == "v2":
+        team["users"] = [
+            {
+                "userId": user.id,
+                "name": user.name,
+                "email": user.email,
+                "role": "owner" if n == 0 else "member",
+            }
+            for n, user in enumerate(world.users)
+        ]
+    return team
+
+
+@route("GET /team/credits")
+def get_credits(call: Call) -> Any:
+    remaining = {"total": 100, "freemium": 0, "subscription": 100, "gifted": 0, "paid": 0}
+    return {"credits": 100, "details": {"remaining": remaining}}
+
+
+@route("GET /team/senders", query=["state"])
+def get_senders(call: Call) -> Any:
+    wanted = call.query.get("state")
+    campaigns = [
+        {
+            "_id": each.id,
+            "name": each.name,
+            "status": each.status,
+            "sendingChannels": ["email", "linkedinSend"],
+        }
+        for each in call.world.campaigns.values()
+        if wanted in (None, each.status)
+    ]
+    return [
+        {"userId": user.id, "campaigns": campaigns if number == 0 else []}
+        for number, user in enumerate(call.world.users)
+    ]
+
+
+@route("GET /users/{userId}")
+def get_user(call: Call) -> Any:
+    for user in call.world.users:
+        if user.id == call.params["userId"]:
+            return {"_id": user.id, "email": user.email, "role": "member", "mailboxes": []}
+    raise bad_team()

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that one sandbox consists of, apart from its socket; nothing of it is shared with another."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+from typing import Any
+
+from airflow_provider_lemlist.sandbox.faults import Script
+from airflow_provider_lemlist.sandbox.journal import Journal
+from airflow_provider_lemlist.sandbox.keys import KeyRing
+from airflow_provider_lemlist.sandbox.limits import RateLimit
+from airflow_provider_lemlist.sandbox.manners import Manners
+from airflow_provider_lemlist.sandbox.model import World, iso
+from airflow_provider_lemlist.sandbox.prospects import Prospects
+from airflow_provider_lemlist.sandbox.routes import Table, table
+from airflow_provider_lemlist.sandbox.routes.activities import activity_json
+from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_item
+from airflow_provider_lemlist.sandbox.routes.leads import lead_entry
+from airflow_provider_lemlist.sandbox.routes.sequences import step_reply
+
+
+class Service:
+    """
+    The look-alike behind its door; ``world.lock`` guards all of it.
+
+    :param latency: Seconds that an answer takes longer; half before the request is judged, half after.
+    :param jitter: Seconds by which that varies either way.
+    """
+
+    def __init__(
+        self, *, key: str, limit: RateLimit, manners: Manners, latency: float, jitter: float, seed: int
+    ) -> None:
+        self.world = World(seed)
+        self.keys = KeyRing(key)
+        self.limit = limit
+        self.manners = manners
+        self.script = Script(seed)
+        self.journal = Journal()
+        self.prospects = Prospects(self.world)
+        self.routes: Table = table()
+        self.latency, self.jitter = latency, jitter
+        self._random = random.Random(f"travel {seed}")
+
+    def travel_time(self) -> float:
+        """Return how long the next request, or the next answer, is under way."""
+        return max(0.0, self.latency + self._random.uniform(-self.jitter, self.jitter)) / 2
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as JSON: what lemlist remembers, and what its clients did."""
+        world, journal = self.world, self.journal
+        with world.lock:
+            return {
+                "team": {"_id": world.team_id, "name": world.team_name},
+                "campaigns": [
+                    {
+                        **campaign_item(each, world),
+                        "sequenceId": each.sequence_id,
+                        "autoReview": each.auto_review,
+                        "settings": each.settings,
+                        "sequences": {
+                            sequence.id: {
+                                "level": sequence.level,
+                                "parentId": sequence.parent_id,
+                                "steps": [
+                                    {**step_reply(step), "delay": step.delay, **step.values}
+                                    for step in sequence.steps
+                                ],
+                            }
+                            for sequence in world.sequences_of(each)
+                        },
+                    }
+                    for each in world.campaigns.values()
+                ],
+                "leads": [
+                    {
+                        **lead_entry(each, world),
+                        "campaignId": each.campaign_id,
+                        "createdAt": iso(each.created_at),
+                        "contactOwner": each.owner,
+                        "preferredContactMethod": each.preferred_contact_method,
+                        "enrichments": list(each.enrichments),
+                    }
+                    for each in world.leads.values()
+                ],
+                "audio": [
+                    {
+                        "_id": each.id,
+                        "leadId": each.lead_id,
+                        "stepId": each.step_id,
+                        "campaignId": each.campaign_id,
+                        "fileName": each.file_name,
+                        "contentType": each.content_type,
+                        "size": len(each.content),
+                        "url": each.url,
+                    }
+                    for each in world.audio.values()
+                ],
+                "activities": [activity_json(each, world) for each in world.newest_activities()],
+                "unsubscribes": [asdict(each) for each in world.unsubscribes.values()],
+                "limit": {
+                    "kind": self.limit.kind,
+                    "requests": self.limit.limit,
+                    "seconds": self.limit.length,
+                    "keys": {
+                        key: {"admitted": each.admitted, "refused": each.refused, "busiest": each.busiest}
+                        for key, each in self.limit.meters.items()
+                    },
+                },
+                "faults": [fault.as_json() for fault in self.script],
+                "counts": dict(journal.counts),
+                "requests": [exchange.line() for exchange in journal.exchanges],
+                "violations": [asdict(each) for each in journal.violations],
+            }

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.unit.sandbox.conftest import Client
+
+YEAR = {"startDate": "2000-01-01T00:00:00Z", "endDate": "2100-01-01T00:00:00Z"}
+
+
+def test_a_new_campaign_runs_by_its_state_and_is_a_draft_by_its_status(http: Client) -> None:
+    made = http.post("/campaigns", json={"name": "Spring", "autoReview": True}).json()
+    assert (made["state"], made["sequenceId"][:4], made["scheduleIds"][0][:4]) == ("running", "seq_", "skd_")
+    read = http.get(f"/campaigns/{made['_id']}").json()
+    assert (read["status"], read["timezone"], read["creator"]["userEmail"]) == (
+        "draft",
+        "Europe/Paris",
+        "ann@sandbox.example",
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": ""},
+        {"name": 1},
+        {"name": "x", "timezone": "Mars"},
+        {"name": "x", "autoReview": "yes"},
+        {"name": "x", "autoReviewConditions": ["perhaps"]},
+        {"name": "x", "colour": "red"},
+    ],
+    ids=str,
+)
+def test_a_bad_campaign_is_refused(lemlist: Sandbox, http: Client, body: dict[str, Any]) -> None:
+    assert http.post("/campaigns", json=body).status_code == 400
+    assert lemlist.state()["campaigns"] == []
+
+
+def test_the_list_pages_by_offset_and_by_page_and_sorts_by_age(lemlist: Sandbox, http: Client) -> None:
+    ids = [lemlist.campaign(str(number))["_id"] for number in range(5)]
+
+    def found(**query: Any) -> list[str]:
+        return [each["_id"] for each in http.get("/campaigns", params={"version": "v2", **query}).json()]
+
+    assert found() == ids
+    assert found(limit=2, offset=3) == ids[3:]
+    assert found(limit=2, page=2) == ids[2:4]
+    assert found(sortOrder="desc") == ids[::-1]
+    assert found(status="running") == []
+    assert found(createdBy="usr_none") == []
+    assert lemlist.violations() == []
+
+
+def test_a_hundred_campaigns_are_the_most_of_one_page(lemlist: Sandbox, http: Client) -> None:
+    for number in range(101):
+        lemlist.campaign(str(number))
+    assert len(http.get("/campaigns?version=v2&limit=500").json()) == 100
+    assert lemlist.violations()[-1]["what"] == "limit is 500, the most is 100"
+
+
+def test_the_list_has_a_second_shape() -> None:
+    with Sandbox(limit="none", campaign_list="object") as lemlist, Client(lemlist) as http:
+        for number in range(3):
+            lemlist.campaign(str(number))
+        first = http.get("/campaigns?version=v2&limit=2&page=1").json()
+        assert [len(first["campaigns"]), first["pagination"]["nextPage"]] == [2, 2]
+        last = http.get("/campaigns?version=v2&limit=2&page=2").json()
+        assert [len(last["campaigns"]), last["pagination"]["nextPage"]] == [1, None]
+        assert last["pagination"]["totalRecords"] == 3
+
+
+def test_without_v2_the_list_is_noted(lemlist: Sandbox, http: Client) -> None:
+    http.get("/campaigns")
+    assert lemlist.violations()[-1]["rule"] == "query"
+
+
+@pytest.mark.parametrize("restart", ["ignored", "refused"])
+def test_starting_what_runs_is_ignored_or_refused(restart: str) -> None:
+    with Sandbox(limit="none", restart=restart) as lemlist, Client(lemlist) as http:
+        path = f"/campaigns/{lemlist.campaign()['_id']}"
+        assert http.post(f"{path}/start").json()["state"] == "running"
+        again = http.post(f"{path}/start")
+        assert again.status_code == (200 if restart == "ignored" else 400)
+        assert http.post(f"{path}/pause").json()["state"] == "paused"
+        assert lemlist.state()["campaigns"][0]["status"] == "paused"
+
+
+def test_an_update_changes_settings_and_refuses_what_it_does_not_know(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    path = f"/campaigns/{campaign['_id']}"
+    assert http.patch(path, json={"name": "New", "autoReview": True}).json()["name"] == "New"
+    assert lemlist.state()["campaigns"][0]["autoReview"] is True
+    assert http.patch(path, json={"colour": "red"}).status_code == 400
+    assert http.patch(path, json={"stopOnEmailReplied": "yes"}).status_code == 400
+    assert "None of the provided sender IDs" in http.patch(path, json={"sendUserIds": ["usr_0"]}).text
+
+
+# --- Statistics -------------------------------------------------------------------------------------------
+
+
+def test_statistics_count_what_happened(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+    step = lemlist.step(campaign["sequenceId"], "email", subject="x", message="y")
+    for number in range(3):
+        lead = lemlist.lead(campaign["_id"], f"p{number}@example.com")
+        lemlist.activity(lead_id=lead["_id"], type="emailsSent", step_id=step["_id"])
+    for kind in ("emailsOpened", "emailsOpened", "emailsReplied"):
+        lemlist.activity(lead_id=lead["_id"], type=kind, step_id=step["_id"])
+    stats = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params=YEAR).json()
+    told = [stats[name] for name in ("nbLeads", "nbLeadsReached", "nbLeadsOpened", "opened", "replied")]
+    assert told == [3, 3, 1, 2, 1]
+    assert (stats["steps"][0]["sent"], stats["steps"][0]["opened"]) == (3, 2)
+    past = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params={**YEAR, "endDate": "2001-01-01"}).json()
+    assert past["messagesSent"] == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ({}, "Bad params: startDate and endDate are required"),
+        ({**YEAR, "channels": "email"}, "Bad params: channels must be a valid array"),
+        ({**YEAR, "channels": '["fax"]'}, "Bad params: channels must be empty or contain"),
+        ({**YEAR, "ABSelected": "C"}, "Bad params: ABSelected must be A or B"),
+        ({**YEAR, "sendUser": "usr_1"}, "Bad param format: sendUser must be formatted as follow"),
+    ],
+)
+def test_bad_statistics_are_refused(
+    http: Client, campaign: dict[str, Any], query: dict[str, str], text: str
+) -> None:
+    answer = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params=query)
+    assert answer.status_code == 400
+    assert answer.text.startswith(text)
+
+
+def test_a_batch_of_statistics_tells_what_failed(http: Client, campaign: dict[str, Any]) -> None:
+    path = "/v2/campaigns/stats/batch"
+    body = {"campaignIds": [campaign["_id"], "cam_none"], "channels": ["email"], **YEAR}
+    found = http.post(path, json=body).json()
+    assert [each["campaignId"] for each in found["results"]] == [campaign["_id"]]
+    assert found["errors"] == [{"campaignId": "cam_none", "error": "Campaign not found"}]
+    assert http.post(path, json={**YEAR, "campaignIds": []}).status_code == 400
+    assert "at most 100" in http.post(path, json={**YEAR, "campaignIds": ["x"] * 101}).text
+
+
+# --- Exports ----------------------------------------------------------------------------------------------
+
+
+def test_leads_are_exported_as_csv_and_as_json(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    lemlist.lead(campaign["_id"], "ana@example.com", firstName='A, "B"', **{"Company size": "9"})
+    path = f"/campaigns/{campaign['_id']}/export/leads"
+    answer = http.get(path, params={"state": "all"})
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    head, row = answer.text.splitlines()
+    assert head == "emailStatus,email,firstName,Company size,lastState,status,_id"
+    assert row.startswith(',ana@example.com,"A, ""B""",9,scanned,review,lea_')
+    (lead,) = http.get(path, params={"state": "all", "format": "json"}).json()
+    assert (lead["firstName"], lead["lastState"]) == ('A, "B"', "scanned")
+    assert http.get(path, params={"format": "json"}).json() == []
+
+
+def test_an_export_without_state_may_be_whole() -> None:
+    with Sandbox(limit="none", state_required=False) as lemlist, Client(lemlist) as http:
+        campaign = lemlist.campaign()["_id"]
+        lemlist.lead(campaign, "ana@example.com")
+        assert len(http.get(f"/campaigns/{campaign}/export/leads?format=json").json()) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "people"),
+    [
+        ("all", "new sent opened replied paused"),
+        ("scanned", "new"),
+        ("contacted", "sent"),
+        ("hooked", "opened"),
+        ("emailsOpened", "opened"),
+        ("warmed,paused", "replied paused"),
+        ("interested", ""),
+        ("nonsense", ""),
+    ],
+)
+def test_an_export_is_filtered_by_states_and_their_groups(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], state: str, people: str
+) -> None:
+    happened = {"sent": "emailsSent", "opened": "emailsOpened", "replied": "emailsReplied"}
+    for name in ("new", "sent", "opened", "replied", "paused"):
+        lead = lemlist.lead(campaign["_id"], f"{name}@example.com")
+        if name in happened:
+            lemlist.activity(lead_id=lead["_id"], type=happened[name])
+    http.post(f"/leads/pause/{lead['_id']}")
+    query = {"state": state, "format": "json"}
+    found = http.get(f"/campaigns/{campaign['_id']}/export/leads", params=query).json()
+    assert [each["email"].partition("@")[0] for each in found] == people.split()
+
+
+def test_an_export_of_statistics_is_polled_until_it_is_done(http: Client, campaign: dict[str, Any]) -> None:
+    path = f"/campaigns/{campaign['_id']}/export"
+    started = http.get(f"{path}/start").json()
+    assert (started["_id"][:4], started["status"]) == ("axp_", "pending")
+    polls = [http.get(f"{path}/{started['_id']}/status").json()["status"] for _ in range(3)]
+    assert [each["status"] for each in polls] == ["pending", "pending", "done"]
+    assert http.get(polls[-1]["url"]).headers["Content-Type"].startswith("text/csv")
+    mailed = http.put(f"{path}/{started['_id']}/email/a%40example.com").json()
+    assert mailed["status"]["email"] == "a@example.com"
+    missing = http.get(f"{path}/axp_none/status")
+    assert (missing.status_code, json.loads(missing.text)["ok"]) == (404, False)

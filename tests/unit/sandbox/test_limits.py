@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.sandbox.limits import (
+    WINDOWS,
+    Anchored,
+    Fixed,
+    RateLimit,
+    Sliding,
+    javascript_date,
+)
+from tests.unit.sandbox.conftest import Client
+
+GAPS = st.lists(st.floats(0, 1.5), max_size=80)
+
+
+def admitted(window: Sliding | Anchored, moments: list[float]) -> list[float]:
+    return [moment for moment in moments if not window.admit(moment).refused]
+
+
+def moments(gaps: list[float]) -> list[float]:
+    at, found = 100.0, []
+    for gap in gaps:
+        at += gap
+        found.append(at)
+    return found
+
+
+@given(GAPS)
+def test_no_stretch_of_a_sliding_window_holds_more_than_the_limit(gaps: list[float]) -> None:
+    passed = admitted(Sliding(5, 2.0), moments(gaps))
+    for start in passed:
+        assert sum(start <= moment < start + 2.0 for moment in passed) <= 5
+
+
+@given(GAPS)
+def test_a_sliding_window_refuses_nobody_without_need(gaps: list[float]) -> None:
+    window, passed = Sliding(5, 2.0), []
+    for moment in moments(gaps):
+        room = sum(moment - 2.0 < earlier for earlier in passed) < 5
+        assert window.admit(moment).refused is not room
+        if room:
+            passed.append(moment)
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed", "anchored"])
+@given(gaps=GAPS)
+def test_after_the_wait_that_it_names_a_window_has_room(kind: str, gaps: list[float]) -> None:
+    window = WINDOWS[kind](5, 2.0)
+    at = 100.0
+    for gap in gaps:
+        at += gap
+        verdict = window.admit(at)
+        assert 0 <= verdict.wait <= 2.0 + 1e-9
+        if verdict.refused:
+            at += verdict.wait + 1e-6
+            assert not window.admit(at).refused
+
+
+def test_a_fixed_window_lets_a_double_burst_across_its_boundary() -> None:
+    assert len(admitted(Fixed(5, 2.0), [1.99] * 6 + [2.01] * 6)) == 10
+
+
+def test_an_anchored_window_begins_with_the_first_request() -> None:
+    window = Anchored(5, 2.0)
+    assert len(admitted(window, [1.99] * 6 + [2.01] * 6)) == 5
+    assert len(admitted(window, [3.98, 3.995])) == 1
+
+
+def test_keys_do_not_share_their_limit() -> None:
+    limit = RateLimit("sliding", 1, 2.0)
+    assert [limit.admit(key, 100.0).refused for key in ("a", "b", "a")] == [False, False, True]
+
+
+def test_the_date_is_the_one_of_javascript() -> None:
+    # The example of the documents.
+    assert javascript_date(1613462562) == (
+        "Tue Feb 16 2021 09:02:42 GMT+0100 (Central European Standard Time)"
+    )
+
+
+def test_twenty_pass_and_the_rest_is_refused_with_every_header() -> None:
+    with Sandbox(window=30) as lemlist, ThreadPoolExecutor(8) as pool:
+
+        def ask(_: int) -> requests.Response:
+            return requests.get(f"{lemlist.url}/team", auth=("", lemlist.api_key), timeout=5)
+
+        answers = list(pool.map(ask, range(25)))
+        refused = [each for each in answers if each.status_code == 429]
+        assert len(refused) == 5
+        for answer in answers:
+            assert answer.headers["X-RateLimit-Limit"] == "20"
+            assert 1 <= int(answer.headers["Retry-After"]) <= 30
+            assert answer.headers["X-RateLimit-Reset"].endswith("(Central European Standard Time)")
+        assert {each.headers["X-RateLimit-Remaining"] for each in refused} == {"0"}
+        remaining = sorted(int(each.headers["X-RateLimit-Remaining"]) for each in answers)
+        assert remaining == [0] * 5 + list(range(20))
+        state = lemlist.state()
+        (meter,) = state["limit"]["keys"].values()
+        assert meter == {"admitted": 20, "refused": 5, "busiest": 25}
+        assert [each["rule"] for each in state["violations"]] == ["rate"] * 5
+
+
+def test_a_refused_request_has_no_effect() -> None:
+    with Sandbox(requests=1, window=30) as lemlist, Client(lemlist) as http:
+        http.get("/team")
+        assert http.post("/campaigns", json={"name": "x"}).status_code == 429
+        assert lemlist.state()["campaigns"] == []
+
+
+@pytest.mark.parametrize("wrong", [{"requests": 0}, {"window": 0}])
+def test_a_limit_that_lets_nobody_in_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="lets nobody in"):
+        Sandbox(**wrong)

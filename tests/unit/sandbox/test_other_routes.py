@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unsubscribes, and the lists that show each way of paging."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.sandbox.routes import Route, Table, lists
+from tests.unit.sandbox.conftest import Client
+
+VALUES = "/v2/unsubscribes/variables"
+
+# --- Unsubscribes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", ["ana@example.com", "@norte.example", "https://www.linkedin.com/in/ana", "+33 6 12", "a/b?c#d%e"]
+)
+def test_any_value_can_be_unsubscribed_read_and_subscribed_again(http: Client, value: str) -> None:
+    path = f"{VALUES}/{quote(value, safe='')}"
+    first = http.post(path).json()
+    assert (first["value"], first["variable"], first["source"]) == (value, value, "api")
+    assert http.post(path).json() == first, "an existing one is returned"
+    assert http.get(path).json() == first
+    assert http.delete(path).json() == "Variable subscribed"
+    assert (http.get(path).status_code, http.get(path).text) == (404, "Variable not found")
+    assert http.delete(path).text == "Variable not found in unsubscribe list"
+
+
+def test_many_values_are_unsubscribed_at_once_and_paged(http: Client) -> None:
+    values = [f"p{number}@example.com" for number in range(150)]
+    assert http.post(VALUES, json={"values": values}).json() == "Variables unsubscribed"
+    pages = [http.get(VALUES, params={"offset": offset}).json() for offset in (0, 100)]
+    assert [each["value"] for page in pages for each in page] == values
+    assert len(http.get("/v2/unsubscribes/exports/variables").text.splitlines()) == 151
+
+
+@pytest.mark.parametrize("body", [{}, {"values": "a"}, {"values": [1]}, {"values": ["a"] * 10_001}])
+def test_bad_values_unsubscribe_nobody(lemlist: Sandbox, http: Client, body: dict[str, Any]) -> None:
+    assert http.post(VALUES, json=body).status_code == 400
+    assert lemlist.state()["unsubscribes"] == []
+
+
+def test_who_complained_is_protected(lemlist: Sandbox, http: Client) -> None:
+    lemlist.service.world.unsubscribe("ana@example.com", "abuse")
+    answer = http.delete(f"{VALUES}/ana%40example.com")
+    assert (answer.status_code, answer.text) == (409, "Variable is protected and cannot be re-subscribed")
+
+
+def test_a_contact_is_flagged_and_cleared(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+    contact = lemlist.lead(campaign["_id"], "ana@example.com")["contactId"]
+    path = f"/v2/unsubscribes/contacts/{contact}"
+    assert http.get(path).json() == {"_id": contact, "doNotContact": False}
+    assert http.post(path).json() == "Contact subscription updated"
+    assert http.get(path).json()["doNotContact"] is True
+    http.delete(path)
+    assert f"{contact},false" in http.get("/v2/unsubscribes/exports/contacts").text
+    assert http.get("/v2/unsubscribes/contacts/ctc_0").text == "Bad contact identifier"
+
+
+# --- Ways of paging ---------------------------------------------------------------------------------------
+
+
+def test_companies_page_by_offset_against_a_total(http: Client) -> None:
+    seen: list[str] = []
+    while True:
+        page = http.get("/companies", params={"offset": len(seen)}).json()
+        seen += [each["_id"] for each in page["data"]]
+        if page["offset"] + len(page["data"]) >= page["total"]:
+            break
+    assert len(seen) == len(set(seen)) == lists.COMPANIES
+
+
+@pytest.mark.parametrize(
+    ("path", "items", "next_page", "count"),
+    [
+        ("/schedules", "schedules", "nextPage", lists.SCHEDULES),
+        ("/inbox", "data", "nextPage", lists.CONVERSATIONS),
+    ],
+)
+def test_schedules_and_inbox_name_the_next_page(
+    lemlist: Sandbox, http: Client, path: str, items: str, next_page: str, count: int
+) -> None:
+    user = http.get("/team?version=v2").json()["userIds"][0]
+    query = {"userId": user} if path == "/inbox" else {}
+    seen: list[str] = []
+    page: int | None = 1
+    while page:
+        answer = http.get(path, params={**query, "page": page}).json()
+        seen += [each["_id"] for each in answer[items]]
+        page = answer["pagination"][next_page]
+    assert len(seen) == len(set(seen)) == count
+
+
+def test_tasks_page_from_zero_until_an_empty_page(http: Client) -> None:
+    pages = [http.get("/tasks", params={"page": number}).json() for number in range(4)]
+    assert [each["page"] for each in pages] == ["0", "1", "2", "3"]
+    assert [len(each["results"]) for each in pages] == [20, 20, 13, 0]
+
+
+def test_the_watchlist_names_the_number_of_pages(http: Client) -> None:
+    pages = [http.get("/watchlist", params={"page": page, "limit": 100}).json() for page in (1, 2)]
+    assert sum(len(each["data"]) for each in pages) == lists.AGENTS
+    assert pages[1]["meta"]["pagination"]["totalPages"] == 2
+
+
+def test_contacts_are_those_of_the_leads(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+    for name in ("ana", "bo"):
+        lemlist.lead(campaign["_id"], f"{name}@example.com", firstName=name)
+    found = http.get("/contacts?limit=1&offset=1").json()
+    assert (found["total"], found["data"][0]["fullName"]) == (2, "bo")
+    (ana,) = http.get("/contacts", params={"idsOrEmails": "ana@example.com"}).json()
+    assert ana["campaigns"][0]["campaignId"] == campaign["_id"]
+
+
+@pytest.mark.parametrize("path", ["/inbox", "/inbox?userId=usr_0", "/companies?offset=x"])
+def test_a_bad_query_is_refused(http: Client, path: str) -> None:
+    assert http.get(path).status_code == 400
+
+
+def test_a_fixed_segment_goes_before_one_that_takes_any_value() -> None:
+    anything, fixed = (Route("GET", path, lambda call: None, None) for path in ("/a/{b}", "/a/b"))
+    found = [Table([anything, fixed]).find("GET", path) for path in ("/a/b", "/a/c", "/a/", "/a")]
+    assert [each and each.route for each in found] == [fixed, anything, None, None]
+
+
+def test_an_unknown_path_shows_the_web_application(lemlist: Sandbox, http: Client) -> None:
+    answer = http.get("/nowhere")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert lemlist.violations()[-1]["rule"] == "route"

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.sandbox.activity_types import ACTIVITY_TYPES
+from airflow_provider_lemlist.sandbox.model import World
+from airflow_provider_lemlist.sandbox.prospects import EXECUTED, Behaviour, Prospects, journey
+from airflow_provider_lemlist.steps import CATALOGUE
+from tests.unit.sandbox.conftest import Client
+
+EMAIL = {"type": "email", "subject": "a", "message": "b"}
+
+
+def world_with(*steps: dict[str, Any], people: int = 1) -> World:
+    world = World()
+    campaign = world.add_campaign("x", status="running")
+    for step in steps:
+        world.add_step(world.sequences[campaign.sequence_id], step)
+    for number in range(people):
+        world.add_lead(campaign, {"email": f"p{number}@example.com"})
+    return world
+
+
+def types(world: World, **behaviour: Any) -> list[list[str]]:
+    """Return what happens to each lead, in order."""
+    sequence = next(iter(world.campaigns.values())).sequence_id
+    return [
+        [event.type for event in journey(lead, sequence, world.sequences, Behaviour(**behaviour))]
+        for lead in world.leads.values()
+    ]
+
+
+# --- What people do ---------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_makes_the_same_people() -> None:
+    world = world_with(EMAIL, {"type": "linkedinInvite"}, EMAIL, people=30)
+    assert types(world, seed=1) == types(world, seed=1) != types(world, seed=2)
+
+
+def test_chances_are_kept() -> None:
+    world = world_with(EMAIL, people=400)
+    counts = Counter(type for each in types(world, opens=0.5, clicks=0.5, replies=0.5) for type in each)
+    assert counts["emailsSent"] == 400
+    assert 150 < counts["emailsOpened"] < 250
+    assert 60 < counts["emailsReplied"] < 140
+
+
+def test_a_reply_ends_the_sequence() -> None:
+    assert types(world_with(EMAIL, EMAIL), opens=1, clicks=0, replies=1) == [
+        ["emailsSent", "emailsOpened", "emailsReplied"]
+    ]
+
+
+@pytest.mark.parametrize("accepts", [0, 1])
+def test_a_condition_leads_into_the_branch_of_what_happened(accepts: int) -> None:
+    condition = {"type": "conditional", "conditionKey": "linkedinInviteAccepted", "delayType": "waitUntil"}
+    world = world_with({"type": "linkedinInvite"}, condition)
+    (step,) = [each for seq in list(world.sequences.values()) for each in seq.steps if each.branches]
+    for branch, message in zip(step.branches, ({"type": "sms", "message": "x"}, EMAIL), strict=True):
+        world.add_step(world.sequences[branch.sequence_id], message)
+    expected = ["linkedinInviteDone", "linkedinInviteAccepted", "conditionChosen", "smsSent"]
+    if not accepts:
+        expected = ["linkedinInviteDone", "conditionChosen", "emailsSent"]
+    assert types(world, accepts=accepts, opens=0) == [expected]
+
+
+def test_a_condition_may_ask_what_the_lead_has() -> None:
+    condition = {"type": "conditional", "conditionKey": "hasEmailAddress", "delayType": "waitUntil"}
+    world = world_with(condition)
+    (step,) = next(iter(world.sequences.values())).steps
+    world.add_step(world.sequences[step.branches[0].sequence_id], {"type": "linkedinVisit"})
+    assert types(world) == [["conditionChosen", "linkedinVisitDone"]]
+
+
+def test_every_kind_of_step_is_executed_with_a_documented_activity() -> None:
+    assert EXECUTED.keys() == CATALOGUE.keys()
+    assert {type for each in EXECUTED.values() for type in each} <= ACTIVITY_TYPES
+
+
+@pytest.mark.parametrize("wrong", [{"opens": 1.1}, {"speed": 0}, {"pace": -1}])
+def test_impossible_behaviour_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Behaviour(**wrong)
+
+
+# --- When it comes true -----------------------------------------------------------------------------------
+
+
+def test_nothing_happens_before_its_time_nor_while_it_is_paused() -> None:
+    world = world_with(EMAIL)
+    (lead,) = world.leads.values()
+    (campaign,) = world.campaigns.values()
+    prospects = Prospects(world)
+    prospects.start(Behaviour(opens=1, clicks=0, replies=0, pace=10))
+    prospects.tick(1000)
+    assert (lead.place, world.activities) == ("running", [])
+    prospects.tick(1010)
+    assert [each.type for each in world.activities] == ["emailsSent"]
+    campaign.status = "paused"
+    prospects.tick(1030)
+    assert len(world.activities) == 1
+    campaign.status = "running"
+    lead.is_paused = True
+    prospects.tick(1031)
+    lead.is_paused = False
+    assert len(world.activities) == 1
+    prospects.tick(1032)
+    assert [each.type for each in world.activities] == ["emailsSent", "emailsOpened"]
+    prospects.tick(1033)
+    assert lead.place == "done"
+
+
+def test_without_review_only_launched_leads_are_contacted() -> None:
+    world = world_with(EMAIL, people=2)
+    launched, _ = world.leads.values()
+    launched.launch(0)
+    prospects = Prospects(world)
+    prospects.start(Behaviour(review=False))
+    prospects.tick(1000)
+    prospects.tick(2000)
+    assert {each.lead.id for each in world.activities} == {launched.id}
+
+
+def test_after_a_campaign_is_started_its_leads_react(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    lemlist.step(campaign["sequenceId"], "email", subject="a", message="b")
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")
+    lemlist.simulate(opens=1, clicks=1, replies=1, speed=20)
+    time.sleep(0.1)
+    assert lemlist.state()["activities"] == [], "a draft contacts nobody"
+    http.post(f"/campaigns/{campaign['_id']}/start")
+    deadline = time.monotonic() + 2
+    found: list[Any] = []
+    while len(found) < 4 and time.monotonic() < deadline:
+        found = http.get(f"/activities?version=v2&leadId={lead['_id']}").json()
+    assert [each["type"] for each in found] == [
+        "emailsReplied",
+        "emailsClicked",
+        "emailsOpened",
+        "emailsSent",
+    ]
+
+
+def test_prospects_are_set_and_stilled_by_http(lemlist: Sandbox, http: Client) -> None:
+    control = f"{lemlist.origin}/_sandbox/simulate"
+    assert http.post(control, json={"speed": 2}).json() == {"ok": True}
+    assert lemlist.service.prospects.behaviour == Behaviour(speed=2)
+    assert http.post(control, json={"speed": 0}).status_code == 400
+    assert http.post(control, json={"mood": "good"}).status_code == 400
+    http.delete(control)
+    assert lemlist.service.prospects.behaviour is None
+
+
+def test_an_activity_is_added_by_http(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
+    control = f"{lemlist.origin}/_sandbox/activities"
+    assert http.post(control, json={"leadId": lead, "type": "emailsReplied"}).json()["leadId"] == lead
+    assert http.post(control, json={"leadId": "lea_0", "type": "emailsReplied"}).status_code == 404
+    assert http.post(control, json={"type": "emailsReplied"}).status_code == 400
+    assert [each["type"] for each in lemlist.state()["activities"]] == ["emailsReplied"]

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.sandbox.media import SCRIPTED
+from tests.unit.sandbox.conftest import Client
+
+
+@pytest.fixture
+def steps(campaign: dict[str, Any]) -> str:
+    return f"/sequences/{campaign['sequenceId']}/steps"
+
+
+def listed(http: Client, campaign: dict[str, Any], sequence_id: str | None = None) -> list[dict[str, Any]]:
+    found: dict[str, Any] = http.get(f"/campaigns/{campaign['_id']}/sequences").json()
+    return found[sequence_id or campaign["sequenceId"]]["steps"]  # type: ignore[no-any-return]  # JSON
+
+
+def test_a_step_goes_to_the_end_or_to_its_index(http: Client, campaign: dict[str, Any], steps: str) -> None:
+    for index in (None, 99, 0, -1, 1):
+        body = {"type": "phone", "message": str(index)} | ({} if index is None else {"index": index})
+        http.post(steps, json=body)
+    found = listed(http, campaign)
+    assert [each["message"] for each in found] == ["0", "1", "None", "99", "-1"]
+    assert [each["index"] for each in found] == [1, 2, 3, 4, 5]
+    assert [each["sequenceStep"] for each in found] == [0, 1, 2, 3, 4]
+
+
+def test_the_first_step_has_no_delay_and_the_others_one_day(http: Client, steps: str) -> None:
+    assert [http.post(steps, json={"type": "linkedinVisit"}).json()["delay"] for _ in range(3)] == [0, 1, 1]
+
+
+def test_the_same_step_twice_makes_two(http: Client, campaign: dict[str, Any], steps: str) -> None:
+    ids = {http.post(steps, json={"type": "linkedinVisit"}).json()["_id"] for _ in range(2)}
+    assert {each["_id"] for each in listed(http, campaign)} == ids
+    assert len(ids) == 2
+
+
+def test_a_step_is_listed_with_the_documented_fields_only(
+    http: Client, campaign: dict[str, Any], steps: str
+) -> None:
+    http.post(steps, json={"type": "email", "subject": "Hi", "message": "<p>Hi</p>"})
+    http.post(steps, json={"type": "api", "method": "GET", "url": "https://example.com"})
+    email, api = listed(http, campaign)
+    assert (email["subject"], email["message"]) == ("Hi", "<p>Hi</p>")
+    assert email["emailTemplateId"].startswith("etp_")
+    assert "url" not in api
+
+
+# --- Conditions -------------------------------------------------------------------------------------------
+
+
+def test_a_condition_makes_two_branches_that_take_steps(
+    http: Client, campaign: dict[str, Any], steps: str
+) -> None:
+    body = {"type": "conditional", "conditionKey": "linkedinInviteAccepted", "delayType": "waitUntil"}
+    answer = http.post(steps, json=body).json()
+    accepted, otherwise = answer["conditions"]
+    assert (accepted["key"], accepted["label"]) == ("linkedinInviteAccepted", "Accepted invite")
+    assert otherwise["fallback"] is True
+    assert http.post(f"/sequences/{otherwise['sequenceId']}/steps", json={"type": "sms", "message": "Hi"}).ok
+    found = http.get(f"/campaigns/{campaign['_id']}/sequences").json()
+    assert list(found) == [campaign["sequenceId"], accepted["sequenceId"], otherwise["sequenceId"]]
+    branch = found[otherwise["sequenceId"]]
+    assert (branch["level"], branch["parentId"]) == (1, campaign["sequenceId"])
+    assert [each["type"] for each in branch["steps"]] == ["sms"]
+    assert listed(http, campaign)[0]["conditions"] == answer["conditions"]
+
+
+def test_removing_a_condition_removes_all_that_follows_from_it(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], steps: str
+) -> None:
+    body = {"type": "conditional", "conditionKey": "hasScore", "delayType": "waitUntil"}
+    outer = http.post(steps, json=body).json()
+    inner = http.post(f"/sequences/{outer['conditions'][0]['sequenceId']}/steps", json=body).json()
+    assert len(http.get(f"/campaigns/{campaign['_id']}/sequences").json()) == 5
+    assert http.delete(f"{steps}/{outer['_id']}").json() == {"ok": True}
+    assert list(http.get(f"/campaigns/{campaign['_id']}/sequences").json()) == [campaign["sequenceId"]]
+    gone = f"/sequences/{inner['conditions'][1]['sequenceId']}/steps"
+    assert http.post(gone, json={"type": "linkedinVisit"}).text == "Bad team"
+
+
+# --- What is refused --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({}, "Match error: Missing key 'type'"),
+        ({"type": "email", "subject": "x"}, "Match error: Missing key 'message' for a step of type email"),
+        ({"type": "linkedinSend", "message": " "}, "Match error: Expected a text in field message"),
+        ({"type": "sms", "message": "x", "subject": "y"}, "Match error: Unknown key 'subject' for a step of"),
+        ({"type": "phone", "delay": True}, "Match error: Expected integer, got boolean in field delay"),
+        ({"type": "phone", "delay": 1.5}, "Match error: Expected integer, got number in field delay"),
+        ({"type": "phone", "delay": -1}, "Match error: Expected at least 0 in field delay"),
+        ({"type": "phone", "delay": 1501}, "Match error: Expected at most 1500 in field delay"),
+        ({"type": "phone", "index": -2}, "Match error: Expected at least -1 in field index"),
+        ({"type": "manual", "title": "x" * 401}, "Match error: Expected at most 400 characters in field"),
+        ({"type": "api", "method": "GET", "url": "ftp://x.org"}, "Match error: Expected an address that"),
+        (
+            {"type": "conditional", "conditionKey": "hasScore", "delayType": "within"},
+            "Match error: Missing key 'delay' for delayType within",
+        ),
+        ({"type": "sendToAnotherCampaign", "campaignId": "cam_none"}, "Campaign not found"),
+    ],
+    ids=str,
+)
+def test_a_bad_step_is_refused_and_nothing_is_added(
+    http: Client, campaign: dict[str, Any], steps: str, wrong: dict[str, Any], text: str
+) -> None:
+    answer = http.post(steps, json=wrong)
+    assert answer.status_code == 400
+    assert answer.text.startswith(text)
+    assert listed(http, campaign) == []
+
+
+@pytest.mark.parametrize("good", [{"delay": 0}, {"delay": 1500}, {"index": -1}], ids=str)
+def test_the_limits_themselves_are_accepted(http: Client, steps: str, good: dict[str, int]) -> None:
+    assert http.post(steps, json={"type": "phone", **good}).status_code == 200
+
+
+def test_leads_are_not_sent_to_an_archived_campaign(lemlist: Sandbox, http: Client, steps: str) -> None:
+    body = {"type": "sendToAnotherCampaign", "campaignId": lemlist.campaign(status="archived")["_id"]}
+    assert http.post(steps, json=body).text == "Campaign not found"
+
+
+def test_a_sequence_that_does_not_exist_is_a_bad_team(http: Client) -> None:
+    answer = http.post("/sequences/seq_none/steps", json={"type": "linkedinVisit"})
+    assert (answer.status_code, answer.text) == (400, "Bad team")
+
+
+def test_another_method_is_not_allowed(http: Client, steps: str) -> None:
+    answer = http.get(steps)
+    assert (answer.status_code, answer.text) == (405, "Bad method")
+
+
+# --- LinkedIn media ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "code", "status"), [(name, *told) for name, told in SCRIPTED.items()])
+def test_each_media_code_is_there_on_demand(
+    http: Client, campaign: dict[str, Any], steps: str, name: str, code: str, status: int
+) -> None:
+    url = f"https://cdn.example.com/{name}.png"
+    answer = http.post(steps, json={"type": "linkedinInvite", "images": [url]})
+    assert answer.status_code == status
+    assert code in answer.text
+    assert listed(http, campaign) == []
+
+
+def test_the_media_codes_are_the_eight_of_the_documents() -> None:
+    assert len({code for code, _ in SCRIPTED.values()}) == 8
+
+
+@pytest.mark.parametrize(
+    ("media", "code"),
+    [
+        ({"images": ["https://x.org/a.png"] * 4, "videos": ["https://x.org/a.mp4"] * 3}, "TOO_MANY"),
+        ({"images": ["http://x.org/a.png"]}, "UNSAFE_URL"),
+        ({"images": ["https://127.0.0.1/a.png"]}, "UNSAFE_URL"),
+        ({"images": ["https://localhost/a.png"]}, "UNSAFE_URL"),
+        ({"images": ["https://x.org/a.webp"]}, "INVALID_TYPE"),
+        ({"videos": ["https://x.org/a.png"]}, "INVALID_TYPE"),
+    ],
+    ids=str,
+)
+def test_bad_media_is_refused_without_a_script(
+    http: Client, steps: str, media: dict[str, Any], code: str
+) -> None:
+    answer = http.post(steps, json={"type": "linkedinSend", "message": "x", **media})
+    assert f"LINKEDIN_MEDIA_{code}" in answer.text
+
+
+def test_six_items_are_accepted_and_an_address_without_an_ending_too(http: Client, steps: str) -> None:
+    media = {"images": ["https://x.org/a.png"] * 3, "videos": ["https://x.org/v/1?x=.png"] * 3}
+    assert http.post(steps, json={"type": "linkedinSend", "message": "x", **media}).status_code == 200
+
+
+# --- Update and delete ------------------------------------------------------------------------------------
+
+
+def test_an_update_needs_the_type_and_keeps_the_place(
+    http: Client, campaign: dict[str, Any], steps: str
+) -> None:
+    step = http.post(steps, json={"type": "email", "subject": "a", "message": "b"}).json()
+    path = f"{steps}/{step['_id']}"
+    assert http.patch(path, json={"type": "email", "message": "c", "delay": 3}).json()["message"] == "c"
+    assert http.patch(path, json={"message": "d"}).status_code == 400
+    assert http.patch(path, json={"type": "sms", "message": "d"}).status_code == 400
+    assert http.patch(path, json={"type": "email", "index": 0}).status_code == 400
+    (found,) = listed(http, campaign)
+    assert (found["subject"], found["message"], found["delay"]) == ("a", "c", 3)
+
+
+def test_a_step_of_a_running_campaign_cannot_be_deleted(
+    http: Client, campaign: dict[str, Any], steps: str
+) -> None:
+    step = http.post(steps, json={"type": "linkedinVisit"}).json()
+    http.post(f"/campaigns/{campaign['_id']}/start")
+    answer = http.delete(f"{steps}/{step['_id']}")
+    assert answer.text == "You cannot delete this step because the campaign is running"
+    http.post(f"/campaigns/{campaign['_id']}/pause")
+    assert http.delete(f"{steps}/{step['_id']}").json() == {"ok": True}
+    assert http.delete(f"{steps}/{step['_id']}").text == "Step not found"
+    assert http.delete("/sequences/seq_none/steps/stp_1").text == "Sequence not found"

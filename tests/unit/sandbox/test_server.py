@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import requests
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.unit.sandbox.conftest import Client
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as end:
+        return end.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_it_answers_as_soon_as_it_is_entered(http: Client) -> None:
+    assert http.get("/team").json()["_id"].startswith("tea_")
+
+
+def test_it_is_gone_when_left_even_with_a_request_under_way() -> None:
+    with Sandbox() as lemlist:
+        port = int(lemlist.origin.rpartition(":")[2])
+        lemlist.fault("*", "hang")
+        outcome: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                requests.get(f"{lemlist.url}/team", timeout=10)
+            except requests.RequestException as error:
+                outcome.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while not lemlist.requests():
+            pass
+        assert is_open(port)
+    asking.join(5)
+    assert isinstance(outcome[0], requests.ConnectionError)
+    assert not is_open(port)
+    assert not [thread for thread in threading.enumerate() if thread.name == "lemlist-sandbox"]
+
+
+def test_several_are_open_at_once_and_share_nothing() -> None:
+    with Sandbox() as one, Sandbox() as other:
+        one.campaign()
+        one.fault("GET /team", "status", status=503)
+        assert (len(one.state()["campaigns"]), len(other.state()["campaigns"])) == (1, 0)
+        answers = [
+            requests.get(f"{each.url}/team", auth=("", each.api_key), timeout=5) for each in (one, other)
+        ]
+        assert [each.status_code for each in answers] == [503, 200]
+
+
+def test_a_port_that_is_taken_is_told_to_the_caller() -> None:
+    with Sandbox() as lemlist:
+        port = int(lemlist.origin.rpartition(":")[2])
+        with pytest.raises(OSError, match="in use"), Sandbox(port=port):
+            pass
+
+
+def test_the_connection_is_ready_for_airflow(lemlist: Sandbox) -> None:
+    connection = json.loads(lemlist.airflow_connection())
+    assert connection == {"conn_type": "lemlist", "host": lemlist.url, "password": lemlist.api_key}
+
+
+def test_the_same_seed_gives_the_same_ids() -> None:
+    with Sandbox(seed=7) as one, Sandbox(seed=7) as same, Sandbox(seed=8) as other:
+        ids = [each.campaign()["_id"] for each in (one, same, other)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_latency_lies_on_both_sides_of_the_judgement() -> None:
+    with Sandbox(latency=0.2) as lemlist:
+        answer = requests.get(f"{lemlist.url}/team", auth=("", lemlist.api_key), timeout=5)
+        # The clock of the log starts when the request is judged.
+        after = lemlist.requests()[0]["milliseconds"]
+        before = answer.elapsed.total_seconds() * 1000 - after
+        assert min(before, after) >= 95
+
+
+@pytest.mark.parametrize("wrong", [{"limit": "leaky"}, {"campaign_list": "tuple"}, {"colour": "red"}])
+def test_an_option_that_does_not_exist_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Sandbox(**wrong)
+
+
+# --- In a process of its own ------------------------------------------------------------------------------
+
+MISSING = """
+import sys
+class Nobody:
+    def find_spec(self, name, path=None, target=None):
+        if name == "uvicorn":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Nobody())
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_without_the_extra_one_line_says_what_to_install() -> None:
+    done = python(MISSING + "from airflow_provider_lemlist.sandbox import Sandbox")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        "ImportError: The lemlist sandbox needs uvicorn: pip install 'airflow-provider-lemlist[sandbox]'"
+    )
+
+
+def test_without_the_extra_the_command_says_it_in_one_line_only() -> None:
+    done = python(MISSING + "from airflow_provider_lemlist.sandbox.__main__ import main; sys.exit(main())")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+
+
+def test_it_imports_of_ours_the_table_of_steps_and_of_airflow_nothing() -> None:
+    code = (
+        "import sys; from airflow_provider_lemlist.sandbox import Sandbox\n"
+        "with Sandbox() as lemlist: lemlist.state()\n"
+        "print(*[name for name in sys.modules if name.startswith(('airflow.', 'airflow_provider_lemlist.'))])"
+    )
+    loaded = {name for name in python(code).stdout.split() if ".sandbox" not in name}
+    assert loaded <= {"airflow_provider_lemlist.steps", "airflow_provider_lemlist.validation"}
+
+
+def test_the_command_prints_a_connection_that_works_and_ends_on_interrupt() -> None:
+    command = [sys.executable, "-m", "airflow_provider_lemlist.sandbox", "--port", "0", "--simulate"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            text = ""
+            while "AIRFLOW_CONN_LEMLIST_DEFAULT=" not in (line := process.stdout.readline()):
+                text += line
+            connection = json.loads(line.partition("=")[2].strip().strip("'"))
+            answer = requests.get(f"{connection['host']}/team", auth=("", connection["password"]), timeout=5)
+            assert answer.status_code == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
+def test_the_command_says_in_one_line_that_a_port_is_taken() -> None:
+    with Sandbox() as lemlist:
+        port = lemlist.origin.rpartition(":")[2]
+        command = [sys.executable, "-m", "airflow_provider_lemlist.sandbox", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"Port {port}: Address already in use. --port 0 takes a free one.\n"
