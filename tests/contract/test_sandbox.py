@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sandbox must not drift from the documents: its answers, and its judgement, are held against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.contract.documents import operation_of, operations, violations
+
+MEDIA = "https://cdn.example.com"
+CAMPAIGN = "the other campaign"
+
+#: One step of each kind with all its fields; the kinds are those of the document.
+STEPS: list[dict[str, Any]] = [
+    {"type": "email", "subject": "{{firstName}}, a question", "message": "<p>Hi</p>", "delay": 1, "index": 0},
+    {"type": "manual", "title": "Call", "message": "about the demo"},
+    {"type": "phone", "message": "Follow up"},
+    {"type": "api", "method": "PATCH", "url": "http://api.example.com/hook"},
+    {"type": "linkedinVisit", "delay": 1500},
+    {
+        "type": "linkedinInvite",
+        "message": "Hello",
+        "images": [f"{MEDIA}/a.png"],
+        "videos": [f"{MEDIA}/b.mp4"],
+    },
+    {"type": "linkedinSend", "message": "Hello", "altMessage": "Hi", "images": [f"{MEDIA}/a.gif"]},
+    {"type": "linkedinVoiceNote", "recordMode": "ai"},
+    {"type": "linkedinFollow", "index": -1},
+    {"type": "linkedinLikeLastPost", "index": 99},
+    {"type": "linkedinCommentLastPost"},
+    {"type": "linkedinEndorse", "skillName": "SQL", "endorseAnyFallback": True},
+    {"type": "linkedinWithdrawInvitation"},
+    {"type": "sendToAnotherCampaign", "campaignId": CAMPAIGN},
+    {"type": "conditional", "conditionKey": "emailsOpened", "delayType": "within", "delay": 2},
+    {"type": "whatsappMessage", "message": "Hi"},
+    {"type": "sms", "message": "Hi"},
+]
+
+
+@pytest.fixture(scope="module")
+def lemlist() -> Iterator[Sandbox]:
+    with Sandbox(limit="none") as lemlist:
+        yield lemlist
+
+
+@pytest.fixture
+def http(lemlist: Sandbox) -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.auth = ("", lemlist.api_key)
+        yield session
+
+
+def last_violations(lemlist: Sandbox) -> list[str]:
+    exchange = lemlist.requests()[-1]
+    assert operation_of(exchange), f"{exchange['path']} is none of the documented operations"
+    return violations(exchange)
+
+
+def test_the_steps_tried_here_are_all_kinds_of_the_document() -> None:
+    (add_step,) = [each for each in operations() if each.template == "/sequences/{sequenceId}/steps"]
+    schema = add_step.description["requestBody"]["content"]["application/json"]["schema"]
+    assert [step["type"] for step in STEPS] == schema["properties"]["type"]["enum"]
+    assert set().union(*STEPS) == set(schema["properties"])
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step["type"])
+def test_a_step_of_each_kind_is_accepted_and_answered_as_documented(
+    lemlist: Sandbox, http: requests.Session, step: dict[str, Any]
+) -> None:
+    campaign = lemlist.campaign()
+    if "campaignId" in step:
+        step = {**step, "campaignId": lemlist.campaign()["_id"]}
+    answer = http.post(f"{lemlist.url}/sequences/{campaign['sequenceId']}/steps", json=step)
+    assert answer.status_code == 200
+    assert last_violations(lemlist) == []
+
+
+def test_a_lead_with_every_field_is_accepted_and_answered_as_documented(
+    lemlist: Sandbox, http: requests.Session
+) -> None:
+    (create,) = [each for each in operations() if each.template.endswith("/leads/")]
+    schema = create.description["requestBody"]["content"]["application/json"]["schema"]
+    lead = dict.fromkeys(schema["properties"], "x")
+    lead |= {"email": "ana.ruiz@example.com", "timezone": "Europe/Madrid", "plan": "trial"}
+    flags = {each["name"]: "true" for each in create.parameters if each["in"] == "query"}
+    path = f"{lemlist.url}/campaigns/{lemlist.campaign()['_id']}/leads/"
+    answer = http.post(path, params=flags, json=lead)
+    assert answer.status_code == 200
+    assert last_violations(lemlist) == []
+    documented = create.description["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+    assert answer.json().keys() == documented.keys()
+
+
+def test_an_audio_file_is_accepted_and_answered_as_documented(
+    lemlist: Sandbox, http: requests.Session
+) -> None:
+    campaign = lemlist.campaign()
+    step = lemlist.step(campaign["sequenceId"], "linkedinVoiceNote")
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")
+    answer = http.post(
+        f"{lemlist.url}/leads/audio",
+        params={"leadId": lead["_id"], "stepId": step["_id"]},
+        files={"file": ("note-ana.m4a", b"\x00\xff audio", "audio/mp4")},
+    )
+    assert answer.status_code == 200
+    assert last_violations(lemlist) == []
+    (upload,) = [each for each in operations() if each.template == "/leads/audio"]
+    documented = upload.description["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+    assert answer.json().keys() == documented.keys()
+    assert answer.json()["status"].keys() == documented["status"]["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "status"),
+    [("sandbox-key", 404), ("", 400), ("x", 401), ("blocked-key", 403), ("no-user-key", 404)],
+)
+def test_refusals_are_answered_as_documented(lemlist: Sandbox, key: str, status: int) -> None:
+    answer = requests.post(f"{lemlist.url}/campaigns/cam_none/leads/", auth=("", key), json={}, timeout=5)
+    assert answer.status_code == status
+    assert last_violations(lemlist) == []
+
+
+def test_over_the_limit_the_headers_are_as_documented() -> None:
+    with Sandbox(requests=1) as lemlist:
+        path = f"{lemlist.url}/campaigns/{lemlist.campaign()['_id']}/leads/"
+        answers = [
+            requests.post(path, auth=("", lemlist.api_key), json={}, timeout=5).status_code for _ in range(2)
+        ]
+        assert answers == [200, 429]
+        assert [violations(each) for each in lemlist.requests()] == [[], []]
+
+
+# --- The sandbox's own judgement, against the schema ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"type": "fax"},
+        {"type": "email", "subject": 1, "message": "x"},
+        {"type": "linkedinVisit", "delay": 1.5},
+        {"type": "linkedinVisit", "delay": "1"},
+        {"type": "linkedinVisit", "index": None},
+        {"type": "linkedinVisit", "note": "x"},
+        {"type": "api", "method": "FETCH", "url": "https://example.com"},
+        {"type": "conditional", "conditionKey": "isRich", "delayType": "waitUntil"},
+        {"type": "linkedinEndorse", "endorseAnyFallback": "yes"},
+        {"type": "linkedinVoiceNote", "recordMode": "loud"},
+        {"type": "linkedinSend", "message": "x", "images": "https://example.com/a.png"},
+    ],
+    ids=str,
+)
+def test_what_the_schema_forbids_the_sandbox_refuses(
+    lemlist: Sandbox, http: requests.Session, wrong: dict[str, Any]
+) -> None:
+    sequence = lemlist.campaign()["sequenceId"]
+    answer = http.post(f"{lemlist.url}/sequences/{sequence}/steps", json=wrong)
+    assert answer.status_code == 400
+    assert lemlist.violations()[-1]["rule"] == "body"
+    found = last_violations(lemlist)
+    assert found
+    assert all(each.startswith("body: ") for each in found), "the answer itself is as documented"
+    assert lemlist.service.world.sequences[sequence].steps == []
