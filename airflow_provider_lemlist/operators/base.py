@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operators of lemlist share: the connection, their manner of speaking, and their outlets."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import Asset, BaseOperator
+
+from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
+from airflow_provider_lemlist.templating import is_open
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+
+class LemlistOperator(BaseOperator):
+    """
+    The base of the operators.
+
+    :param lemlist_conn_id: :ref:`lemlist connection <howto/connection:lemlist>` to use. (templated)
+    """
+
+    ui_color = "#e8eafd"
+
+    def __init__(self, *, lemlist_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lemlist_conn_id = lemlist_conn_id
+        #: What a request that is under way would do; empty when there is none.
+        self._under_way = ""
+
+    @cached_property
+    def hook(self) -> LemlistHook:
+        """The hook of the connection."""
+        from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+        return LemlistHook(self.lemlist_conn_id)
+
+    def on_kill(self) -> None:
+        """Tell what was under way: it cannot be called back, but the next attempt looks for it."""
+        if self._under_way:
+            self.log.warning(
+                "Killed while lemlist was asked to %s. It may have happened all the same.", self._under_way
+            )
+
+    def _the(self, argument: str) -> str:
+        return f"The {argument} of task {self.task_id!r}"
+
+    def _refuse(self, argument: str, why: str) -> LemlistValidationError:
+        return LemlistValidationError(f"{self._the(argument)} {why}; nothing was sent.")
+
+    def _check_id(self, argument: str, *, needed: bool = True, written: bool = False) -> None:
+        """
+        Refuse an id that is none.
+
+        :param written: Whether the DAG is parsed only, when an id may not be known yet.
+        """
+        value = getattr(self, argument)
+        if (value is None and not needed) or (written and is_open(value)):
+            return
+        if not isinstance(value, str):
+            raise self._refuse(argument, f"must be an id, not {type(value).__name__}")
+        if not value.strip() or any(character.isspace() for character in value.strip()):
+            raise self._refuse(argument, f"must be an id, not {value!r}")
+
+    def _flag(self, name: str) -> bool | None:
+        """Return a flag as the hook takes it; None, so that it is not sent, where it is not set."""
+        value = getattr(self, name)
+        if isinstance(value, str):
+            value = {"true": True, "false": False, "none": False, "": False}.get(value.strip().lower(), value)
+        if value is None or isinstance(value, bool):
+            return value or None
+        raise self._refuse(name, f"must be true or false, not {value!r}")
+
+    def _push(self, context: Context, **values: Any) -> None:
+        if self.do_xcom_push:
+            for key, value in values.items():
+                context["ti"].xcom_push(key=key, value=value)
+
+    def _tell_outlets(self, context: Context, **extra: Any) -> None:
+        """Put what was made into the event of every asset among the outlets."""
+        for outlet in self.outlets or ():
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra.update(extra)

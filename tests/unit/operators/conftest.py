@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sandbox behind the default connection, and a worker that runs one attempt of a task after another."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_lemlist.api.transport import Transport
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.contract.documents import departures
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+
+@pytest.fixture
+def lemlist(monkeypatch: pytest.MonkeyPatch, budget: Any) -> Iterator[Sandbox]:
+    with Sandbox(limit="none") as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
+        # The budget, and the pauses between attempts and looks, have tests of their own.
+        monkeypatch.setattr(LemlistHook, "budget", budget)
+        monkeypatch.setitem(Transport.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+        yield sandbox
+        # The log of the sandbox shortens large uploads; small ones are held against the documents elsewhere.
+        wrong = [each for each in departures(sandbox.requests()) if "too long for the log" not in each]
+        assert wrong == []
+
+
+class Notes(dict[str, Any]):
+    """The notes that Airflow 3.3 keeps for a task across its attempts; values go through JSON, as there."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+class Worker:
+    """
+    Renders and executes tasks of one DAG run.
+
+    :param keeps_notes: Whether Airflow keeps notes of each task between attempts, as it does from 3.3 on.
+    """
+
+    def __init__(self, *, keeps_notes: bool) -> None:
+        self.keeps_notes = keeps_notes
+        self.notes: defaultdict[str, Notes] = defaultdict(Notes)
+        self.xcoms: dict[str, dict[str, Any]] = {}
+        self.asset_extras: dict[str, dict[str, Any]] = {}
+
+    def run(self, task: BaseOperator, *, attempt: int = 1, retries: int = 3, cleared: int = 0) -> Any:
+        """
+        Run one attempt.
+
+        :param attempt: Which automatic attempt it is.
+        :param cleared: How often the task has been cleared after all its attempts were used.
+        """
+        task.retries = retries
+        pushed = self.xcoms[task.task_id] = {}
+        before = cleared * (retries + 1)
+        ti = SimpleNamespace(
+            task=task,
+            try_number=before + attempt,
+            max_tries=before + retries,
+            xcom_push=lambda key, value: pushed.update({key: json.loads(json.dumps(value))}),
+            xcom_pull=self._pull,
+            get_relevant_upstream_map_indexes=lambda *_, **__: None,  # asked on Airflow 2
+        )
+        events = self.asset_extras
+        context: Any = {
+            "ti": ti,
+            "task_instance": ti,
+            "dag": task.dag if task.has_dag() else None,
+            "ds": "2026-11-20",
+            "params": {"campaign": "cam_of_params", "delay": 3, "yes": True},
+            "expanded_ti_count": None,
+        }
+        if self.keeps_notes:
+            context["task_state_store"] = self.notes[task.task_id]
+
+        class Events:
+            def __getitem__(self, asset: Any) -> Any:
+                return SimpleNamespace(extra=events.setdefault(asset.uri, {}))
+
+        context["outlet_events"] = Events()
+        task.render_template_fields(context)
+        result = task.execute(context)
+        if result is not None:
+            pushed["return_value"] = result
+        return result
+
+    def _pull(self, task_ids: str | list[str], key: str = "return_value", **_: Any) -> Any:
+        if isinstance(task_ids, str):
+            return self.xcoms.get(task_ids, {}).get(key)
+        return [self.xcoms[name][key] for name in task_ids if key in self.xcoms.get(name, {})]
+
+
+@pytest.fixture
+def worker() -> Worker:
+    """A worker of Airflow 3.3, which keeps notes."""
+    return Worker(keeps_notes=True)
+
+
+@pytest.fixture(params=[True, False], ids=["3.3", "2.11"])
+def any_worker(request: pytest.FixtureRequest) -> Worker:
+    """Workers with and without notes."""
+    return Worker(keeps_notes=request.param)
+
+
+@pytest.fixture
+def old_worker() -> Worker:
+    """A worker of Airflow 2.11, which keeps none."""
+    return Worker(keeps_notes=False)
+
+
+@pytest.fixture
+def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``kill(task, "create_lead")`` lets the worker die between the effect and the answer."""
+
+    def arm(task: Any, method: str, *, before: bool = False) -> None:
+        real = getattr(task.hook, method)
+
+        def die(*args: Any, **kwargs: Any) -> None:
+            if not before:
+                real(*args, **kwargs)
+            raise SystemExit(1)  # as when a worker is told to go
+
+        monkeypatch.setattr(task.hook, method, die)
+
+    return arm

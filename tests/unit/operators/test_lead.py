@@ -1,0 +1,477 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lead is created exactly once whatever happens, and a voice note is checked before it is sent."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, Asset, ObjectStoragePath
+
+from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
+    LemlistDuplicateError,
+    LemlistError,
+    LemlistNotFoundError,
+    LemlistServerError,
+    LemlistUncertainError,
+    LemlistUnexpectedReplyError,
+    LemlistValidationError,
+)
+from airflow_provider_lemlist.operators.lead import (
+    CreateLeadOperator,
+    IfElsewhere,
+    IfExists,
+    UploadVoiceAudioOperator,
+    decide,
+)
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.templating import AirflowText
+
+ADDRESS = "o'brien+news@example.com"
+CREATE = "POST /campaigns/{campaignId}/leads/"
+
+
+def create(campaign_id: str, lead: Any = None, **options: Any) -> CreateLeadOperator:
+    lead = {"email": ADDRESS, "firstName": "Ana"} if lead is None else lead
+    return CreateLeadOperator(task_id="create_lead", campaign_id=campaign_id, lead=lead, **options)
+
+
+@pytest.fixture
+def campaign_id(lemlist: Sandbox) -> str:
+    return str(lemlist.campaign()["_id"])
+
+
+class TestDecide:
+    CHOICES = tuple(itertools.product(get_args(IfExists), get_args(IfElsewhere)))
+
+    @pytest.mark.parametrize(("if_exists", "if_elsewhere"), CHOICES)
+    def test_a_first_attempt_does_what_the_user_asked(
+        self, if_exists: IfExists, if_elsewhere: IfElsewhere
+    ) -> None:
+        for has_email in (True, False):
+            asked: dict[str, Any] = {
+                "interrupted": False,
+                "has_email": has_email,
+                "if_exists": if_exists,
+                "if_elsewhere": if_elsewhere,
+            }
+            assert decide(**asked) == "create"
+            assert decide(**asked, duplicate="campaign") == if_exists
+            assert decide(**asked, duplicate="elsewhere") == if_elsewhere
+
+    @pytest.mark.parametrize(("if_exists", "if_elsewhere"), CHOICES)
+    def test_after_a_cut_off_attempt_the_lead_in_the_campaign_is_ours(
+        self, if_exists: IfExists, if_elsewhere: IfElsewhere
+    ) -> None:
+        asked: dict[str, Any] = {
+            "interrupted": True,
+            "has_email": True,
+            "if_exists": if_exists,
+            "if_elsewhere": if_elsewhere,
+        }
+        assert decide(**asked) == "create"  # lemlist refuses a second one
+        assert decide(**asked, duplicate="campaign") == "return"
+        assert decide(**asked, duplicate="elsewhere") == "look"
+
+    def test_a_lead_that_cannot_be_looked_up_is_never_created_on_suspicion(self) -> None:
+        assert decide(interrupted=True, has_email=False) == "doubt"
+
+
+class TestCreateLead:
+    def test_the_lead_is_created_and_its_id_returned(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any
+    ) -> None:
+        lead_id = any_worker.run(create(campaign_id, {"email": ADDRESS, "plan": 3, "x": None}))
+        (lead,) = lemlist.state()["leads"]
+        assert lead["_id"] == lead_id
+        (request,) = lemlist.requests(CREATE)
+        assert json.loads(request["request"]["body"]) == {"email": ADDRESS, "plan": "3"}
+        pushed = any_worker.xcoms["create_lead"]
+        assert pushed["return_value"] == pushed["lead"]["_id"] == lead_id
+        assert pushed["lead"]["campaignId"] == campaign_id
+        assert not lemlist.violations()
+
+    def test_flags_travel_only_when_they_are_set(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        worker.run(create(campaign_id, deduplicate=True, find_phone="{{ params.yes }}", verify_email=False))
+        (request,) = lemlist.requests(CREATE)
+        assert request["query"] == "deduplicate=true&findPhone=true"
+
+    def test_ids_are_rendered_and_the_words_of_the_lead_are_not(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        lead = {"email": ADDRESS, "icebreaker": "{{firstName}}!", "when": AirflowText("{{day}} [[ ds ]]")}
+        task = create("{{ params.campaign }}", lead)
+        with pytest.raises(LemlistNotFoundError):
+            worker.run(task)
+        (request,) = lemlist.requests(CREATE)
+        assert request["path"] == "/campaigns/cam_of_params/leads/"
+        assert json.loads(request["request"]["body"]) == {
+            "email": ADDRESS,
+            "icebreaker": "{{firstName}}!",
+            "when": "{{day}} 2026-11-20",
+        }
+
+    @pytest.mark.parametrize(
+        ("if_exists", "outcome"),
+        [("return", None), ("skip", AirflowSkipException), ("fail", LemlistDuplicateError)],
+    )
+    def test_a_lead_that_is_there_is_returned_skipped_or_failed(
+        self,
+        lemlist: Sandbox,
+        campaign_id: str,
+        any_worker: Any,
+        if_exists: IfExists,
+        outcome: type[Exception] | None,
+    ) -> None:
+        there = lemlist.lead(campaign_id, ADDRESS)
+        task = create(campaign_id, if_exists=if_exists)
+        if outcome is None:
+            assert any_worker.run(task) == there["_id"]
+            assert any_worker.xcoms["create_lead"]["lead"]["contactId"] == there["contactId"]
+        else:
+            with pytest.raises(outcome) as told:
+                any_worker.run(task)
+            assert ADDRESS not in str(told.value)
+        assert len(lemlist.state()["leads"]) == 1
+
+    @pytest.mark.parametrize(
+        ("if_elsewhere", "outcome"), [("skip", AirflowSkipException), ("fail", LemlistDuplicateError)]
+    )
+    def test_a_lead_of_another_campaign_is_skipped_or_failed(
+        self,
+        lemlist: Sandbox,
+        campaign_id: str,
+        worker: Any,
+        if_elsewhere: IfElsewhere,
+        outcome: type[Exception],
+    ) -> None:
+        lemlist.lead(lemlist.campaign("Other")["_id"], ADDRESS)
+        with pytest.raises(outcome):
+            worker.run(create(campaign_id, deduplicate=True, if_elsewhere=if_elsewhere))
+        assert len(lemlist.state()["leads"]) == 1
+
+    @pytest.mark.parametrize("status", [400, 409, 500])
+    def test_the_text_decides_what_a_duplicate_is(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any, status: int
+    ) -> None:
+        lemlist.fault(CREATE, "duplicate", status=status, where="elsewhere")
+        with pytest.raises(AirflowSkipException):
+            worker.run(create(campaign_id, deduplicate=True))
+
+    def test_a_duplicate_that_is_not_listed_yet_is_tried_again_by_airflow(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        lemlist.fault(CREATE, "duplicate", where="campaign")
+        with pytest.raises(LemlistUnexpectedReplyError) as told:
+            worker.run(create(campaign_id))
+        assert told.value.retryable
+
+    def test_an_asset_event_carries_what_was_created(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        task = create(campaign_id, outlets=[Asset("lemlist://leads/all")])
+        lead_id = worker.run(task)
+        assert worker.asset_extras == {
+            "lemlist://leads/all": {"lead_id": lead_id, "campaign_id": campaign_id}
+        }
+
+    def test_nothing_is_pushed_beside_the_id_when_xcom_is_off(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        worker.run(create(campaign_id, do_xcom_push=False))
+        assert "lead" not in worker.xcoms["create_lead"]
+
+
+class TestOnceAndOnlyOnce:
+    def test_a_worker_killed_after_the_effect_leaves_one_lead(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
+    ) -> None:
+        task = create(campaign_id, if_exists="fail")
+        kill(task, "create_lead")
+        with pytest.raises(SystemExit):
+            any_worker.run(task)
+        # Whatever the user asked for leads that were there before: this one is ours.
+        lead_id = any_worker.run(create(campaign_id, if_exists="fail"), attempt=2)
+        (lead,) = lemlist.state()["leads"]
+        assert lead["_id"] == lead_id
+
+    def test_a_worker_killed_before_the_effect_creates_the_lead_later(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
+    ) -> None:
+        task = create(campaign_id)
+        kill(task, "create_lead", before=True)
+        with pytest.raises(SystemExit):
+            any_worker.run(task)
+        any_worker.run(create(campaign_id), attempt=2)
+        assert len(lemlist.state()["leads"]) == 1
+
+    @pytest.mark.parametrize("kind", ["reset", "cut_body", "html", "empty", "missing_id"])
+    def test_a_lost_answer_leaves_one_lead(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kind: str
+    ) -> None:
+        lemlist.fault(CREATE, kind, times=1, when="after")
+        lead_id = any_worker.run(create(campaign_id, if_exists="fail"))
+        (lead,) = lemlist.state()["leads"]
+        assert lead["_id"] == lead_id
+
+    def test_a_lead_without_an_address_is_left_to_a_person_after_a_kill(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
+    ) -> None:
+        nameless = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
+        task = create(campaign_id, nameless)
+        kill(task, "create_lead")
+        with pytest.raises(SystemExit):
+            any_worker.run(task)
+        with pytest.raises(LemlistUncertainError, match=campaign_id):
+            any_worker.run(create(campaign_id, nameless), attempt=2)
+        assert len(lemlist.state()["leads"]) == 1
+        # The person has looked and cleared the task.
+        any_worker.run(create(campaign_id, nameless), cleared=1)
+        assert len(lemlist.state()["leads"]) == 2
+
+    def test_a_kill_after_the_answer_needs_no_look_where_airflow_keeps_notes(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        nameless = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
+        first = worker.run(create(campaign_id, nameless))
+        again = worker.run(create(campaign_id, nameless), attempt=2)
+        assert again == first
+        assert len(lemlist.state()["leads"]) == 1
+
+    def test_after_a_failure_that_was_none_of_lemlists_doing_the_users_wish_holds(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        lemlist.fault(CREATE, "status", status=503, times=20, when="before")
+        with pytest.raises(LemlistServerError):
+            worker.run(create(campaign_id, if_exists="skip"))
+        lemlist.clear_faults()
+        lemlist.lead(campaign_id, ADDRESS)
+        with pytest.raises(AirflowSkipException):
+            worker.run(create(campaign_id, if_exists="skip"), attempt=2)
+
+    def test_a_doubt_outlives_a_failure_in_between(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
+    ) -> None:
+        task = create(campaign_id, if_exists="fail")
+        kill(task, "create_lead")
+        with pytest.raises(SystemExit):
+            any_worker.run(task)
+        lemlist.fault(CREATE, "status", status=503, times=20, when="before")
+        lemlist.fault("GET /leads/*", "status", status=404, times=20)
+        with pytest.raises(LemlistServerError):
+            any_worker.run(create(campaign_id, if_exists="fail"), attempt=2)
+        lemlist.clear_faults()
+        lead_id = any_worker.run(create(campaign_id, if_exists="fail"), attempt=3)
+        assert [lead["_id"] for lead in lemlist.state()["leads"]] == [lead_id]
+
+    def test_a_cleared_task_does_what_the_user_asked_where_airflow_keeps_no_notes(
+        self, lemlist: Sandbox, campaign_id: str, old_worker: Any
+    ) -> None:
+        old_worker.run(create(campaign_id, if_exists="skip"))
+        with pytest.raises(AirflowSkipException):
+            old_worker.run(create(campaign_id, if_exists="skip"), cleared=1)
+
+    @pytest.mark.parametrize("lead", [{"email": ADDRESS}, {"linkedinUrl": "https://www.linkedin.com/in/ana"}])
+    def test_a_cleared_task_finds_its_lead_and_creates_it_again_only_when_it_is_gone(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any, lead: dict[str, str]
+    ) -> None:
+        task = create(campaign_id, lead, if_exists="skip")
+        first = worker.run(task)
+        assert worker.run(create(campaign_id, lead, if_exists="skip"), cleared=1) == first
+        task.hook.delete_lead(campaign_id, first)
+        second = worker.run(create(campaign_id, lead, if_exists="skip"), cleared=2)
+        assert [lead["_id"] for lead in lemlist.state()["leads"]] == [second]
+
+    def test_our_lead_is_found_behind_a_duplicate_elsewhere(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
+    ) -> None:
+        task = create(campaign_id, deduplicate=True, if_elsewhere="fail")
+        kill(task, "create_lead")
+        with pytest.raises(SystemExit):
+            any_worker.run(task)
+        lemlist.fault(CREATE, "duplicate", where="elsewhere")
+        lead_id = any_worker.run(create(campaign_id, deduplicate=True, if_elsewhere="fail"), attempt=2)
+        assert [lead["_id"] for lead in lemlist.state()["leads"]] == [lead_id]
+
+
+class TestWritten:
+    """What is written in the DAG file is checked when the file is parsed, and the error names the task."""
+
+    @pytest.mark.parametrize(
+        "lead",
+        [{"email": "x"}, {"first_name": "Ana"}, {"email": ADDRESS, "tags": ["a"]}, {}, [1], None, 7],
+        ids=repr,
+    )
+    def test_a_wrong_lead_is_an_import_error(self, lead: Any) -> None:
+        with pytest.raises(LemlistValidationError, match="create_lead"):
+            CreateLeadOperator(task_id="create_lead", campaign_id="cam_1", lead=lead)
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"if_exists": "ignore"}, {"if_elsewhere": "return"}, {"variables": "plan"}],
+        ids=lambda options: next(iter(options)),
+    )
+    def test_a_wrong_choice_is_an_import_error(self, options: dict[str, Any]) -> None:
+        with pytest.raises(LemlistConfigurationError, match="create_lead"):
+            create("cam_1", **options)
+
+    @pytest.mark.parametrize("value", ["", "  ", None, 5, "cam 1"])
+    def test_a_wrong_id_is_an_import_error(self, value: Any) -> None:
+        with pytest.raises(LemlistValidationError, match="campaign_id of task 'create_lead'"):
+            create(value)
+
+    @pytest.mark.parametrize("value", ["yes", 1, 0, [True]])
+    def test_a_wrong_flag_is_an_import_error(self, value: Any) -> None:
+        with pytest.raises(LemlistValidationError, match="find_email"):
+            create("cam_1", find_email=value)
+
+    def test_what_is_not_known_yet_may_pass_and_the_rest_is_checked(self) -> None:
+        with DAG("d", schedule=None):
+            upstream = create("cam_1")
+            written: list[tuple[Any, Any, dict[str, Any]]] = [
+                ("{{ params.campaign }}", {"email": upstream.output, "x": AirflowText("[[ ds ]]")}, {}),
+                (upstream.output, upstream.output, {}),
+                ("cam_1", "{{ ti.xcom_pull('rows') }}", {"find_email": "{{ params.yes }}"}),
+            ]
+            for number, (campaign, lead, options) in enumerate(written):
+                CreateLeadOperator(task_id=f"task_{number}", campaign_id=campaign, lead=lead, **options)
+            with pytest.raises(LemlistValidationError, match="timezone"):
+                CreateLeadOperator(
+                    task_id="wrong",
+                    campaign_id="cam_1",
+                    lead={"email": upstream.output, "timezone": "Mars/Base"},
+                )
+
+    def test_an_upstream_value_makes_the_dependency(self) -> None:
+        with DAG("d", schedule=None):
+            upstream = create("cam_1")
+            task = CreateLeadOperator(
+                task_id="down", campaign_id="cam_1", lead={"email": ADDRESS, "note": upstream.output}
+            )
+        assert task.upstream_task_ids == {"create_lead"}
+
+    def test_what_came_wrong_from_upstream_is_told_before_sending(
+        self, lemlist: Sandbox, worker: Any
+    ) -> None:
+        for lead in ("text", {"email": "x"}, {"email": ADDRESS, "note": dict(AirflowText("[[ ds ]]"))}):
+            task = create("cam_1")
+            task.lead = lead  # as after rendering
+            with pytest.raises(LemlistValidationError, match="create_lead"):
+                task.execute({"ti": None})
+        assert not lemlist.requests()
+
+    def test_every_template_field_is_a_parameter(self) -> None:
+        for cls in (CreateLeadOperator, UploadVoiceAudioOperator):
+            task = create("cam_1") if cls is CreateLeadOperator else upload("lea_1", "stp_1", "x.m4a")
+            assert all(hasattr(task, name) for name in cls.template_fields)
+
+
+def upload(lead_id: Any, step_id: Any, audio: Any, **options: Any) -> UploadVoiceAudioOperator:
+    return UploadVoiceAudioOperator(
+        task_id="upload", lead_id=lead_id, step_id=step_id, audio=audio, **options
+    )
+
+
+class TestUploadVoiceAudio:
+    @pytest.fixture
+    def note(self, tmp_path: Path) -> Path:
+        path = tmp_path / "note ana.m4a"
+        path.write_bytes(b"\0\0\0\x20ftypM4A " + os.urandom(300_000))
+        return path
+
+    @pytest.fixture
+    def ids(self, lemlist: Sandbox) -> tuple[str, str]:
+        campaign = lemlist.campaign()
+        step = lemlist.step(campaign["sequenceId"], "linkedinVoiceNote")
+        return lemlist.lead(campaign["_id"], ADDRESS)["_id"], step["_id"]
+
+    @pytest.mark.parametrize("form", ["path", "text", "file url", "object storage path"])
+    def test_the_file_arrives_whole_from_wherever_it_is(
+        self, lemlist: Sandbox, worker: Any, ids: tuple[str, str], note: Path, form: str
+    ) -> None:
+        audio = {
+            "path": note,
+            "text": str(note),
+            "file url": f"file://{note}",
+            "object storage path": ObjectStoragePath(f"file://{note}"),
+        }[form]
+        url = worker.run(upload(*ids, audio))
+        (stored,) = lemlist.state()["audio"]
+        assert stored["size"] == note.stat().st_size
+        assert worker.xcoms["upload"]["upload"]["status"]["url"] == url
+        assert worker.xcoms["upload"]["return_value"] == url
+
+    def test_ids_and_path_are_rendered(self, lemlist: Sandbox, worker: Any, note: Path) -> None:
+        task = upload(
+            "lea_{{ ds }}", "stp_1", f"{note.parent}/{{{{ 'note ana' }}}}.m4a", file_name="{{ ds }}"
+        )
+        with pytest.raises(LemlistError):
+            worker.run(task)
+        (request,) = lemlist.requests("POST /leads/audio")
+        assert request["query"] == "leadId=lea_2026-11-20&stepId=stp_1"
+
+    def test_a_lost_answer_and_a_retry_leave_one_audio(
+        self, lemlist: Sandbox, any_worker: Any, ids: tuple[str, str], note: Path
+    ) -> None:
+        lemlist.fault("POST /leads/audio", "reset", when="after", times=1)
+        any_worker.run(upload(*ids, note))
+        any_worker.run(upload(*ids, note), attempt=2)
+        assert {audio["leadId"] for audio in lemlist.state()["audio"]} == {ids[0]}
+
+    @pytest.mark.parametrize(
+        "case", ["missing", "empty", "directory", "directory.m4a", "no audio", "no name"]
+    )
+    def test_a_file_that_cannot_be_a_voice_note_is_told_before_sending(
+        self, lemlist: Sandbox, worker: Any, tmp_path: Path, case: str
+    ) -> None:
+        path = tmp_path / {"missing": "x.m4a", "empty": "e.m4a", "no audio": "e.pdf", "no name": "e"}.get(
+            case, case
+        )
+        if case.startswith("directory"):
+            path.mkdir()
+        elif case != "missing":
+            path.write_bytes(b"" if case == "empty" else b"x")
+        with pytest.raises(LemlistValidationError, match="'upload'"):
+            worker.run(upload("lea_1", "stp_1", str(path)))
+        assert not lemlist.requests()
+
+    def test_a_file_that_may_not_be_read_is_told_before_sending(
+        self, lemlist: Sandbox, worker: Any, note: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*args: Any, **kwargs: Any) -> None:  # who tests as root may read everything
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(ObjectStoragePath, "open", refuse)
+        with pytest.raises(LemlistValidationError, match="may not be read"):
+            worker.run(upload("lea_1", "stp_1", note))
+        assert not lemlist.requests()
+
+    def test_a_storage_that_this_worker_cannot_open_is_told_with_the_remedy(self, worker: Any) -> None:
+        with pytest.raises(LemlistConfigurationError, match="Install the provider"):
+            worker.run(upload("lea_1", "stp_1", "nosuchstore://bucket/x.m4a"))
+
+    def test_the_storage_may_say_that_it_is_audio(
+        self, lemlist: Sandbox, worker: Any, ids: tuple[str, str], note: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = ObjectStoragePath(f"file://{note.rename(note.with_suffix(''))}")
+        info = path.fs.info
+        monkeypatch.setattr(
+            path.fs, "info", lambda name, **kwargs: {**info(name, **kwargs), "ContentType": "audio/mpeg"}
+        )
+        worker.run(upload(*ids, path))
+        (request,) = lemlist.requests("POST /leads/audio")
+        assert b"Content-Type: audio/mpeg" in base64.b64decode(request["request"]["body"])
+
+    @pytest.mark.parametrize("options", [{"lead_id": ""}, {"step_id": None}, {"audio": " "}], ids=repr)
+    def test_what_is_written_wrong_is_an_import_error(self, options: dict[str, Any]) -> None:
+        with pytest.raises(LemlistValidationError, match="'upload'"):
+            upload(**{"lead_id": "lea_1", "step_id": "stp_1", "audio": "x.m4a", **options})

@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A step is added exactly once whatever happens, and a wrong one is told when the DAG is parsed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, Asset
+
+from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
+    LemlistMediaRefusedError,
+    LemlistNotFoundError,
+    LemlistRateLimitError,
+    LemlistUncertainError,
+    LemlistValidationError,
+)
+from airflow_provider_lemlist.operators.sequence import AddStepOperator
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.steps import CATALOGUE, Api, Conditional, Email, LinkedinInvite, Sms
+from airflow_provider_lemlist.templating import AirflowText
+
+ADD = "POST /sequences/{sequenceId}/steps"
+HELLO = Email(subject="{{firstName}}, a question", message="<p>Hi {{firstName}}</p>", delay=1)
+
+
+def add(step: Any = HELLO, **options: Any) -> AddStepOperator:
+    return AddStepOperator(**{"task_id": "add_step", "step": step, **options})
+
+
+@pytest.fixture
+def campaign(lemlist: Sandbox) -> dict[str, Any]:
+    return lemlist.campaign()
+
+
+def steps_of(lemlist: Sandbox, sequence_id: str) -> list[dict[str, Any]]:
+    (steps,) = [
+        each["sequences"][sequence_id]["steps"]
+        for each in lemlist.state()["campaigns"]
+        if sequence_id in each["sequences"]
+    ]
+    return list(steps)
+
+
+def sent(lemlist: Sandbox) -> list[dict[str, Any]]:
+    return [json.loads(request["request"]["body"]) for request in lemlist.requests(ADD)]
+
+
+class TestAddStep:
+    def test_a_campaign_alone_means_its_main_sequence(
+        self, lemlist: Sandbox, campaign: dict[str, Any], any_worker: Any
+    ) -> None:
+        step_id = any_worker.run(add(campaign_id=campaign["_id"]))
+        (step,) = steps_of(lemlist, campaign["sequenceId"])
+        assert step["_id"] == step_id
+        pushed = any_worker.xcoms["add_step"]
+        assert pushed["return_value"] == pushed["step"]["_id"] == step_id
+        assert pushed["campaign_id"] == campaign["_id"]
+        assert len(lemlist.requests()) == 2  # one look, one step
+        assert not lemlist.violations()
+
+    def test_a_sequence_alone_costs_one_request(
+        self, lemlist: Sandbox, campaign: dict[str, Any], any_worker: Any
+    ) -> None:
+        any_worker.run(add(sequence_id=campaign["sequenceId"]))
+        assert len(lemlist.requests()) == 1
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
+
+    def test_a_condition_pushes_its_branches_and_steps_go_into_them(
+        self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
+    ) -> None:
+        condition = Conditional(condition_key="linkedinInviteAccepted", delay_type="within", delay=2)
+        worker.run(add(condition, campaign_id=campaign["_id"], task_id="accepted"))
+        pushed = worker.xcoms["accepted"]
+        assert set(pushed) == {"return_value", "step", "campaign_id", "linkedinInviteAccepted", "fallback"}
+        for key in ("linkedinInviteAccepted", "fallback"):
+            worker.run(
+                add(Sms(message=key), campaign_id=campaign["_id"], sequence_id=pushed[key], task_id=key)
+            )
+            (step,) = steps_of(lemlist, pushed[key])
+            assert step["message"] == key
+
+    def test_a_sequence_of_another_campaign_is_told(
+        self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
+    ) -> None:
+        other = lemlist.campaign("Other")
+        with pytest.raises(LemlistNotFoundError):
+            worker.run(add(campaign_id=campaign["_id"], sequence_id=other["sequenceId"]))
+        assert not lemlist.requests(ADD)
+
+    def test_an_asset_event_carries_what_was_created(
+        self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
+    ) -> None:
+        task = add(sequence_id=campaign["sequenceId"], outlets=[Asset("lemlist://steps/all")])
+        step_id = worker.run(task)
+        assert worker.asset_extras["lemlist://steps/all"]["step_id"] == step_id
+
+    def test_a_media_error_of_lemlist_keeps_its_code(
+        self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
+    ) -> None:
+        lemlist.fault(ADD, "status", status=413, text="LINKEDIN_MEDIA_TOO_LARGE")
+        step = LinkedinInvite(images=["https://cdn.example.com/a.png"])
+        with pytest.raises(LemlistMediaRefusedError) as told:
+            worker.run(add(step, sequence_id=campaign["sequenceId"]))
+        assert told.value.code == "LINKEDIN_MEDIA_TOO_LARGE"
+
+    @pytest.mark.parametrize("kind", CATALOGUE)
+    def test_every_type_is_accepted(
+        self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any, kind: str
+    ) -> None:
+        values: dict[str, Any] = {
+            "subject": "s",
+            "message": "m",
+            "title": "t",
+            "method": "GET",
+            "url": "https://hooks.example.com",
+            "conditionKey": "emailsOpened",
+            "delayType": "waitUntil",
+            "campaignId": lemlist.campaign("Next")["_id"],
+        }
+        step = {"type": kind, **{name: values[name] for name in CATALOGUE[kind].required}}
+        worker.run(add(step, sequence_id=campaign["sequenceId"]))
+        assert sent(lemlist) == [step]
+        assert not lemlist.violations()
+
+
+class TestRendering:
+    def test_the_texts_of_lemlist_stay_and_the_rest_is_rendered(
+        self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
+    ) -> None:
+        step = {**HELLO, "delay": "{{ params.delay }}"}
+        worker.run(add(step, sequence_id=campaign["sequenceId"]))
+        assert sent(lemlist) == [{**HELLO, "delay": 3}]
+
+    def test_a_flag_and_a_list_are_rendered(self, lemlist: Sandbox, campaign: Any, worker: Any) -> None:
+        endorse = {
+            "type": "linkedinEndorse",
+            "endorseAnyFallback": "{{ params.yes }}",
+            "skillName": "{{ ds }}",
+        }
+        worker.run(add(endorse, sequence_id=campaign["sequenceId"]))
+        invite = LinkedinInvite(images=["https://cdn.example.com/{{ ds }}.png"])
+        worker.run(add(invite, task_id="invite", sequence_id=campaign["sequenceId"]))
+        assert sent(lemlist) == [
+            {"type": "linkedinEndorse", "endorseAnyFallback": True, "skillName": "2026-11-20"},
+            {"type": "linkedinInvite", "images": ["https://cdn.example.com/2026-11-20.png"]},
+        ]
+
+    def test_airflow_text_mixes_both(self, lemlist: Sandbox, campaign: Any, worker: Any) -> None:
+        step = Email(subject=AirflowText("{{firstName}}, [[ ds ]]"), message="m")
+        worker.run(add(step, sequence_id=campaign["sequenceId"]))
+        worker.run(
+            add(
+                Api(method="GET", url=AirflowText("https://x.example.com/[[ ds ]]?n={{firstName}}")),
+                task_id="api",
+                sequence_id=campaign["sequenceId"],
+            )
+        )
+        assert sent(lemlist)[0]["subject"] == "{{firstName}}, 2026-11-20"
+        assert sent(lemlist)[1]["url"] == "https://x.example.com/2026-11-20?n={{firstName}}"
+
+    def test_a_rendered_value_that_is_wrong_is_told_before_sending(
+        self, lemlist: Sandbox, campaign: Any, worker: Any
+    ) -> None:
+        for delay in ("{{ ds }}", "{{ params.delay * 1000 }}"):
+            with pytest.raises(LemlistValidationError, match="delay"):
+                worker.run(add({**HELLO, "delay": delay}, sequence_id=campaign["sequenceId"]))
+        assert not lemlist.requests()
+
+    def test_an_airflow_text_that_came_as_data_is_never_rendered_nor_sent(
+        self, lemlist: Sandbox, campaign: Any, worker: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            upstream = add(task_id="upstream", sequence_id="seq_1")
+            task = add(upstream.output, sequence_id=campaign["sequenceId"])
+        step = Sms(message=AirflowText("[[ ds ]]"))
+        worker.xcoms["upstream"] = {"return_value": json.loads(json.dumps(step))}
+        with pytest.raises(LemlistValidationError, match="message"):
+            worker.run(task)
+        assert not lemlist.requests()
+
+    def test_a_step_from_upstream_is_left_alone_and_makes_the_dependency(
+        self, lemlist: Sandbox, campaign: Any, worker: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            upstream = add(task_id="upstream", sequence_id="seq_1")
+            task = add(upstream.output, sequence_id=campaign["sequenceId"])
+            inside = add(Sms(message=upstream.output), task_id="inside", sequence_id=campaign["sequenceId"])
+        assert task.upstream_task_ids == inside.upstream_task_ids == {"upstream"}
+        worker.xcoms["upstream"] = {"return_value": dict(HELLO)}
+        worker.run(task)
+        worker.xcoms["upstream"] = {"return_value": "Hi {{firstName}}"}
+        worker.run(inside)
+        assert sent(lemlist) == [HELLO, {"type": "sms", "message": "Hi {{firstName}}"}]
+
+
+class TestOnceAndOnlyOnce:
+    def cut_off(self, worker: Any, kill: Callable[..., None], task: Any, **how: Any) -> None:
+        kill(task, "add_step", **how)
+        with pytest.raises(SystemExit):
+            worker.run(task)
+
+    @pytest.mark.parametrize("by", ["campaign_id", "sequence_id"])
+    def test_a_worker_killed_after_the_effect_leaves_one_step(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any, by: str
+    ) -> None:
+        place = {by: campaign["_id" if by == "campaign_id" else "sequenceId"]}
+        self.cut_off(any_worker, kill, add(**place))
+        step_id = any_worker.run(add(**place), attempt=2)
+        (step,) = steps_of(lemlist, campaign["sequenceId"])
+        assert step["_id"] == step_id == any_worker.xcoms["add_step"]["step"]["_id"]
+
+    @pytest.mark.parametrize("by", ["campaign_id", "sequence_id"])
+    def test_a_worker_killed_before_the_effect_adds_the_step_later(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any, by: str
+    ) -> None:
+        place = {by: campaign["_id" if by == "campaign_id" else "sequenceId"]}
+        self.cut_off(any_worker, kill, add(**place), before=True)
+        any_worker.run(add(**place), attempt=2)
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
+
+    @pytest.mark.parametrize("before", [True, False], ids=["before the effect", "after the effect"])
+    def test_with_notes_an_equal_step_of_yesterday_is_not_taken_for_ours(
+        self, lemlist: Sandbox, campaign: Any, worker: Any, kill: Any, before: bool
+    ) -> None:
+        old = lemlist.step(campaign["sequenceId"], **HELLO)
+        self.cut_off(worker, kill, add(campaign_id=campaign["_id"]), before=before)
+        step_id = worker.run(add(campaign_id=campaign["_id"]), attempt=2)
+        there = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
+        assert there == [old["_id"], step_id]
+
+    def test_a_step_once_recognised_stays_recognised(
+        self, lemlist: Sandbox, campaign: Any, worker: Any, kill: Any
+    ) -> None:
+        lemlist.step(campaign["sequenceId"], **HELLO)
+        self.cut_off(worker, kill, add(campaign_id=campaign["_id"]))
+        step_id = worker.run(add(campaign_id=campaign["_id"]), attempt=2)
+        lemlist.step(campaign["sequenceId"], **HELLO)  # somebody adds a third one
+        assert worker.run(add(campaign_id=campaign["_id"]), attempt=3) == step_id
+        assert worker.run(add(campaign_id=campaign["_id"]), cleared=1) == step_id
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 3
+
+    def test_without_notes_the_one_equal_step_is_taken_for_ours_and_said(
+        self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = lemlist.step(campaign["sequenceId"], **HELLO)
+        self.cut_off(old_worker, kill, add(campaign_id=campaign["_id"]), before=True)
+        again = add(campaign_id=campaign["_id"])
+        warnings: list[str] = []
+        monkeypatch.setattr(again.log, "warning", lambda text, *values: warnings.append(text % values))
+        assert old_worker.run(again, attempt=2) == old["_id"]
+        assert [text for text in warnings if f"If step {old['_id']} is an older one" in text]
+
+    def test_without_notes_two_equal_steps_are_left_to_a_person(
+        self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any
+    ) -> None:
+        lemlist.step(campaign["sequenceId"], **HELLO)
+        self.cut_off(old_worker, kill, add(campaign_id=campaign["_id"]))
+        with pytest.raises(LemlistUncertainError):
+            old_worker.run(add(campaign_id=campaign["_id"]), attempt=2)
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    def test_an_equal_step_of_another_task_is_not_taken_for_ours(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any
+    ) -> None:
+        def tasks() -> tuple[AddStepOperator, AddStepOperator]:
+            with DAG("d", schedule=None):
+                place = {"sequence_id": campaign["sequenceId"]}
+                return add(task_id="first", **place), add(task_id="second", **place)
+
+        first, second = tasks()
+        any_worker.run(first)
+        self.cut_off(any_worker, kill, second, before=True)
+        any_worker.run(tasks()[1], attempt=2)
+        there = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
+        assert there == [any_worker.xcoms[name]["return_value"] for name in ("first", "second")]
+
+    @pytest.mark.parametrize("kind", ["reset", "cut_body", "html", "empty", "missing_id"])
+    def test_a_lost_answer_leaves_one_step(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, kind: str
+    ) -> None:
+        lemlist.step(campaign["sequenceId"], **HELLO)  # an equal one was there
+        lemlist.fault(ADD, kind, times=1, when="after")
+        step_id = any_worker.run(add(campaign_id=campaign["_id"]))
+        there = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
+        assert len(there) == 2
+        assert there[1] == step_id
+
+    def test_a_kill_between_answer_and_success_leaves_one_step(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        first = any_worker.run(add(campaign_id=campaign["_id"]))
+        assert any_worker.run(add(campaign_id=campaign["_id"]), attempt=2) == first
+
+    def test_a_cleared_task_finds_its_step_and_adds_it_again_only_when_it_is_gone(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        task = add(campaign_id=campaign["_id"])
+        first = any_worker.run(task)
+        assert any_worker.run(add(campaign_id=campaign["_id"]), cleared=1) == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
+        task.hook.delete_step(campaign["sequenceId"], first)
+        second = any_worker.run(add(campaign_id=campaign["_id"]), cleared=2)
+        assert [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])] == [second]
+
+    def test_a_step_that_the_dag_file_changed_since_is_kept_and_said(
+        self, lemlist: Sandbox, campaign: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = worker.run(add(campaign_id=campaign["_id"]))
+        changed = add({**HELLO, "message": "new"}, campaign_id=campaign["_id"])
+        warnings: list[str] = []
+        monkeypatch.setattr(changed.log, "warning", lambda text, *values: warnings.append(text % values))
+        assert worker.run(changed, cleared=1) == first
+        assert [text for text in warnings if f"{first} differs from what the task says now" in text]
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
+
+    def test_a_failure_that_a_retry_cures_keeps_what_was_known_before(
+        self, lemlist: Sandbox, campaign: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        task = add(campaign_id=campaign["_id"])
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise LemlistRateLimitError("the wait was too long")
+
+        monkeypatch.setattr(task.hook, "add_step", refuse)
+        with pytest.raises(LemlistRateLimitError):
+            worker.run(task)
+        worker.run(add(campaign_id=campaign["_id"]), attempt=2)
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
+
+    def test_a_condition_of_a_killed_worker_still_pushes_its_branches(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any
+    ) -> None:
+        condition = Conditional(condition_key="emailsOpened", delay_type="within", delay=2)
+        self.cut_off(any_worker, kill, add(condition, campaign_id=campaign["_id"]))
+        any_worker.run(add(condition, campaign_id=campaign["_id"]), attempt=2)
+        assert {"emailsOpened", "fallback"} <= set(any_worker.xcoms["add_step"])
+
+
+class TestWritten:
+    """What is written in the DAG file is checked when the file is parsed, and the error names the task."""
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            {"type": "emial"},
+            {"type": "email", "subject": "x" * 401, "message": "m"},
+            Email(subject="s", message="m", delay=1501),
+            Sms(message=""),
+            {"type": "sms", "message": "m", "subject": "s"},
+            None,
+            ["email"],
+            {},
+        ],
+        ids=repr,
+    )
+    def test_a_wrong_step_is_an_import_error(self, step: Any) -> None:
+        with pytest.raises(LemlistValidationError, match="The step of task 'add_step'"):
+            add(step, sequence_id="seq_1")
+
+    def test_a_step_has_a_place(self) -> None:
+        with pytest.raises(LemlistConfigurationError, match="'add_step' needs sequence_id, or campaign_id"):
+            add()
+        with pytest.raises(LemlistValidationError, match="sequence_id"):
+            add(sequence_id=" ")
+
+    def test_what_is_not_known_yet_may_pass_and_the_rest_is_checked(self) -> None:
+        with DAG("d", schedule=None):
+            upstream = add(task_id="upstream", sequence_id="seq_1")
+            add(
+                {"type": "{{ params.kind }}", "anything": "goes"},
+                task_id="a",
+                sequence_id=upstream.output["fallback"],
+            )
+            add(
+                Conditional(
+                    condition_key="{{ params.key }}", delay_type="within", delay="{{ params.delay }}"
+                ),
+                task_id="b",
+                campaign_id="{{ params.campaign }}",
+            )
+            add(
+                LinkedinInvite(message=AirflowText("[[ ds ]]"), images=[upstream.output]),
+                task_id="c",
+                campaign_id="cam_1",
+            )
+            add("{{ ti.xcom_pull('x') }}", task_id="d", campaign_id="cam_1")
+            with pytest.raises(LemlistValidationError, match="subject"):
+                add(
+                    Email(subject="x" * 401, message=upstream.output, delay="{{ ds }}"),
+                    task_id="e",
+                    campaign_id="cam_1",
+                )
+
+
+def test_a_kill_tells_what_was_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = add(sequence_id="seq_1")
+    told: list[str] = []
+    monkeypatch.setattr(
+        type(task), "log", SimpleNamespace(warning=lambda words, *values: told.append(words % values))
+    )
+    task.on_kill()  # before anything began
+    assert told == []
+    task._under_way = "add a step"
+    task.on_kill()
+    assert "add a step" in told[0]
