@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which variables a text of lemlist uses: ``{{icebreaker}}``, in the Liquid that lemlist understands.
+
+Pure. It reads what people write in lemlist's editor, so an expression may hold HTML and entities, a name may
+hold spaces (``{{Company name}}``), and broken Liquid gives what can be read instead of an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from html import unescape
+from typing import Any
+
+# lemlist fills these in itself, from the sender, the calendar or the campaign.
+_LEMLISTS_OWN = re.compile(
+    r"(?:sender|signature|unsubscribe)(?:[A-Z_\-\s].*)?"
+    r"|.*(?:Signature|[Uu]nsubscribe[ _-]?[Ll]ink)"
+    r"|now|today|tomorrow|date|day|weekday|month|year|time"
+)
+_WORDS = frozenset(("true", "false", "nil", "null", "blank", "empty", "and", "or", "not", "contains"))
+_PARTS = re.compile(r"\{%-?(?P<tag>.*?)-?%\}|\{\{-?(?P<output>.*?)-?\}\}", re.DOTALL)
+_SILENT = re.compile(r"\{%-?\s*(comment|raw)\s*-?%\}.*?\{%-?\s*end\1\s*-?%\}", re.DOTALL)
+_MARKUP = re.compile(r"<[^<>]*>")
+_QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
+_OPERATOR = re.compile(r"[=!<>]=|<>|[<>]|\b(?:and|or|contains)\b")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NAME = re.compile(r"[^\W\d][\w\- ]*")
+
+
+@dataclass
+class Variables:
+    """
+    The variables of some texts.
+
+    ``needed`` stand bare, so the text has a hole where a lead has none; ``optional`` have a default, or are
+    asked for in a condition.
+    """
+
+    needed: set[str] = field(default_factory=set)
+    optional: set[str] = field(default_factory=set)
+
+
+def variables_of(texts: Iterable[str]) -> Variables:
+    """Find the variables that a lead has to bring for these texts."""
+    found = Variables()
+    for text in texts:
+        _read(text, found)
+    found.optional -= found.needed
+    return found
+
+
+def texts_of(sequences: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    """Give every text of every step, of the main sequence and of the branches."""
+    for sequence in sequences.values():
+        for step in sequence.get("steps") or ():
+            yield from (value for value in step.values() if isinstance(value, str) and "{" in value)
+
+
+def _read(text: str, found: Variables) -> None:
+    made: set[str] = set()  # by assign, capture, for: they are the text's own
+    guarded: list[set[str]] = []
+    for part in _PARTS.finditer(_SILENT.sub("", text)):
+        if (output := part["output"]) is not None:
+            names, has_default = _expression(_plain(output))
+            sure = names - made
+            if has_default:
+                found.optional |= sure
+            else:
+                held = set().union(*guarded)
+                found.optional |= sure & held
+                found.needed |= sure - held
+            continue
+        word, _, rest = _plain(part["tag"]).partition(" ")
+        if word in ("if", "unless", "case", "elsif", "when"):
+            asked = _condition(rest) - made
+            found.optional |= asked
+            if word in ("if", "unless", "case"):
+                guarded.append(set())
+            if guarded:
+                guarded[-1] |= asked
+        elif word in ("endif", "endunless", "endcase"):
+            if guarded:
+                guarded.pop()
+        elif word in ("assign", "capture"):
+            name, _, value = rest.partition("=")
+            made.add(name.strip())
+            if value:
+                names, has_default = _expression(value)
+                held = names if has_default else names & set().union(*guarded)
+                found.optional |= held - made
+                found.needed |= names - held - made
+        elif word == "for":
+            name, _, items = rest.partition(" in ")
+            made |= {name.strip(), "forloop"}
+            found.optional |= _names(items.split(" ")[0]) - made
+
+
+def _plain(inside: str) -> str:
+    return " ".join(unescape(_MARKUP.sub(" ", inside)).split())
+
+
+def _expression(text: str) -> tuple[set[str], bool]:
+    """Return the names before and behind the filters, and whether a default stands among these."""
+    value, *filters = (part.strip() for part in _QUOTED.sub("''", text).split("|"))
+    names = _names(value)
+    has_default = False
+    for filter_ in filters:
+        name, _, arguments = filter_.partition(":")
+        has_default = has_default or name.strip() == "default"
+        for argument in arguments.split(","):
+            names |= _names(argument.rpartition(":")[2])
+    return names, has_default
+
+
+def _condition(text: str) -> set[str]:
+    names: set[str] = set()
+    for operand in _OPERATOR.split(_QUOTED.sub("''", text)):
+        for item in operand.split(","):
+            names |= _names(item)
+    return names
+
+
+def _names(operand: str) -> set[str]:
+    operand = operand.strip()
+    match = _NAME.match(operand)
+    if not match or _NUMBER.fullmatch(operand):
+        return set()
+    name = match[0].strip()
+    if name in _WORDS or _LEMLISTS_OWN.fullmatch(name):
+        return set()
+    return {name}

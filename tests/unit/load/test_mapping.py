@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Columns become fields and variables, and a slip in a name does not become a variable in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.load.mapping import ColumnMapping
+
+
+def test_columns_are_renamed_left_out_or_kept() -> None:
+    mapping = ColumnMapping(column_map={"mail": "email", "id": None})
+    lead, problems = mapping.lead({"mail": "ana@example.com", "id": 7, "plan": "pro", "seats": 3})
+    assert problems == []
+    assert lead == {"email": "ana@example.com", "plan": "pro", "seats": "3"}
+    assert mapping.offered == {"email", "plan", "seats"}
+
+
+def test_variables_is_an_allow_list() -> None:
+    mapping = ColumnMapping(variables=["plan"])
+    lead, problems = mapping.lead({"email": "ana@example.com", "plan": "pro", "salary": 9})
+    assert (lead, problems) == ({"email": "ana@example.com", "plan": "pro"}, [])
+    assert mapping.left_out == {"salary"}
+
+
+def test_a_slip_in_a_name_is_told_even_where_other_columns_are_left_out() -> None:
+    for variables in (None, ["plan"]):
+        _, problems = ColumnMapping(variables=variables).lead(
+            {"email": "ana@example.com", "firstname": "Ana"}
+        )
+        assert [problem.field for problem in problems] == ["firstname"]
+
+
+def test_a_column_that_is_mapped_is_meant() -> None:
+    mapping = ColumnMapping(column_map={"fn": "phone2"}, variables=["firstname"])
+    lead, problems = mapping.lead({"email": "ana@example.com", "fn": "1", "firstname": "x"})
+    assert (lead, problems) == ({"email": "ana@example.com", "phone2": "1", "firstname": "x"}, [])
+
+
+@pytest.mark.parametrize("blank", [None, "", "  ", float("nan")])
+def test_a_default_fills_what_is_blank_or_missing(blank: Any) -> None:
+    mapping = ColumnMapping(defaults={"companyName": "your company", "icebreaker": "Hello"})
+    lead, _ = mapping.lead({"email": "ana@example.com", "companyName": blank})
+    assert lead == {"email": "ana@example.com", "companyName": "your company", "icebreaker": "Hello"}
+    assert "icebreaker" in mapping.offered
+
+
+def test_a_default_does_not_replace_a_value() -> None:
+    mapping = ColumnMapping(defaults={"plan": "free", "seats": 1})
+    assert mapping.lead({"email": "a@example.com", "plan": "pro", "seats": 0})[0]["seats"] == "0"
+
+
+def test_rows_may_have_different_columns() -> None:
+    mapping = ColumnMapping()
+    mapping.lead({"email": "ana@example.com"})
+    lead, _ = mapping.lead({"plan": "pro", "email": "ben@example.com"})
+    assert lead == {"plan": "pro", "email": "ben@example.com"}
+    assert mapping.columns == {"email", "plan"}
+
+
+def test_two_columns_for_one_field_are_refused() -> None:
+    with pytest.raises(LemlistValidationError, match="'mail' and 'email' both give 'email'"):
+        ColumnMapping(column_map={"mail": "email"}).lead({"mail": "a@example.com", "email": "b@example.com"})
+    with pytest.raises(LemlistValidationError, match="'email' from more than one column"):
+        ColumnMapping(column_map={"mail": "email", "mail2": "email"})
+
+
+def test_a_column_map_of_a_column_that_is_not_there_is_refused_with_a_hint() -> None:
+    mapping = ColumnMapping(column_map={"e_mail": "email"})
+    mapping.lead({"email_": "a@example.com"})
+    with pytest.raises(LemlistValidationError, match=r"'e_mail' \(did you mean 'email_'\?\)"):
+        mapping.check_columns()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"column_map": {"fn": "firstname"}}, "firstname: is close to 'firstName'"),
+        ({"defaults": {"first_name": "there"}}, "first_name: is close to 'firstName'"),
+        ({"defaults": {"timezone": "Paris"}}, "timezone: must be an IANA time zone"),
+    ],
+)
+def test_a_mapping_that_cannot_work_is_refused_when_it_is_made(arguments: Any, told: str) -> None:
+    with pytest.raises(LemlistValidationError, match=told):
+        ColumnMapping(**arguments)
+
+
+def test_no_value_is_told_back() -> None:
+    _, problems = ColumnMapping().lead({"email": "secret(at)example.com", "linkedinUrl": "secret"})
+    assert len(problems) == 2
+    assert "secret" not in str(problems)

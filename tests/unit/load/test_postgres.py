@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real PostgreSQL: the rows stay at the server, whichever of its drivers Airflow uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.load import sources
+
+pytestmark = pytest.mark.postgres
+
+ROWS = 200_000
+
+
+def programs() -> Path:
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))[-1].parent
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    """A cluster of our own in a temporary directory, without a port; give the directory of its socket."""
+    bin_ = programs()
+    as_user: dict[str, Any] = {}
+    if os.geteuid() == 0:  # the server refuses to be root
+        try:
+            as_user = {"user": pwd.getpwnam("postgres").pw_name}
+        except KeyError:
+            as_user = {"user": "nobody"}
+    # Not pytest's directory, which others may not enter; and the path of a socket must be short.
+    home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    if as_user:
+        shutil.chown(home, as_user["user"])
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+
+    def call(*command: str) -> None:
+        done = subprocess.run(
+            command, cwd=home, env=environment, capture_output=True, text=True, check=False, **as_user
+        )
+        assert done.returncode == 0, done.stderr
+
+    data = str(home / "data")
+    try:
+        call(str(bin_ / "initdb"), "-D", data, "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8")
+        settings = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
+        call(str(bin_ / "pg_ctl"), "-D", data, "-w", "-l", str(home / "log"), "-o", settings, "start")
+        try:
+            yield str(home)
+        finally:
+            call(str(bin_ / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(params=["psycopg", "psycopg2"])
+def warehouse(database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The connection, with each of the drivers."""
+    pytest.importorskip(request.param)
+    postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
+    conn = {"conn_type": "postgres", "host": database, "login": "tester", "schema": "postgres"}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+    if request.param == "psycopg" and not getattr(postgres, "USE_PSYCOPG3", False):
+        pytest.skip("this Airflow does not use psycopg 3")
+    if request.param == "psycopg2":
+        monkeypatch.setattr(postgres, "USE_PSYCOPG3", False, raising=False)
+    return "warehouse"
+
+
+QUERY = f"""
+    SELECT 'p' || n || '@example.com' AS email, n AS seats, repeat('x', 500) AS note
+    FROM generate_series(1, {ROWS}) n
+"""
+
+
+def test_the_first_rows_of_a_large_result_come_without_the_rest(
+    warehouse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursors: list[Any] = []
+    real = sources._streaming_cursor
+
+    def kept(connection: Any) -> Any:
+        cursors.append(real(connection))
+        return cursors[-1]
+
+    monkeypatch.setattr(sources, "_streaming_cursor", kept)
+    before = resident()
+    rows = sources.from_sql(warehouse, QUERY)
+    first = list(islice(rows, 2500))
+    assert first[2499] == {"email": "p2500@example.com", "seats": 2500, "note": "x" * 500}
+    assert cursors[0].name == "lemlist_load"  # of the server
+    assert resident() - before < 30 * 1024  # of more than 100 MiB
+    rows.close()  # type: ignore[attr-defined]  # a generator
+
+
+def resident() -> int:
+    """Return the memory of this process in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def test_parameters_and_an_empty_result(warehouse: str) -> None:
+    sql = "SELECT n AS seats, now() AS at FROM generate_series(1, 5) n WHERE n > %(least)s"
+    assert [row["seats"] for row in sources.from_sql(warehouse, sql, {"least": 3})] == [4, 5]  # type: ignore[call-overload,index]
+    assert list(sources.from_sql(warehouse, sql, {"least": 9})) == []
+
+
+def test_columns_of_one_name_are_refused(warehouse: str) -> None:
+    with pytest.raises(LemlistValidationError, match="more than one column of the name 'n'"):
+        list(sources.from_sql(warehouse, "SELECT 1 AS n, 2 AS n"))

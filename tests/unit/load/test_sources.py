@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows arrive one after the other from whatever holds them; what is no row costs a line, not the load."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistValidationError
+from airflow_provider_lemlist.load.sources import Broken, from_list, from_path, from_sql
+
+Write = Callable[[str, bytes], ObjectStoragePath]
+
+
+@pytest.fixture
+def write(place: Callable[[str], ObjectStoragePath]) -> Write:
+    """Write a file and give its path."""
+
+    def write(name: str, content: bytes) -> ObjectStoragePath:
+        path = place(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def test_a_list_gives_its_rows() -> None:
+    assert list(from_list([{"email": "a"}, "b", None])) == [
+        {"email": "a"},
+        Broken("must be a dict, not str"),
+        Broken("must be a dict, not NoneType"),
+    ]
+
+
+# --- CSV ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t", "|"])
+def test_a_csv_file_tells_its_delimiter(write: Write, between: str) -> None:
+    head, row = between.join(["email", '"a, b; c"', " plan "]), between.join(["x@example.com", '"1,2;3"', ""])
+    path = write("leads.csv", f"{head}\r\n{row}\r\n".encode())
+    assert list(from_path(path)) == [{"email": "x@example.com", "a, b; c": "1,2;3", "plan": ""}]
+
+
+def test_a_csv_file_of_a_spreadsheet_is_read(write: Write) -> None:
+    path = write("leads.csv", '\ufeffemail,note\nana@example.com,"two\nlines, ""quoted"""\n\n'.encode())
+    assert list(from_path(path)) == [{"email": "ana@example.com", "note": 'two\nlines, "quoted"'}]
+
+
+def test_a_line_of_another_width_is_a_broken_row(write: Write) -> None:
+    path = write("leads.csv", b"email,plan\na@example.com\nb@example.com,x,y\nc@example.com,z\n")
+    assert list(from_path(path)) == [
+        Broken("has 1 cells where the line of column names has 2"),
+        Broken("has 3 cells where the line of column names has 2"),
+        {"email": "c@example.com", "plan": "z"},
+    ]
+
+
+def test_a_wide_cell_does_not_end_the_file(write: Write) -> None:
+    path = write("leads.csv", b"email,page\na@example.com," + b"x" * 200_000 + b"\nb@example.com,y\n")
+    assert [len(row["page"]) for row in from_path(path)] == [200_000, 1]  # type: ignore[call-overload]
+
+
+def test_a_compressed_file_and_a_tsv_are_read(write: Write) -> None:
+    rows = [{"email": "ana@example.com"}]
+    assert list(from_path(write("a.csv.gz", gzip.compress(b"email\nana@example.com\n")))) == rows
+    assert list(from_path(write("b.TSV", b"email\nana@example.com\n"))) == rows
+    assert list(from_path(write("c.jsonl.gz", gzip.compress(b'{"email": "ana@example.com"}\n')))) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("leads.csv", b"", "no line of column names"),
+        ("leads.csv", b"email,email\n1,2\n", "more than one column of the name 'email'"),
+        ("leads.csv", "email\nandré\n".encode("latin-1"), "is not UTF-8"),
+        ("leads.csv.gz", gzip.compress(b"email\nana@example.com\n" * 9000)[:-9], "no whole gzip"),
+        ("leads.csv.gz", b"email\n", "no whole gzip"),
+        ("leads.xlsx", b"", "does not say by its name"),
+        ("leads.parquet", b"no parquet", "no Parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(write: Write, name: str, content: bytes, told: str) -> None:
+    with pytest.raises(LemlistValidationError, match=told):
+        list(from_path(write(name, content)))
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LemlistValidationError, match=r"leads\.csv does not exist; nothing was sent"):
+        list(from_path(ObjectStoragePath(f"file://{tmp_path}/leads.csv")))
+
+
+def test_a_directory_gives_all_its_files_in_order(write: Write) -> None:
+    second = write("export/part-2.csv", b"email\nb@example.com\n")
+    write("export/part-1.ndjson", b'{"email": "a@example.com"}\n')
+    write("export/_SUCCESS", b"")
+    write("export/.part-0.csv.crc", b"?")
+    assert list(from_path(second.parent)) == [{"email": "a@example.com"}, {"email": "b@example.com"}]
+
+
+def test_a_directory_without_such_files_is_told(write: Write) -> None:
+    with pytest.raises(LemlistValidationError, match=r"holds no \.csv"):
+        list(from_path(write("empty/readme.md", b"").parent))
+
+
+# --- NDJSON and Parquet ---------------------------------------------------------------------------------
+
+
+def test_a_line_that_is_no_object_is_a_broken_row(write: Write) -> None:
+    path = write("leads.ndjson", b'{"email": "a@example.com", "seats": 3}\n\nnonsense\n[1]\n{"email": null}')
+    broken = Broken("is no JSON object in one line")
+    assert list(from_path(path)) == [{"email": "a@example.com", "seats": 3}, broken, broken, {"email": None}]
+
+
+def test_a_parquet_file_gives_its_rows(write: Write, tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = arrow.table(
+        {"email": [f"p{n}@example.com" for n in range(2500)], "score": [Decimal("1.50")] * 2500}
+    )
+    parquet.write_table(table, tmp_path / "made.parquet", row_group_size=700)
+    rows = list(from_path(write("leads.parquet", (tmp_path / "made.parquet").read_bytes())))
+    assert len(rows) == 2500
+    assert rows[2499] == {"email": "p2499@example.com", "score": Decimal("1.50")}
+
+
+# --- SQL ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    database = sqlite3.connect(tmp_path / "warehouse.db")
+    database.execute("CREATE TABLE people(mail TEXT, name TEXT, seats INTEGER)")
+    database.executemany(
+        "INSERT INTO people VALUES (?, ?, ?)", [(f"p{n}@example.com", f"P{n}", n) for n in range(2500)]
+    )
+    database.commit()
+    database.close()
+    conn = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+    return "warehouse"
+
+
+def test_a_query_gives_its_rows(sqlite: str) -> None:
+    rows = list(from_sql(sqlite, "SELECT mail AS email, seats FROM people ORDER BY seats"))
+    assert len(rows) == 2500
+    assert rows[2499] == {"email": "p2499@example.com", "seats": 2499}
+
+
+def test_a_query_takes_bind_parameters(sqlite: str) -> None:
+    assert list(from_sql(sqlite, "SELECT mail FROM people WHERE seats = ?", (7,))) == [
+        {"mail": "p7@example.com"}
+    ]
+    assert list(from_sql(sqlite, "SELECT seats FROM people WHERE mail = :m", {"m": "p7@example.com"})) == [
+        {"seats": 7}
+    ]
+
+
+def test_a_query_without_rows_gives_none(sqlite: str) -> None:
+    assert list(from_sql(sqlite, "SELECT mail FROM people WHERE 0")) == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT mail, name AS mail FROM people", "more than one column of the name 'mail'"),
+        ("DELETE FROM people WHERE 0", "must be a query"),
+    ],
+)
+def test_a_statement_that_gives_no_leads_is_refused(sqlite: str, sql: str, told: str) -> None:
+    with pytest.raises(LemlistValidationError, match=told):
+        list(from_sql(sqlite, sql))
+
+
+def test_a_connection_that_speaks_no_sql_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "lemlist", "password": "key"}))
+    with pytest.raises(
+        LemlistConfigurationError, match="'other' is a connection of LemlistHook, which speaks no"
+    ):
+        list(from_sql("other", "SELECT 1"))
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"), [("psycopg2", {"name": "lemlist_load"}), ("psycopg.x", {"name": "lemlist_load"})]
+)
+def test_the_drivers_of_postgresql_get_a_named_cursor(driver: str, expected: Any) -> None:
+    from airflow_provider_lemlist.load.sources import _streaming_cursor
+
+    class Connection:
+        __module__ = driver
+
+        def cursor(self, **given: Any) -> Any:
+            return given
+
+    assert _streaming_cursor(Connection()) == expected

@@ -1,0 +1,650 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoadLeadsOperator on the sandbox: every row once, every row accounted for, mistakes before the first."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from operator import itemgetter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Asset, BaseOperator, literal
+
+from airflow_provider_lemlist.api.transport import Transport
+from airflow_provider_lemlist.exceptions import (
+    LemlistAuthError,
+    LemlistConfigurationError,
+    LemlistError,
+    LemlistNotFoundError,
+    LemlistPlanError,
+    LemlistServerError,
+    LemlistValidationError,
+)
+from airflow_provider_lemlist.operators.load import LoadLeadsOperator
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.templating import AirflowText
+
+CREATE = "POST /campaigns/{campaignId}/leads/"
+UPDATE = "PATCH /campaigns/{campaignId}/leads/{leadId}"
+LOOK = "GET /leads/{email}"
+
+
+@pytest.fixture
+def lemlist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A sandbox that allows a hundred requests a second, with a key and so a budget of its own."""
+    with Sandbox(api_key=uuid4().hex, limit="none", requests=200) as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
+        monkeypatch.setitem(Transport.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+        yield sandbox
+
+
+@pytest.fixture
+def campaign(lemlist: Sandbox) -> str:
+    return str(lemlist.campaign()["_id"])
+
+
+class Runner:
+    """Runs attempts of one task on one ledger."""
+
+    def __init__(self, campaign_id: str, ledger: Path) -> None:
+        self.campaign_id = campaign_id
+        self.ledger = ledger
+        self.pushed: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
+
+    def task(self, **arguments: Any) -> LoadLeadsOperator:
+        given = {"campaign_id": self.campaign_id, "ledger_path": str(self.ledger), **arguments}
+        return LoadLeadsOperator(task_id="load", **given)
+
+    def __call__(self, task: LoadLeadsOperator | None = None, **arguments: Any) -> dict[str, Any]:
+        task = task or self.task(**arguments)
+        self.pushed = {}
+        ti = SimpleNamespace(
+            dag_id="nightly", run_id="manual__1", task_id="load", map_index=-1, try_number=1, task=task,
+            xcom_push=lambda key, value: self.pushed.update({key: json.loads(json.dumps(value))}),
+        )  # fmt: skip
+        events = SimpleNamespace(extra=self.extra)
+        context: Any = {
+            "ti": ti,
+            "ds": "2026-11-20",
+            "outlet_events": {outlet: events for outlet in task.outlets or ()},
+            "params": {},
+        }
+        task.render_template_fields(context)
+        return task.execute(context)
+
+    def rows(self, ledger: Path | None = None) -> dict[int, dict[str, Any]]:
+        """Read every outcome by row number, and make sure that there is one for each."""
+        lines = [
+            json.loads(line)
+            for file in (ledger or self.ledger).glob("*.ndjson")
+            for line in file.read_text().splitlines()
+        ]
+        assert max(Counter(line["row"] for line in lines).values(), default=1) == 1
+        return {line["row"]: line for line in sorted(lines, key=lambda line: line["row"])}
+
+    def outcomes(self) -> list[str]:
+        return [row["outcome"] for row in self.rows().values()]
+
+
+@pytest.fixture
+def run(campaign: str, tmp_path: Path) -> Runner:
+    return Runner(campaign, tmp_path / "ledger")
+
+
+def people(number: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"email": f"p{n}@example.com", "firstName": f"P{n}", **more} for n in range(1, number + 1)]
+
+
+def emails(lemlist: Sandbox) -> Counter[str]:
+    return Counter(lead["variables"].get("email", "") for lead in lemlist.state()["leads"])
+
+
+# --- Every row is accounted for -------------------------------------------------------------------------
+
+
+def test_every_row_is_in_the_campaign_once_and_in_the_ledger_once(lemlist: Sandbox, run: Runner) -> None:
+    report = run(leads=[*people(30), {"email": "P3@example.com"}, {"email": "nobody"}], max_failed=1)
+    assert emails(lemlist) == Counter(f"p{n}@example.com" for n in range(1, 31))
+    assert report == {
+        "rows": 32, "created": 30, "duplicate": 1, "invalid": 1, "not_tried": 0, "settled_before": 0,
+        "updated": 0, "exists": 0, "unchanged": 0, "elsewhere": 0, "gone": 0, "failed": 0, "uncertain": 0,
+        "campaign_id": run.campaign_id, "ledger_path": str(run.ledger),
+    }  # fmt: skip
+    assert run.pushed["report"] == report
+    rows = run.rows()
+    ids = {lead["variables"]["email"]: lead["_id"] for lead in lemlist.state()["leads"]}
+    assert all(rows[n]["lead_id"] == ids[f"p{n}@example.com"] for n in range(1, 31))
+    assert (rows[31]["outcome"], rows[31]["message"]) == ("duplicate", "the same person as row 3")
+    assert (rows[32]["outcome"], rows[32]["message"][:6]) == ("invalid", "email:")
+
+
+def test_a_cleared_task_costs_no_request_for_what_is_settled(lemlist: Sandbox, run: Runner) -> None:
+    leads = [*people(5), {"email": "nobody"}, {"email": "p1@example.com"}]
+    first = run(leads=leads, max_failed=1)
+    before = len(lemlist.requests(CREATE))
+    again = run(leads=list(reversed(leads)), max_failed=1)  # a query without ORDER BY
+    assert len(lemlist.requests(CREATE)) == before == 5
+    assert again == first | {"settled_before": 6}
+    assert not lemlist.requests(LOOK)
+
+
+def test_people_who_are_there_are_told_from_those_elsewhere(lemlist: Sandbox, run: Runner) -> None:
+    other = lemlist.campaign("Other")["_id"]
+    lemlist.lead(run.campaign_id, "p1@example.com")
+    lemlist.lead(other, "p2@example.com")
+    run(leads=people(3), deduplicate=True)
+    assert run.outcomes() == ["exists", "elsewhere", "created"]
+
+
+def test_people_elsewhere_may_count_as_failures(lemlist: Sandbox, run: Runner) -> None:
+    lemlist.lead(lemlist.campaign("Other")["_id"], "p2@example.com")
+    with pytest.raises(LemlistError, match="1 failed of 3 rows"):
+        run(leads=people(3), deduplicate=True, if_elsewhere="fail")
+
+
+def test_the_campaign_gets_its_asset_event(lemlist: Sandbox, run: Runner) -> None:
+    report = run(leads=people(2), outlets=[Asset("lemlist://campaign")])
+    assert run.extra == report
+
+
+def test_an_empty_source_is_no_error(lemlist: Sandbox, run: Runner) -> None:
+    lemlist.step(lemlist.state()["campaigns"][0]["sequenceId"], "manual", title="{{firstName}}")
+    assert run(leads=[])["rows"] == 0
+
+
+def test_without_a_ledger_path_every_run_has_a_ledger_of_its_own(
+    lemlist: Sandbox, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    report = run(leads=people(1), ledger_path=None)
+    assert report["ledger_path"] == str(tmp_path / "lemlist-ledgers" / "nightly" / "manual__1" / "load")
+    assert run.rows(Path(report["ledger_path"]))[1]["outcome"] == "created"
+
+
+def test_failed_rows_fail_the_task_after_the_others_and_are_taken_up_again(
+    lemlist: Sandbox, run: Runner
+) -> None:
+    lemlist.fault(CREATE, "status", status=400, text="Something about this lead", skip=1, times=2)
+    with pytest.raises(LemlistError, match="2 failed of 6 rows, and max_failed is 0") as told:
+        run(leads=people(6))
+    assert not isinstance(told.value, AirflowFailException)  # Airflow shall retry
+    assert run.pushed["report"]["created"] == 4
+    assert Counter(run.outcomes()) == {"created": 4, "failed": 2}
+    before = len(lemlist.requests())
+    assert run(leads=people(6))["created"] == 6
+    assert len(lemlist.requests()) - before == 2 + 2  # campaign and sequences, two rows, no look
+    assert run.outcomes() == ["created"] * 6
+    assert Counter(row["attempts"] for row in run.rows().values()) == {1: 4, 2: 2}
+
+
+def test_invalid_rows_alone_are_not_retried_by_airflow(lemlist: Sandbox, run: Runner) -> None:
+    with pytest.raises(LemlistValidationError, match="1 invalid of 3 rows") as told:
+        run(leads=[*people(2), {"email": "x"}])
+    assert isinstance(told.value, AirflowFailException)
+    assert emails(lemlist).total() == 2
+
+
+def test_max_failed_lets_some_rows_fail(lemlist: Sandbox, run: Runner) -> None:
+    assert run(leads=[*people(2), {"email": "x"}, "y"], max_failed=2)["invalid"] == 2
+
+
+# --- Cut off --------------------------------------------------------------------------------------------
+
+
+def cut_off(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperator, *, effect: bool) -> None:
+    """Let the process die while a row is under way: nothing is written any more, not even at the end."""
+    from airflow_provider_lemlist.load.ledger import Ledger
+
+    real = task.hook.create_lead
+
+    def die(*arguments: Any, **flags: Any) -> Any:
+        if effect:
+            real(*arguments, **flags)
+        monkeypatch.setattr(Ledger, "write", lambda *_, **__: None)
+        monkeypatch.setattr(Ledger, "give_back", lambda *_: None)
+        raise RuntimeError("dead")
+
+    monkeypatch.setattr(task.hook, "create_lead", die)
+    with monkeypatch.context() as patched:
+        monkeypatch = patched
+        with pytest.raises(RuntimeError, match="dead"):
+            run(task)
+
+
+@pytest.mark.parametrize("effect", [True, False], ids=["after the effect", "before it"])
+def test_a_row_that_was_under_way_is_looked_for_and_never_sent_twice(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, effect: bool
+) -> None:
+    cut_off(run, monkeypatch, run.task(leads=people(1)), effect=effect)
+    assert emails(lemlist).total() == effect
+    run(leads=people(1))
+    assert emails(lemlist) == {"p1@example.com": 1}
+    row = run.rows()[1]
+    assert (row["outcome"], row["attempts"]) == ("created", 2)
+    assert row["lead_id"] == lemlist.state()["leads"][0]["_id"]
+    assert len(lemlist.requests(LOOK)) == 1
+    assert len(lemlist.requests(CREATE)) == 1
+
+
+@pytest.mark.parametrize("effect", [True, False], ids=["after the effect", "before it"])
+def test_a_row_without_an_address_that_was_under_way_is_left_to_a_person(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, effect: bool
+) -> None:
+    leads = [{"linkedinUrl": "https://www.linkedin.com/in/ana"}]
+    cut_off(run, monkeypatch, run.task(leads=leads), effect=effect)
+    before = len(lemlist.requests(CREATE))
+    for _ in range(2):
+        with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
+            run(leads=leads)
+    assert len(lemlist.requests(CREATE)) == before
+    assert "cannot be looked up" in run.rows()[1]["message"]
+
+
+def test_a_lost_answer_of_a_row_without_an_address_is_uncertain_and_never_sent_again(
+    lemlist: Sandbox, run: Runner
+) -> None:
+    leads = [{"linkedinUrl": f"https://www.linkedin.com/in/p{n}"} for n in range(3)]
+    lemlist.fault(CREATE, "reset", skip=1)
+    with pytest.raises(LemlistError, match="1 uncertain"):
+        run(leads=leads)
+    with pytest.raises(LemlistError, match="1 uncertain"):
+        run(leads=leads)
+    assert len(lemlist.state()["leads"]) == 3
+    assert Counter(run.outcomes()) == {"created": 2, "uncertain": 1}
+
+
+def test_a_duplicate_that_an_attempt_of_ours_made_counts_as_created(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(run, monkeypatch, run.task(leads=people(1)), effect=True)
+    lemlist.fault(LOOK, "status", status=404, text="Lead not found")  # it was not listed yet
+    run(leads=people(1))
+    row = run.rows()[1]
+    assert (row["outcome"], row["lead_id"]) == ("created", lemlist.state()["leads"][0]["_id"])
+
+
+def test_an_update_that_was_cut_off_after_the_refusal_is_made(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lemlist.lead(run.campaign_id, "p1@example.com", plan="free")
+    cut_off(run, monkeypatch, run.task(leads=people(1, plan="pro"), if_exists="update"), effect=False)
+    run(leads=people(1, plan="pro"), if_exists="update")
+    assert run.outcomes() == ["updated"]
+    assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
+
+
+# --- Stopped --------------------------------------------------------------------------------------------
+
+STOPS = {
+    "credits": ({"kind": "status", "status": 402, "text": "Not enough credits"}, LemlistPlanError),
+    "key": ({"kind": "status", "status": 401, "text": ""}, LemlistAuthError),
+    "campaign": ({"kind": "status", "status": 404, "text": "Campaign not found"}, LemlistNotFoundError),
+}
+
+
+@pytest.mark.parametrize("what", STOPS)
+def test_what_concerns_every_row_stops_the_load_and_the_rest_stays_untried(
+    lemlist: Sandbox, run: Runner, what: str
+) -> None:
+    details, error = STOPS[what]
+    lemlist.fault(CREATE, skip=10, times=1000, **details)
+    with pytest.raises(error):
+        run(leads=people(200))
+    report = run.pushed["report"]
+    assert report["created"] == 10
+    assert report["not_tried"] == 190
+    assert len(run.rows()) == 10
+    assert len(lemlist.requests(CREATE)) < 60
+    lemlist.clear_faults()
+    assert run(leads=people(200))["created"] == 200
+    assert set(emails(lemlist).values()) == {1}
+    assert run.outcomes() == ["created"] * 200
+
+
+def test_a_lemlist_that_is_down_stops_the_load_instead_of_failing_every_row(
+    lemlist: Sandbox, run: Runner
+) -> None:
+    lemlist.fault(CREATE, "status", status=503, times=100_000)
+    with pytest.raises(LemlistServerError) as told:
+        run(leads=people(200))
+    assert told.value.retryable
+    assert 20 <= run.pushed["report"]["failed"] < 60
+    lemlist.clear_faults()
+    run(leads=people(200))
+    assert run.outcomes() == ["created"] * 200
+
+
+def test_a_killed_task_begins_no_further_row_and_keeps_its_ledger(run: Runner) -> None:
+    with Sandbox(api_key=uuid4().hex, latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
+        run.campaign_id = slow.campaign()["_id"]
+        task = run.task(leads=people(300))
+        threading.Timer(1.0, task.on_kill).start()
+        began = time.monotonic()
+        with pytest.raises(LemlistError, match="stopped from outside") as told:
+            run(task)
+        assert told.value.retryable
+        assert time.monotonic() - began < 6
+        created = [row for row in run.rows().values() if row["outcome"] == "created"]
+        assert 1 <= len(created) == len(slow.state()["leads"]) < 300
+
+
+def test_an_interruption_by_airflow_leaves_the_ledger_whole(run: Runner) -> None:
+    """As ``execution_timeout`` does: an exception out of nowhere in the thread that executes."""
+
+    class TimeIsUp(BaseException):
+        pass
+
+    with Sandbox(api_key=uuid4().hex, latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
+        import signal
+
+        def ring(*_: Any) -> None:
+            raise TimeIsUp
+
+        patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
+        run.campaign_id = slow.campaign()["_id"]
+        old = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 1.2)
+        try:
+            with pytest.raises(TimeIsUp):
+                run(leads=people(300))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+        created = [row for row in run.rows().values() if row["outcome"] == "created"]
+        assert 1 <= len(created) == len(slow.state()["leads"]) < 300
+        assert run.pushed["report"]["not_tried"] == 300 - len(created)
+
+
+def test_a_task_that_is_killed_while_it_reads_sends_nothing(lemlist: Sandbox, run: Runner) -> None:
+    task = run.task(leads=people(3))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield people(1)[0]
+        task.on_kill()
+        yield people(2)[1]
+
+    task.leads = rows()
+    with pytest.raises(LemlistError, match="before anything was sent"):
+        run(task)
+    assert not lemlist.requests(CREATE)
+
+
+def test_the_second_task_on_a_ledger_is_told(lemlist: Sandbox, run: Runner) -> None:
+    from airflow_provider_lemlist.load.ledger import Ledger
+    from airflow_provider_lemlist.storage import storage_path
+
+    with (
+        Ledger(storage_path(run.ledger, None, ""), run.campaign_id, "task a.b of run c, attempt 1"),
+        pytest.raises(LemlistError, match="in use by task a.b of run c, attempt 1"),
+    ):
+        run(leads=people(2))
+    assert not lemlist.requests()
+
+
+# --- Before the first row -------------------------------------------------------------------------------
+
+
+def test_a_campaign_that_is_not_there_is_found_out_before_the_source_is_read(
+    lemlist: Sandbox, run: Runner
+) -> None:
+    with pytest.raises(LemlistNotFoundError):
+        run(campaign_id="cam_nobody", leads=(pytest.fail("was read") for _ in "x"))
+
+
+@pytest.fixture
+def texts(lemlist: Sandbox, run: Runner) -> None:
+    sequence = lemlist.state()["campaigns"][0]["sequenceId"]
+    message = "<p>{{icebreaker}} {{plan | default: 'x'}} {% if city %}{{city}}{% endif %} {{signature}}</p>"
+    lemlist.step(sequence, "email", subject="Hi {{ firstName | capitalize }}", message=message)
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_variable_that_no_column_gives_stops_the_load_before_the_first_row(
+    lemlist: Sandbox, run: Runner
+) -> None:
+    with pytest.raises(
+        LemlistValidationError, match=r"no column gives: 'icebreaker' \(did you mean 'ice_breakr'\?\)"
+    ):
+        run(leads=[{"email": "a@example.com", "firstName": "A", "ice_breakr": "x"}], variables=["ice_breakr"])
+    assert not lemlist.requests(CREATE)
+
+
+@pytest.mark.usefixtures("texts")
+@pytest.mark.parametrize(
+    "more",
+    [{"defaults": {"icebreaker": "Hello"}}, {"if_variable_missing": "warn"}, {"linkedin_enrichment": True}],
+)
+def test_a_missing_variable_may_be_given_or_meant(lemlist: Sandbox, run: Runner, more: Any) -> None:
+    assert run(leads=people(1), **more)["created"] == 1
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_variable_that_is_blank_in_some_rows_is_counted(
+    lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(leads=[*people(2, icebreaker="x"), {"email": "b@example.com", "firstName": "", "icebreaker": "y"}])
+    assert "uses 'firstName', which is blank in row 3" in caplog.text.replace("campaign use", "campaign uses")
+
+
+def test_the_findings_name_rows_and_no_person(
+    lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bad = [{"email": f"secret{n}", "firstName": "Secret"} for n in range(7)]
+    leads = [*people(3), *bad, {"email": "p1@example.com", "timezone": "Secret"}, {"email": "p1@example.com"}]
+    run(leads=leads, max_failed=100, execution_timeout=timedelta(milliseconds=1))
+    assert "12 rows: 3 valid, 8 invalid, 1 twice in the source." in caplog.text
+    assert "7 rows (4, 5, 6, 7, 8, …): email: must be one email address" in caplog.text
+    assert "row 11: timezone: must be an IANA time zone" in caplog.text
+    assert "The same person as a row before: row 12." in caplog.text
+    assert "3 rows to send, at least" in caplog.text
+    assert "longer than the execution_timeout" in caplog.text
+    assert "created            3" in caplog.text
+    assert not [word for word in ("secret", "Secret", "p1@", lemlist.api_key) if word in caplog.text]
+
+
+def test_a_dry_run_does_everything_but_send(lemlist: Sandbox, run: Runner) -> None:
+    report = run(leads=[*people(3), {"email": "x"}], dry_run=True, max_failed=1)
+    assert (report["rows"], report["invalid"], report["not_tried"], report["ledger_path"]) == (4, 1, 3, None)
+    assert not lemlist.requests(CREATE)
+    assert not run.ledger.exists()
+    with pytest.raises(LemlistValidationError, match="nothing was sent"):
+        run(leads=[{"email": "x"}], dry_run=True)
+    run(leads=people(2))
+    assert run(leads=people(3), dry_run=True)["not_tried"] == 1
+
+
+# --- The run before -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def night(run: Runner, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run one night after another, each with its own ledger and that of the night before."""
+    nights = iter(range(1000))
+
+    def night(leads: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        number = next(nights)
+        run.ledger = tmp_path / f"night-{number}"
+        return run(leads=leads, previous_ledger=str(tmp_path / f"night-{number - 1}"), **more)
+
+    return night
+
+
+def test_a_nightly_refresh_sends_what_changed_and_nothing_else(
+    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+) -> None:
+    leads = people(4, plan="free", seats="1")
+    night(leads, if_exists="update")
+    leads[1] |= {"plan": "pro"}
+    before = len(lemlist.requests())
+    report = night([*leads, {"email": "new@example.com"}], if_exists="update")
+    assert (report["unchanged"], report["updated"], report["created"]) == (3, 1, 1)
+    assert len(lemlist.requests()) - before == 2 + 1 + 1
+    (patch,) = lemlist.requests(UPDATE)
+    assert json.loads(patch["request"]["body"]) == {"plan": "pro"}
+    report = night([*leads, {"email": "new@example.com"}], if_exists="update")
+    assert (report["unchanged"], report["rows"]) == (5, 5)
+
+
+def test_with_skip_whom_the_previous_run_loaded_costs_nothing(
+    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+) -> None:
+    night(people(3))
+    night(people(4, plan="pro"))
+    assert len(lemlist.requests(CREATE)) == 4
+    assert run.outcomes() == ["exists"] * 3 + ["created"]
+    night([{"linkedinUrl": "https://linkedin.com/in/ana"}])
+    night([{"linkedinUrl": "https://linkedin.com/in/ana"}])
+    assert len(lemlist.state()["leads"]) == 5
+
+
+def test_without_a_previous_ledger_update_sends_what_differs_in_lemlist(
+    lemlist: Sandbox, run: Runner
+) -> None:
+    lemlist.lead(run.campaign_id, "p1@example.com", firstName="P1", plan="free")
+    lemlist.lead(run.campaign_id, "p2@example.com", firstName="P2", plan="pro")
+    run(leads=people(3, plan="pro"), if_exists="update")
+    assert run.outcomes() == ["updated", "unchanged", "created"]
+    (patch,) = lemlist.requests(UPDATE)
+    assert json.loads(patch["request"]["body"]) == {"plan": "pro"}
+
+
+def test_a_lead_that_was_deleted_or_unsubscribed_is_not_put_back(
+    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+) -> None:
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+    hook = LemlistHook()
+    night(people(3))
+    hook.delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
+    hook.unsubscribe_lead(run.campaign_id, "p2@example.com")
+    for plan in ("a", "b"):
+        night(people(3, plan=plan), if_exists="update")
+        assert run.outcomes() == ["gone", "gone", "updated"]
+    assert emails(lemlist)["p1@example.com"] == 0
+
+
+def test_an_update_that_failed_is_sent_again_the_next_night(
+    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+) -> None:
+    night(people(2, plan="a"))
+    lemlist.fault(UPDATE, "status", status=400, text="no")
+    with pytest.raises(LemlistError):
+        night(people(2, plan="b"), if_exists="update")
+    assert Counter(run.outcomes()) == {"failed": 1, "updated": 1}
+    assert night(people(2, plan="b"), if_exists="update")["updated"] == 1
+    assert {lead["variables"]["plan"] for lead in lemlist.state()["leads"]} == {"b"}
+
+
+# --- Sources, templates, arguments ----------------------------------------------------------------------
+
+
+def test_a_query_fills_a_campaign(
+    lemlist: Sandbox, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = sqlite3.connect(tmp_path / "w.db")
+    database.execute("CREATE TABLE people AS SELECT 'ana@example.com' AS MAIL, '2026-11-20' AS DAY")
+    database.commit()
+    conn = {"conn_type": "sqlite", "host": str(tmp_path / "w.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_W", json.dumps(conn))
+    sql = "SELECT * FROM people WHERE day = '{{ ds }}'"
+    run(sql=sql, sql_conn_id="w", column_map={"MAIL": "email", "DAY": "since"})
+    assert lemlist.state()["leads"][0]["variables"] == {"email": "ana@example.com", "since": "2026-11-20"}
+
+
+def test_a_file_fills_a_campaign(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "leads-2026-11-20.csv").write_text("email;firstName\nana@example.com;\n")
+    run(path=f"{tmp_path}/leads-{{{{ ds }}}}.csv", defaults={"firstName": "{{x}}"})
+    assert lemlist.state()["leads"][0]["variables"] == {"email": "ana@example.com", "firstName": "{{x}}"}
+
+
+def test_values_are_lemlists_and_airflow_fills_in_what_is_marked(lemlist: Sandbox, run: Runner) -> None:
+    leads = [
+        {"email": "a@example.com", "icebreaker": "{{firstName}} {% raw", "since": AirflowText("[[ ds ]]")},
+        {"email": "b@example.com", "icebreaker": literal("{{ ds }}")},
+    ]
+    run(leads=leads)
+    # Rows go out side by side: which of the two arrives first is nobody's promise.
+    assert sorted((lead["variables"] for lead in lemlist.state()["leads"]), key=itemgetter("email")) == [
+        {"email": "a@example.com", "icebreaker": "{{firstName}} {% raw", "since": "2026-11-20"},
+        {"email": "b@example.com", "icebreaker": "{{ ds }}"},
+    ]
+
+
+def test_what_an_upstream_task_gives_makes_a_dependency(run: Runner) -> None:
+    with DAG("d", schedule=None):
+        up = BaseOperator(task_id="up")
+        whole = run.task(leads=up.output)
+        inside = LoadLeadsOperator(
+            task_id="inside",
+            campaign_id="cam_1",
+            leads=[{"email": "a@example.com", "icebreaker": up.output["line"]}, up.output["row"]],
+        )
+    assert whole.upstream_task_ids == inside.upstream_task_ids == {"up"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({}, "exactly one of leads, sql and path; none is given"),
+        ({"leads": [], "path": "x.csv"}, "leads and path are given"),
+        ({"sql": "SELECT 1"}, "belong together"),
+        ({"leads": [], "sql_conn_id": "x"}, "belong together"),
+        ({"leads": [], "sql_parameters": [1]}, "need sql"),
+        ({"leads": "a@example.com"}, "must be a list of dicts, not str"),
+        ({"leads": {"email": "a@example.com"}}, "must be a list of dicts, not dict"),
+        ({"leads": [], "if_exists": "return"}, "must be one of skip, update, not 'return'"),
+        ({"leads": [], "if_variable_missing": "x"}, "must be one of fail, warn"),
+        ({"leads": [], "max_failed": -1}, "a whole number from 0"),
+        ({"leads": [], "max_failed": 0.1}, "a whole number from 0"),
+        ({"leads": [], "variables": "plan"}, "must be a list of names"),
+        ({"leads": [], "column_map": ["a"]}, "must be a dict"),
+        ({"leads": [], "column_map": {"fn": "firstname"}}, "is close to 'firstName'"),
+        ({"leads": [], "defaults": {"timezone": "Paris"}}, "IANA"),
+        ({"leads": [], "campaign_id": ""}, "must be an id"),
+        ({"leads": [], "find_email": "perhaps"}, "must be true or false"),
+    ],
+)
+def test_a_mistake_is_found_when_the_dag_is_parsed(run: Runner, arguments: Any, told: str) -> None:
+    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=told):
+        run.task(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"leads": literal("text")}, "must be a list of dicts, not str"),
+        ({"leads": literal(None)}, "must be one source"),
+        ({"leads": literal(7)}, "must be a list of dicts, not int"),
+        ({"path": "{{ '' }}"}, "is empty"),
+        ({"path": "ftp9://x/y.csv"}, "cannot open"),
+        ({"sql": "{{ '' }}", "sql_conn_id": "x"}, "must be a query"),
+    ],
+)
+def test_a_mistake_that_shows_when_it_is_rendered_costs_no_request(
+    lemlist: Sandbox, run: Runner, arguments: Any, told: str
+) -> None:
+    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=told):
+        run(**arguments)
+    assert not lemlist.requests()
+
+
+def test_airflows_own_dry_run_of_a_task_still_works(run: Runner) -> None:
+    run.task(leads=[], dry_run=True).dry_run()
+
+
+def test_every_template_field_is_an_argument_of_its_name(run: Runner) -> None:
+    task = run.task(leads=[])
+    assert all(hasattr(task, name) for name in task.template_fields)
