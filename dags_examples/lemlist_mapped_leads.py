@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The rows of a query, each of them a lead: one mapped task per row.
+
+All mapped tasks, on all workers, share the rate budget of the key: they may run in parallel, and lemlist
+refuses none. A person who is in another campaign of the team already is skipped. Airflow retries a task, or
+clears it, without a lead being created twice.
+
+For thousands of rows take ``LoadLeadsOperator``: one task that sends many at a time and keeps a ledger.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_lemlist.operators.lead import CreateLeadOperator
+
+SIGNUPS = """
+    WITH signups (email, first_name, company, seats) AS (VALUES
+        ('grace@example.com',     'Grace',     'Compilers & Sons',   40),
+        ('katherine@example.com', 'Katherine', 'Trajectories Ltd',   12),
+        ('hedy@example.com',      'Hedy',      'Frequency Hoppers',   7),
+        ('mary@example.com',      'Mary',      'Trajectories Ltd',    3),
+        ('radia@example.com',     'Radia',     'Spanning Trees',     90),
+        ('dorothy@example.com',   'Dorothy',   'Trajectories Ltd',   25)
+    )
+    SELECT email, first_name AS firstName, company AS companyName, seats FROM signups WHERE seats > 5
+"""
+
+
+@task
+def create_campaign(run_id: str) -> str:
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+    return str(LemlistHook().create_campaign(f"New signups {run_id}")["_id"])
+
+
+@task
+def read_signups() -> list[dict[str, Any]]:
+    """Ask a database in memory; in your DAG ``SQLExecuteQueryOperator`` asks the warehouse."""
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute(SIGNUPS)]
+
+
+@task(trigger_rule="none_failed")
+def count(lead_ids: list[str]) -> int:
+    """Count the leads; those that were skipped have no id."""
+    return len(list(lead_ids))
+
+
+with DAG(
+    dag_id="lemlist_mapped_leads",
+    schedule=None,
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    tags=["lemlist", "example"],
+    doc_md=__doc__,
+):
+    # [START howto_operator_create_lead_mapped]
+    leads = CreateLeadOperator.partial(
+        task_id="lead",
+        campaign_id=create_campaign.override(retries=0)(),
+        deduplicate=True,
+        if_elsewhere="skip",
+    ).expand(lead=read_signups())
+    # [END howto_operator_create_lead_mapped]
+
+    count(leads.output)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tasks that a test kills in the middle of a request; each says in a file which process it is.
+
+Not one of the examples: an Airflow of the test's own reads this folder.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
+from airflow_provider_lemlist.operators.sequence import AddStepOperator
+from airflow_provider_lemlist.steps import Email
+
+
+def tell_process(context: Any) -> None:
+    ti = context["ti"]
+    Path(os.environ["LEMLIST_TEST_PROCESSES"], f"{ti.task_id}.{ti.try_number}").write_text(str(os.getpid()))
+
+
+with DAG(
+    dag_id="killed",
+    schedule="@once",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    default_args={"retries": 1, "retry_delay": timedelta(0), "pre_execute": tell_process},
+):
+    for when in ("before", "after"):
+        CreateLeadOperator(
+            task_id=f"lead_{when}",
+            campaign_id=f"{{{{ var.value.campaign_{when} }}}}",
+            lead={"email": f"{when}@example.com", "firstName": "Ada"},
+        )
+        AddStepOperator(
+            task_id=f"step_{when}",
+            sequence_id=f"{{{{ var.value.sequence_{when} }}}}",
+            campaign_id=f"{{{{ var.value.campaign_{when} }}}}",
+            step=Email(subject="{{firstName}}, a question", message="<p>Hi {{firstName}}</p>"),
+        )
+    UploadVoiceAudioOperator(
+        task_id="upload_after",
+        lead_id="{{ var.value.listener }}",
+        step_id="{{ var.value.voice_note }}",
+        audio="{{ var.value.audio }}",
+    )

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ActivitySensor`` in DAGs that real Airflow runs against the sandbox."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from threading import Timer
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.sensors.activity import ActivitySensor
+from tests.dags.conftest import states
+
+pytestmark = pytest.mark.airflow
+
+both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferred"])
+
+
+@pytest.fixture
+def leads(lemlist: Sandbox) -> list[dict[str, Any]]:
+    campaign = lemlist.campaign(status="running")
+    return [lemlist.lead(campaign["_id"], f"person{number}@example.com") for number in range(3)]
+
+
+def reply_soon(lemlist: Sandbox, lead: dict[str, Any], seconds: float = 1.5) -> Timer:
+    timer = Timer(seconds, lambda: lemlist.activity(lead_id=lead["_id"], type="emailsReplied"))
+    timer.start()
+    return timer
+
+
+@both_ways
+def test_the_reply_reaches_the_next_task(lemlist: Sandbox, leads, run, deferrable):
+    told: list[Any] = []
+    with DAG(f"reply_{deferrable}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        wait = ActivitySensor(
+            task_id="wait",
+            activity_type=["emailsReplied", "linkedinReplied"],
+            campaign_id=leads[0]["campaignId"],
+            lead_id=leads[0]["_id"],
+            poke_interval=0.3,
+            timeout=30,
+            deferrable=deferrable,
+        )
+
+        @task
+        def tell(activities: Any) -> None:
+            told.extend(activities)
+
+        tell(wait.output)
+    lemlist.activity(lead_id=leads[1]["_id"], type="emailsReplied")
+    timer = reply_soon(lemlist, leads[0])
+    assert run(dag).state == "success"
+    timer.join()
+    assert [(activity["type"], activity["leadId"]) for activity in told] == [
+        ("emailsReplied", leads[0]["_id"])
+    ]
+    assert "example.com" not in str(told)
+    asked = [request["query"] for request in lemlist.requests("GET /activities")]
+    assert asked
+    assert not lemlist.violations()
+
+
+@both_ways
+def test_one_sensor_for_each_lead_by_expand(lemlist: Sandbox, leads, run, deferrable):
+    for lead in leads:
+        lemlist.activity(lead_id=lead["_id"], type="emailsReplied")
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    with DAG(f"mapped_{deferrable}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+        @task
+        def lead_ids(ids: Any) -> Any:
+            return ids
+
+        @task
+        def who(found: Any) -> Any:
+            return sorted(activity["leadId"] for activities in found for activity in activities)
+
+        wait = ActivitySensor.partial(
+            task_id="wait",
+            activity_type="emailsReplied",
+            since=since.isoformat(),
+            poke_interval=0.3,
+            deferrable=deferrable,
+        ).expand(lead_id=lead_ids([lead["_id"] for lead in leads]))
+        who(wait.output)
+    dag_run = run(dag)
+    assert states(dag_run)["wait"] == ["success"] * 3
+    [ti] = [ti for ti in dag_run.get_task_instances() if ti.task_id == "who"]
+    assert ti.xcom_pull(task_ids="who") == sorted(lead["_id"] for lead in leads)
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("arguments", "state"),
+    [({"soft_fail": True}, "skipped"), ({"never_fail": True}, "skipped"), ({}, "failed")],
+)
+def test_a_wrong_key_ends_the_wait_as_airflow_does(
+    lemlist: Sandbox, leads, run, monkeypatch, deferrable, arguments, state
+):
+    lemlist.accept_key("sandbox-key", "blocked")
+    name = f"wrong_key_{deferrable}_{state}_{len(arguments)}_{next(iter(arguments), '')}"
+    with DAG(name, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        # The retries would wait for an hour.
+        ActivitySensor(
+            task_id="wait",
+            activity_type="emailsReplied",
+            retries=3,
+            retry_delay=timedelta(hours=1),
+            deferrable=deferrable,
+            **arguments,
+        )
+    started = time.monotonic()
+    assert states(run(dag)) == {"wait": [state]}
+    assert time.monotonic() - started < 60

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example DAGs do in real Airflow what they say, judged by what the sandbox remembers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.dags.conftest import EXAMPLES, dag_bag, states, xcom
+
+pytestmark = pytest.mark.airflow
+
+
+@pytest.fixture(scope="module")
+def examples() -> dict[str, Any]:
+    bag = dag_bag(EXAMPLES)
+    assert bag.import_errors == {}
+    found: dict[str, Any] = bag.dags
+    return found
+
+
+def only(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    [row] = rows
+    return row
+
+
+def test_outreach_builds_a_campaign_and_hears_the_reply(lemlist: Sandbox, examples, run):
+    lemlist.simulate(opens=1, clicks=0, accepts=1, replies=0.5, speed=10, seed=0)
+    dag_run = run(examples["lemlist_outreach"])
+    assert set(states(dag_run)) == {
+        "create_campaign", "lead", "opening", "invite", "condition", "voice_note", "second_email",
+        "upload", "start_campaign", "reply", "mark_interested",
+    }  # fmt: skip
+    assert {state for each in states(dag_run).values() for state in each} == {"success"}
+    state = lemlist.state()
+    campaign = only(state["campaigns"])
+    assert (campaign["_id"], campaign["status"]) == (xcom(dag_run, "create_campaign"), "running")
+
+    # The tree, as the DAG says it.
+    opening, invite, condition = campaign["sequences"][campaign["sequenceId"]]["steps"]
+    assert [opening["_id"], invite["_id"], condition["_id"]] == [
+        xcom(dag_run, task_id) for task_id in ("opening", "invite", "condition")
+    ]
+    assert opening["subject"] == "{{firstName}}, a question about {{companyName}}"
+    assert opening["message"] == "<p>Hi {{firstName}},</p><p>who looks after your {{favouriteEngine}}?</p>"
+    assert (invite["type"], invite["delay"]) == ("linkedinInvite", 2)
+    assert (condition["conditionKey"], condition["delayType"], condition["delay"]) == (
+        "linkedinInviteAccepted",
+        "within",
+        3,
+    )
+    accepted, fallback = condition["conditions"]
+    assert accepted["sequenceId"] == xcom(dag_run, "condition", "linkedinInviteAccepted")
+    assert fallback["sequenceId"] == xcom(dag_run, "condition", "fallback")
+    voice_note = only(campaign["sequences"][accepted["sequenceId"]]["steps"])
+    second_email = only(campaign["sequences"][fallback["sequenceId"]]["steps"])
+    assert (voice_note["type"], voice_note["_id"]) == ("linkedinVoiceNote", xcom(dag_run, "voice_note"))
+    assert second_email["message"] == "<p>Our webinar is on 12 March. May I save you a seat?</p>"
+
+    # The lead, her voice note, and what she did.
+    lead = only(state["leads"])
+    assert lead["_id"] == xcom(dag_run, "lead")
+    assert lead["variables"]["favouriteEngine"] == "Difference Engine No. 2"
+    assert lead["state"] == "manualInterested"
+    audio = only(state["audio"])
+    assert (audio["leadId"], audio["stepId"]) == (lead["_id"], voice_note["_id"])
+    assert audio["size"] == (EXAMPLES / "voice_notes" / "ada.m4a").stat().st_size
+    assert audio["url"] == xcom(dag_run, "upload")
+    reply = only(xcom(dag_run, "reply"))
+    assert (reply["type"], reply["leadId"]) == ("linkedinReplied", lead["_id"])
+
+    assert [key["refused"] for key in state["limit"]["keys"].values()] == [0]
+
+
+def test_each_xcom_is_under_its_documented_key(lemlist: Sandbox, examples, run):
+    lemlist.simulate(opens=1, clicks=0, accepts=1, replies=1, speed=10)
+    dag_run = run(examples["lemlist_outreach"])
+    campaign_id = xcom(dag_run, "create_campaign")
+    lead, step = xcom(dag_run, "lead", "lead"), xcom(dag_run, "condition", "step")
+    assert (lead["_id"], lead["email"]) == (xcom(dag_run, "lead"), "ada@example.com")
+    assert step["_id"] == xcom(dag_run, "condition")
+    assert {branch.get("key", "fallback") for branch in step["conditions"]} == {
+        "linkedinInviteAccepted",
+        "fallback",
+    }
+    assert xcom(dag_run, "opening", "campaign_id") == campaign_id
+    assert xcom(dag_run, "upload", "upload")["status"]["url"] == xcom(dag_run, "upload")
+    assert "ada" not in str(xcom(dag_run, "reply")).lower()
+
+
+def test_mapped_leads_are_created_once_each_and_those_of_another_campaign_skipped(
+    lemlist: Sandbox, examples, run
+):
+    elsewhere = lemlist.campaign("Autumn webinar")
+    lemlist.lead(elsewhere["_id"], "grace@example.com")
+    dag_run = run(examples["lemlist_mapped_leads"])
+    assert str(dag_run.state) == "success"
+    assert states(dag_run)["lead"] == ["skipped", "success", "success", "success", "success"]
+    campaign_id = xcom(dag_run, "create_campaign")
+    leads = [lead for lead in lemlist.state()["leads"] if lead["campaignId"] == campaign_id]
+    assert sorted(lead["variables"]["email"] for lead in leads) == [
+        f"{name}@example.com" for name in ("dorothy", "hedy", "katherine", "radia")
+    ]
+    katherine = only([lead for lead in leads if lead["variables"]["email"].startswith("katherine")])
+    assert (katherine["variables"]["seats"], katherine["variables"]["companyName"]) == (
+        "12",
+        "Trajectories Ltd",
+    )
+    assert xcom(dag_run, "count") == 4
+
+
+def test_every_voice_note_reaches_its_own_lead(lemlist: Sandbox, examples, run):
+    dag_run = run(examples["lemlist_voice_notes"])
+    assert str(dag_run.state) == "success"
+    state = lemlist.state()
+    name_of = {lead["_id"]: lead["variables"]["firstName"].lower() for lead in state["leads"]}
+    notes: dict[str, Path] = {path.stem: path for path in (EXAMPLES / "voice_notes").glob("*.m4a")}
+    assert sorted(name_of.values()) == sorted(notes)
+    assert {name_of[audio["leadId"]]: (audio["fileName"], audio["size"]) for audio in state["audio"]} == {
+        name: (name, path.stat().st_size) for name, path in notes.items()
+    }
+    assert {audio["stepId"] for audio in state["audio"]} == {xcom(dag_run, "step")}
+
+
+def test_a_skipped_lead_moves_no_note_to_another(lemlist: Sandbox, examples, run, monkeypatch):
+    # As somebody would change the example: whoever is in another campaign is left out.
+    dag = examples["lemlist_voice_notes"]
+    monkeypatch.setitem(dag.task_dict["lead"].partial_kwargs, "deduplicate", True)
+    lemlist.lead(lemlist.campaign("Autumn webinar")["_id"], "ada@example.com")
+    dag_run = run(dag)
+    assert str(dag_run.state) == "success"
+    assert states(dag_run)["lead"] == ["skipped", "success", "success"]
+    state = lemlist.state()
+    name_of = {lead["_id"]: lead["variables"].get("firstName", "").lower() for lead in state["leads"]}
+    assert {(name_of[audio["leadId"]], audio["fileName"]) for audio in state["audio"]} == {
+        ("grace", "grace"),
+        ("katherine", "katherine"),
+    }
+
+
+def test_the_dag_of_the_readme_waits_for_its_reply(lemlist: Sandbox, examples, run, monkeypatch):
+    dag = examples["lemlist_first_lead"]
+    monkeypatch.setattr(dag.task_dict["reply"], "poke_interval", 0.5)
+    lemlist.simulate(opens=1, clicks=0, replies=1, speed=10)
+    campaign = lemlist.campaign(status="running")
+    dag_run = run(dag, campaign_id=campaign["_id"])
+    assert states(dag_run) == {"step": ["success"], "lead": ["success"], "reply": ["success"]}
+    state = lemlist.state()
+    step = only(only(state["campaigns"])["sequences"][campaign["sequenceId"]]["steps"])
+    assert (step["_id"], step["subject"]) == (xcom(dag_run, "step"), "{{firstName}}, a question")
+    assert only(state["leads"])["_id"] == xcom(dag_run, "lead")
+    assert only(xcom(dag_run, "reply"))["type"] == "emailsReplied"

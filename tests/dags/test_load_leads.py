@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Loads in a running Airflow that are cut off in the middle: the next attempt goes on, nobody is loaded twice.
+
+One is killed, one is stopped as Airflow stops a task, one runs out of its execution_timeout. In the end all
+are cleared, which costs no request for a lead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.dags.conftest import assert_within_the_documents
+from tools.private_airflow import ENGINE, PrivateAirflow
+
+pytestmark = pytest.mark.airflow
+
+TASKS = ("killed", "stopped", "timed_out")
+PEOPLE = 100
+LONGEST = 150
+
+
+def wait_until(condition: Callable[[], bool], what: str, airflow: PrivateAirflow) -> None:
+    deadline = time.monotonic() + LONGEST
+    while not condition():
+        assert airflow.is_alive, f"Airflow has ended:\n{airflow.tail(100)}"
+        assert time.monotonic() < deadline, f"{what} did not happen in {LONGEST} s:\n{airflow.tail(100)}"
+        time.sleep(0.1)
+
+
+class Scene(NamedTuple):
+    """What was there after the run, and after all its tasks were cleared and had run again."""
+
+    lemlist: Sandbox
+    airflow: PrivateAirflow
+    tries: dict[str, int]
+    states: list[str]
+    creates: int
+    creates_after_clear: int
+    cleared: list[dict[str, Any]]
+    looks_for_the_stopped: int
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    processes = tmp_path_factory.mktemp("processes")
+    with Sandbox(limit="none", requests=40, latency=0.1) as lemlist:
+        campaigns = {how: lemlist.campaign(how)["_id"] for how in TASKS}
+
+        def loaded(how: str) -> int:
+            return sum(lead["campaignId"] == campaigns[how] for lead in lemlist.state()["leads"])
+
+        def creates() -> int:
+            return len(lemlist.requests("POST /campaigns/*/leads/"))
+
+        with PrivateAirflow(
+            Path(__file__).parent / "loading",
+            AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
+            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+            AIRFLOW__CORE__PARALLELISM=str(len(TASKS)),
+            LEMLIST_TEST_PROCESSES=os.fspath(processes),
+            **{f"AIRFLOW_VAR_CAMPAIGN_{how.upper()}": campaigns[how] for how in TASKS},
+        ) as airflow:
+            airflow.run("db", "migrate")
+            airflow.start(*ENGINE)
+            waiting = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM}
+
+            def interrupt() -> bool:
+                for how, number in list(waiting.items()):
+                    if loaded(how) >= PEOPLE // 4:
+                        os.kill(int((processes / f"{how}.1").read_text()), number)
+                        assert loaded(how) < PEOPLE
+                        del waiting[how]
+                return not waiting
+
+            def ended() -> bool:
+                rows = airflow.query("SELECT state FROM dag_run WHERE dag_id = 'loading'")
+                return [row["state"] for row in rows] in (["success"], ["failed"])
+
+            wait_until(interrupt, "a quarter of each load", airflow)
+            wait_until(ended, "the end of the run", airflow)
+            rows = airflow.query("SELECT task_id, state, try_number FROM task_instance")
+            made = creates()
+            looks = len(lemlist.requests("GET /leads/stopped*"))
+            airflow.run("tasks", "clear", "--yes", "loading")
+            wait_until(lambda: not ended(), "the clearing", airflow)
+            wait_until(ended, "the end of the cleared run", airflow)
+            yield Scene(
+                lemlist,
+                airflow,
+                {row["task_id"]: row["try_number"] for row in rows},
+                [row["state"] for row in rows],
+                made,
+                creates(),
+                airflow.query("SELECT task_id, state FROM task_instance"),
+                looks,
+            )
+
+
+def test_each_load_took_more_than_one_attempt_and_came_to_its_end(scene: Scene) -> None:
+    assert scene.states == ["success"] * 3
+    assert scene.tries["killed"] == scene.tries["stopped"] == 2
+    assert scene.tries["timed_out"] >= 2
+
+
+def test_everybody_is_there_once(scene: Scene) -> None:
+    assert Counter(lead["variables"]["email"] for lead in scene.lemlist.state()["leads"]) == Counter(
+        f"{how}-{number}@example.com" for how in TASKS for number in range(PEOPLE)
+    )
+
+
+@pytest.mark.parametrize("how", TASKS)
+def test_the_ledger_agrees_with_lemlist_line_by_line(scene: Scene, how: str) -> None:
+    (run,) = (scene.airflow.home / "lemlist-ledgers" / "loading").iterdir()
+    lines = [
+        json.loads(line) for file in (run / how).glob("*.ndjson") for line in file.read_text().splitlines()
+    ]
+    ids = {lead["variables"]["email"]: lead["_id"] for lead in scene.lemlist.state()["leads"]}
+    assert {line["row"]: (line["outcome"], line["lead_id"]) for line in lines} == {
+        number + 1: ("created", ids[f"{how}-{number}@example.com"]) for number in range(PEOPLE)
+    }
+    assert len(lines) == PEOPLE
+    assert not list((run / how).glob("started-*"))
+
+
+def test_a_load_that_was_stopped_left_no_row_in_doubt(scene: Scene) -> None:
+    assert scene.looks_for_the_stopped == 0
+
+
+def test_clearing_a_finished_load_sends_nobody_again(scene: Scene) -> None:
+    assert {row["state"] for row in scene.cleared} == {"success"}
+    assert scene.creates_after_clear == scene.creates
+
+
+def test_the_values_reach_lemlist_as_they_were_written(scene: Scene) -> None:
+    assert {lead["variables"]["icebreaker"] for lead in scene.lemlist.state()["leads"]} == {"{{firstName}}"}
+
+
+def test_the_counts_are_in_xcom(scene: Scene) -> None:
+    rows = scene.airflow.query("SELECT value FROM xcom WHERE key = 'return_value'")
+    assert len(rows) == 3
+    for row in rows:
+        report = json.loads(row["value"])
+        report = json.loads(report) if isinstance(report, str) else report
+        assert (report["rows"], report["created"], report["settled_before"]) == (PEOPLE, PEOPLE, PEOPLE)
+
+
+def test_cut_off_or_not_every_request_keeps_to_the_documents(scene: Scene) -> None:
+    assert_within_the_documents(scene.lemlist)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A retry does nothing twice: task processes of a running Airflow are killed in the middle of a request.
+
+Each request hangs until its process is killed: before lemlist has done what was asked, or after, when only
+the answer is missing. Airflow retries, and the effects are counted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.dags.conftest import EXAMPLES, assert_within_the_documents
+from tools.private_airflow import ENGINE, VERSION, PrivateAirflow
+
+pytestmark = pytest.mark.airflow
+
+TASKS = ("lead_before", "step_before", "lead_after", "step_after", "upload_after")
+#: Seconds within which each part of the scene has to be over.
+LONGEST = 100
+KEEPS_NOTES = tuple(map(int, VERSION.split(".")[:2])) >= (3, 3)
+AUDIO = EXAMPLES / "voice_notes" / "ada.m4a"
+
+
+def wait_until(
+    condition: Callable[[], bool], what: str, airflow: PrivateAirflow, seconds: float = 120
+) -> None:
+    deadline = time.monotonic() + LONGEST
+    while not condition():
+        assert airflow.is_alive, f"Airflow has ended:\n{airflow.tail(100)}"
+        assert time.monotonic() < deadline, f"{what} did not happen in {LONGEST} s:\n{airflow.tail(100)}"
+        time.sleep(0.1)
+
+
+class Scene:
+    """Two campaigns in a sandbox whose creating requests hang once, and what is known of them."""
+
+    def __init__(self, lemlist: Sandbox) -> None:
+        self.lemlist = lemlist
+        self.campaigns = {when: lemlist.campaign(when) for when in ("before", "after")}
+        sequence_id = self.campaigns["after"]["sequenceId"]
+        self.voice_note = lemlist.step(sequence_id, "linkedinVoiceNote")
+        # A step equal to the one that will be added must not be taken for it. Without notes of what was there
+        # before, as Airflow keeps them since 3.3, nobody could tell the two apart.
+        for campaign in self.campaigns.values() if KEEPS_NOTES else ():
+            lemlist.step(
+                campaign["sequenceId"],
+                "email",
+                subject="{{firstName}}, a question",
+                message="<p>Hi {{firstName}}</p>",
+            )
+        self.listener = lemlist.lead(self.campaigns["after"]["_id"], "listener@example.com")
+        self.steps_before = {when: self._steps(when) for when in self.campaigns}
+        self.routes = {"upload_after": "POST /leads/audio"}
+        for when, campaign in self.campaigns.items():
+            self.routes[f"lead_{when}"] = f"POST /campaigns/{campaign['_id']}/leads/"
+            self.routes[f"step_{when}"] = f"POST /sequences/{campaign['sequenceId']}/steps"
+        for task_id, route in self.routes.items():
+            lemlist.fault(route, "hang", when=task_id.rpartition("_")[2])
+
+    def variables(self) -> dict[str, str]:
+        """Return what the DAG asks Airflow's variables for."""
+        facts = {
+            "listener": self.listener["_id"],
+            "voice_note": self.voice_note["_id"],
+            "audio": os.fspath(AUDIO),
+        }
+        for when, campaign in self.campaigns.items():
+            facts |= {f"campaign_{when}": campaign["_id"], f"sequence_{when}": campaign["sequenceId"]}
+        return {f"AIRFLOW_VAR_{name.upper()}": value for name, value in facts.items()}
+
+    def hangs(self, task_id: str) -> bool:
+        """Say whether the request of a task hangs, and its effect is there or not, as it should be."""
+        struck = [exchange for exchange in self.lemlist.requests(self.routes[task_id]) if exchange["fault"]]
+        return bool(struck) and len(self.effects(task_id)) == (1 if task_id.endswith("after") else 0)
+
+    def effects(self, task_id: str) -> list[str]:
+        """Return the ids of what the attempts of a task have made."""
+        what, _, when = task_id.rpartition("_")
+        if what == "step":
+            return [step for step in self._steps(when) if step not in self.steps_before[when]]
+        state = self.lemlist.state()
+        if what == "upload":
+            return [audio["url"] for audio in state["audio"]]
+        return [lead["_id"] for lead in state["leads"] if lead["variables"]["email"] == f"{when}@example.com"]
+
+    def _steps(self, when: str) -> list[str]:
+        campaign = next(each for each in self.lemlist.state()["campaigns"] if each["name"] == when)
+        return [step["_id"] for step in campaign["sequences"][campaign["sequenceId"]]["steps"]]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scene, PrivateAirflow]]:
+    """Let Airflow run the tasks, kill each in its first attempt, and wait for the end of the run."""
+    processes = tmp_path_factory.mktemp("processes")
+    with Sandbox() as lemlist:
+        scene = Scene(lemlist)
+        with PrivateAirflow(
+            Path(__file__).parent / "killed",
+            AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
+            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+            AIRFLOW__CORE__PARALLELISM=str(len(TASKS)),
+            LEMLIST_TEST_PROCESSES=os.fspath(processes),
+            **scene.variables(),
+        ) as airflow:
+            airflow.run("db", "migrate")
+            airflow.start(*ENGINE)
+            waiting = set(TASKS)
+
+            def ended() -> bool:
+                rows = airflow.query("SELECT state FROM dag_run WHERE dag_id = 'killed'")
+                return [row["state"] for row in rows] in (["success"], ["failed"])
+
+            def kill_who_hangs() -> bool:
+                for task_id in sorted(waiting):
+                    if scene.hangs(task_id):
+                        os.kill(int((processes / f"{task_id}.1").read_text()), signal.SIGKILL)
+                        waiting.remove(task_id)
+                assert not (waiting and ended()), f"{waiting} did not hang:\n{airflow.tail(100)}"
+                return not waiting
+
+            wait_until(kill_who_hangs, "a first attempt of each task", airflow)
+            wait_until(ended, "the end of the run", airflow)
+            yield scene, airflow
+
+
+@pytest.mark.parametrize("task_id", TASKS)
+def test_a_killed_task_is_retried_and_has_done_its_work_once(scene, task_id: str):
+    sandbox, airflow = scene
+    [ti] = airflow.query("SELECT state, try_number FROM task_instance WHERE task_id = ?", task_id)
+    assert ti == {"state": "success", "try_number": 2}
+    [effect] = sandbox.effects(task_id)
+    [returned] = airflow.query("SELECT value FROM xcom WHERE key = 'return_value' AND task_id = ?", task_id)
+    assert effect in str(returned["value"])
+
+
+def test_killed_or_not_every_request_keeps_to_the_documents(scene):
+    assert_within_the_documents(scene[0].lemlist)

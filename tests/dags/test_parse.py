@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow finds when it reads DAG files: the examples are sound, and a mistake names its task."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.dags.conftest import EXAMPLES, dag_bag
+
+pytestmark = pytest.mark.airflow
+
+HEAD = """
+from datetime import datetime
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
+from airflow_provider_lemlist.operators.sequence import AddStepOperator
+from airflow_provider_lemlist.steps import Condition, Email
+with DAG("wrong", schedule=None, start_date=datetime(2026, 1, 1)):
+"""
+
+
+def test_the_examples_have_no_import_errors():
+    bag = dag_bag(EXAMPLES)
+    assert bag.import_errors == {}
+    assert {"lemlist_outreach", "lemlist_mapped_leads", "lemlist_voice_notes"} <= set(bag.dags)
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+def test_each_example_says_what_it_shows_and_runs_only_when_asked(file: Path):
+    [dag] = dag_bag(file).dags.values()
+    assert dag.dag_id == file.stem
+    says = ast.get_docstring(ast.parse(file.read_text()), clean=False)
+    assert says
+    assert dag.doc_md in (None, says)
+    assert type(dag.timetable).__name__ == "NullTimetable"
+
+
+def test_reading_the_examples_touches_neither_network_nor_disk(tmp_path: Path):
+    code = f"""
+import sys
+from datetime import datetime
+from airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator, DAG, Param, task
+# What Airflow itself does for any DAG comes first.
+with DAG("warm", schedule=None, start_date=datetime(2026, 1, 1), params={{"some": Param("", type="string")}}):
+    BaseOperator(task_id="operator") >> BaseSensorOperator(task_id="sensor")
+    task(multiple_outputs=False)(len)([])
+before = set(sys.modules)
+def watch(event, args):
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        raise SystemExit(f"writes {{args[0]}}")
+    if event in ("socket.connect", "sqlite3.connect", "subprocess.Popen"):
+        raise SystemExit(f"{{event}} {{args[:2]}}")
+sys.dont_write_bytecode = True
+sys.addaudithook(watch)
+sys.path.insert(0, {os.fspath(EXAMPLES)!r})
+for name in {[file.stem for file in EXAMPLES.glob("*.py")]}:
+    __import__(name)
+heavy = {{"requests", "sqlite3", "redis", "pyarrow", "starlette", "airflow_provider_lemlist.hooks.lemlist"}}
+print(sorted(heavy & (set(sys.modules) - before)))
+"""
+    read = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (read.returncode, read.stdout.splitlines()[-1:]) == (0, ["[]"]), read.stdout + read.stderr
+
+
+def step(task_id: str, step: str) -> str:
+    return f"AddStepOperator(task_id={task_id!r}, campaign_id='cam_1', step={step})"
+
+
+def lead(task_id: str, lead: str) -> str:
+    return f"CreateLeadOperator(task_id={task_id!r}, campaign_id='cam_1', lead={lead})"
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (step("hello", "{'type': 'emial', 'subject': 'Hi'}"), ["'hello'", "'emial'", "'email'"]),
+        (step("hello", "Email(subject='x' * 401, message='y')"), ["'hello'", "subject", "400"]),
+        (
+            step("fork", "Condition(condition_key='emailOpened', delay_type='within')"),
+            ["'fork'", "conditionKey", "'emailsOpened'", "delay"],
+        ),
+        ("AddStepOperator(task_id='lost', step=Email(subject='x', message='y'))", ["'lost'", "campaign_id"]),
+        (lead("put", "{'email': 'no address'}"), ["'put'", "email"]),
+        (lead("put", "{'email': 'a@b.io', 'firstname': 'A'}"), ["'put'", "firstname", "'firstName'"]),
+        (
+            "UploadVoiceAudioOperator(task_id='say', lead_id='', step_id='stp_1', audio='a.m4a')",
+            ["'say'", "lead_id"],
+        ),
+    ],
+    ids=["type", "long", "condition", "place", "address", "typo", "id"],
+)
+def test_a_mistake_is_an_import_error_that_names_the_task(tmp_path: Path, task: str, expected: list[str]):
+    (tmp_path / "wrong.py").write_text(f"{HEAD}    {task}\n")
+    bag = dag_bag(tmp_path)
+    assert not bag.dags
+    [error] = bag.import_errors.values()
+    last = error.strip().splitlines()[-1]
+    assert [word for word in expected if word not in last] == [], last
+
+
+def test_a_template_is_no_mistake(tmp_path: Path):
+    email = "{'type': 'email', 'subject': '{{firstName}}', 'message': 'x', 'delay': '{{ params.days }}'}"
+    (tmp_path / "right.py").write_text(f"{HEAD}    {step('later', email)}\n")
+    assert dag_bag(tmp_path).import_errors == {}

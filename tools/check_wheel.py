@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prove that the installed wheel works with nothing but its declared dependencies."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+with tempfile.TemporaryDirectory() as home:
+    os.environ.update(
+        AIRFLOW_HOME=home, AIRFLOW_CONN_LEMLIST_DEFAULT='{"conn_type": "lemlist", "password": ""}'
+    )
+
+    import airflow_provider_lemlist
+
+    assert "site-packages" in airflow_provider_lemlist.__file__, "the checkout was imported, not the wheel"
+    assert version("airflow-provider-lemlist") == airflow_provider_lemlist.__version__
+    assert not any(find_spec(extra) for extra in ("redis", "pyarrow", "pytest")), (
+        "the environment is not empty"
+    )
+
+    for data in ("py.typed", "api/budget/booking.lua", "sandbox/templates", "sandbox/static"):
+        assert (Path(airflow_provider_lemlist.__file__).parent / data).exists(), f"the wheel lacks {data}"
+
+    # These need an extra; everything else must import.
+    extra = ("airflow_provider_lemlist.sandbox", "airflow_provider_lemlist.api.budget.redis")
+    for module in pkgutil.walk_packages(airflow_provider_lemlist.__path__, "airflow_provider_lemlist."):
+        if not module.name.startswith(extra):
+            importlib.import_module(module.name)
+
+    listed = subprocess.run(
+        [sys.executable, "-m", "airflow", "providers", "get", "airflow-provider-lemlist"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "lemlist" in listed
+
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+    ok, message = LemlistHook().test_connection()
+    assert not ok
+    assert "is empty" in message, message
+
+print(f"airflow-provider-lemlist {version('airflow-provider-lemlist')}: the wheel works on its own")

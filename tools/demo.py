@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+``make demo``: real Airflow runs the example DAGs against the embedded sandbox, and this shows what came out.
+
+    python -m tools.demo [DAG …]
+
+Ends with 1 if a DAG failed, or if lemlist refused a request or saw one that its documents forbid. Nothing is
+left behind, and nothing leaves this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from tools.private_airflow import VERSION, PrivateAirflow
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ("lemlist_outreach", "lemlist_mapped_leads", "lemlist_voice_notes", "lemlist_load_leads")
+#: Seconds after which something must be wrong.
+LONGEST = 300
+#: With this seed Ada opens the email, accepts the invitation and answers the voice note.
+PEOPLE: dict[str, Any] = {"opens": 1, "clicks": 0, "accepts": 1, "replies": 0.5, "speed": 5, "seed": 0}
+
+State = dict[str, Any]
+
+
+def main(*dag_ids: str) -> int:
+    """Run the demo; return the exit code."""
+    dag_ids = dag_ids or EXAMPLES
+    if unknown := sorted(set(dag_ids) - set(EXAMPLES)):
+        print(f"No such example: {', '.join(unknown)}. There are {', '.join(EXAMPLES)}.", file=sys.stderr)
+        return 2
+    with Sandbox() as lemlist:
+        lemlist.simulate(**PEOPLE)
+        print(f"A lemlist of its own   {lemlist.origin}, at most 20 requests in any 2 seconds")
+        connection = {"AIRFLOW_CONN_LEMLIST_DEFAULT": lemlist.airflow_connection()}
+        with PrivateAirflow(ROOT / "dags_examples", **connection) as airflow:
+            print(f"An Airflow of its own  {VERSION}, ", end="", flush=True)
+            runs = list(follow(airflow, dag_ids))
+            state = lemlist.state()
+            refused = [request for request in lemlist.requests() if request["status"] != 200]
+            for campaign in state["campaigns"]:
+                print("", *campaign_lines(campaign, state), sep="\n")
+            print("", *return_lines(runs), sep="\n")
+            print("", *request_lines(state, refused), sep="\n")
+            failed = len(runs) < len(dag_ids) or any(run["state"] != "success" for run in runs)
+            if failed:
+                print(f"\nA DAG failed. The end of Airflow's log:\n\n{airflow.tail()}")
+    if failed or refused or state["violations"]:
+        return 1
+    print(
+        "\nWhere to look next",
+        "  dags_examples/   the DAGs that just ran",
+        "  make ui          the same in Airflow's web interface, with the page of the sandbox beside it",
+        "  docs/            a guide for each operator, the connection, the rate budget, the sandbox",
+        sep="\n",
+    )
+    return 0
+
+
+def follow(airflow: PrivateAirflow, dag_ids: tuple[str, ...]) -> Iterator[State]:
+    """Run the DAGs, tell of each when it has ended, and give what became of it."""
+    report = airflow.home / "report.jsonl"
+    report.touch()
+    with airflow.log.open("ab") as log, report.open() as lines:
+        process = subprocess.Popen(
+            (sys.executable, "-m", "tools.run_dags", str(report), *dag_ids),
+            cwd=ROOT,
+            env=airflow.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        deadline = time.monotonic() + LONGEST
+        ended = False
+        try:
+            while not ended and time.monotonic() < deadline:
+                ended = process.poll() is not None
+                for line in lines:
+                    run = json.loads(line)
+                    if "dag_id" not in run:
+                        print(f"ready after {run['seconds']:.1f} s\n")
+                        continue
+                    tasks = f"{len(run['tasks'])} tasks"
+                    print(f"  {run['dag_id']:<22} {run['state']:<8} {tasks:>9} {run['seconds']:6.1f} s")
+                    yield run
+                time.sleep(0.1)
+        finally:
+            process.kill()
+            process.wait()
+
+
+# --- The account ------------------------------------------------------------------------------------------
+
+
+def campaign_lines(campaign: State, state: State) -> Iterator[str]:
+    """Describe a campaign: its steps as a tree, and its leads with what they did."""
+    yield f"{campaign['name'].partition('manual__')[0].strip()}  {campaign['_id']}, {campaign['status']}"
+    sequences = campaign["sequences"]
+    yield from (f"  {line}" for line in tree(campaign["sequenceId"], sequences))
+    for lead in state["leads"]:
+        if lead["campaignId"] == campaign["_id"]:
+            yield from (f"  {line}" for line in lead_lines(lead, state))
+
+
+def tree(sequence_id: str, sequences: dict[str, State]) -> Iterator[str]:
+    """Draw a sequence: a line for each step, and below a condition its two ways."""
+    for number, step in enumerate(sequences[sequence_id]["steps"], 1):
+        text = step.get("subject") or step.get("message") or ""
+        yield f"{number}. {when(step):<14} {step['type']:<18} {step['_id']}  {text}".rstrip()
+        branches = step.get("conditions", [])
+        for branch in branches:
+            last = branch is branches[-1]
+            yield f"   {'└─' if last else '├─'} {branch.get('key', 'fallback')}  {branch['sequenceId']}"
+            for line in tree(branch["sequenceId"], sequences):
+                yield f"   {' ' if last else '│'}    {line}"
+
+
+def when(step: State) -> str:
+    days = step["delay"]
+    if not days:
+        return "at once"
+    word = "within" if step.get("delayType") == "within" else "after"
+    return f"{word} {days} day{'s' if days > 1 else ''}"
+
+
+def lead_lines(lead: State, state: State) -> Iterator[str]:
+    yield f"{lead['variables'].get('firstName', '?'):<10} {lead['_id']}  {lead['status']}"
+    margin = " " * 11
+    did = [each["type"] for each in reversed(state["activities"]) if each["leadId"] == lead["_id"]]
+    yield from wrap(", ".join(did), width=96, initial_indent=margin, subsequent_indent=margin)
+    for audio in state["audio"]:
+        if audio["leadId"] == lead["_id"]:
+            yield f"{margin}voice note {audio['fileName']!r}, {audio['size']:,} bytes, at {audio['stepId']}"
+
+
+def return_lines(runs: list[State]) -> Iterator[str]:
+    """List what the tasks returned, for the next task to use."""
+    yield "What the tasks returned"
+    for run in runs:
+        yield f"  {run['dag_id']}"
+        for task in run["tasks"]:
+            name = task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else "")
+            returned = task["returned"]
+            yield f"    {name:<18} {short(returned) if task['state'] == 'success' else task['state']}"
+
+
+def short(returned: Any) -> str:
+    if returned is None:
+        return "-"
+    if isinstance(returned, list) and returned and isinstance(returned[0], dict):
+        kinds = {str(each.get("type", "row")) for each in returned}
+        return f"{len(returned)} x {', '.join(sorted(kinds))}"
+    if isinstance(returned, list):
+        return f"{len(returned)} items"
+    if isinstance(returned, dict):
+        return ", ".join(
+            f"{name} {count}" for name, count in returned.items() if count and isinstance(count, int)
+        )
+    return str(returned)
+
+
+def request_lines(state: State, refused: list[Mapping[str, Any]]) -> Iterator[str]:
+    """Sum up the requests, and name those that went wrong."""
+    yield "Requests"
+    limit = state["limit"]
+    for key in limit["keys"].values():
+        yield f"  {key['admitted'] + key['refused']} were sent, {key['refused']} refused by the rate limit"
+        yield f"  {key['busiest']} at most in {limit['seconds']:g} seconds; {limit['requests']} are allowed"
+    yield f"  {len(refused)} answered with an error, {len(state['violations'])} against the documents"
+    for request in refused:
+        text = request["response"]["body"]
+        yield f"    {request['status']}  {request['method']} {request['path']}  {text[:100]}"
+    for violation in state["violations"]:
+        yield f"    request {violation['request']}: {violation['what']}"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

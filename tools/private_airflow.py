@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An Airflow for a while, in a home that is removed with it; the user's own is neither read nor changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+VERSION = version("apache-airflow")
+AIRFLOW_3 = not VERSION.startswith("2.")
+#: What it takes to run scheduled DAGs without anybody looking.
+ENGINE = ("api-server", "scheduler", "dag-processor") if AIRFLOW_3 else ("scheduler",)
+#: Seconds that a process has to end when it is asked to.
+PATIENCE = 20
+
+
+class PrivateAirflow:
+    """
+    A home, an environment for Airflow's processes, and those of them that run.
+
+    .. code-block:: python
+
+        with PrivateAirflow(Path("dags_examples"), AIRFLOW_CONN_LEMLIST_DEFAULT="…") as airflow:
+            airflow.run("db", "migrate")
+            airflow.start("scheduler")
+
+    :param dags: Folder of the DAGs.
+    :param environment: Further variables, such as ``AIRFLOW__CORE__PARALLELISM``.
+    """
+
+    def __init__(self, dags: Path, **environment: str) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="lemlist-airflow-"))
+        self.log = self.home / "airflow.log"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+            # Airflow starts further processes by the name "airflow".
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags.resolve()),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
+            "AIRFLOW__LEMLIST__BUDGET_DIR": str(self.home / "budget"),
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            # These servers listen on all addresses, so at least not on a port that is in use.
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            **(self._version_3() if AIRFLOW_3 else self._version_2()),
+            **environment,
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def _version_3(self) -> dict[str, str]:
+        return {
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            # Else the workers look for it at port 8080.
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        }
+
+    def _version_2(self) -> dict[str, str]:
+        return {
+            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
+            "AIRFLOW__WEBSERVER__WORKERS": "1",
+            # Refused with SQLite for the sake of large installations; a handful of tasks does no harm.
+            "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        }
+
+    @property
+    def database(self) -> Path:
+        """The file of the metadata database."""
+        return self.home / "airflow.db"
+
+    # --- Processes --------------------------------------------------------------------------------------
+
+    def run(self, *arguments: str) -> None:
+        """Run one command of Airflow; its output goes to the log."""
+        with self.log.open("ab") as log:
+            subprocess.run(
+                (sys.executable, "-m", "airflow", *arguments),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=True,
+            )
+
+    def start(self, *commands: str) -> None:
+        """Start commands that stay, each in a process group of its own, until :meth:`stop`."""
+        with self.log.open("ab") as log:
+            self._processes += [
+                subprocess.Popen(
+                    (sys.executable, "-m", "airflow", command),
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                for command in commands
+            ]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether everything that was started still runs."""
+        return all(process.poll() is None for process in self._processes)
+
+    def stop(self) -> None:
+        """End what was started, with all that it started itself."""
+        for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, 2)):
+            for process in self._processes:
+                # Also when the leader is gone: its children are still in the group.
+                signal_group(process.pid, number)
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline and any(signal_group(each.pid, 0) for each in self._processes):
+                for process in self._processes:
+                    process.poll()
+                time.sleep(0.1)
+        self._processes.clear()
+
+    # --- What became of it ------------------------------------------------------------------------------
+
+    def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+        """Ask the metadata database."""
+        if not self.database.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(sql, values)]
+
+    def tail(self, lines: int = 40) -> str:
+        """Return the end of the log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def signal_group(leader: int, number: int) -> bool:
+    """Send a signal (0 for none) to a process group, and say whether it is still there."""
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        return False
+    return True
