@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The docs say what is: snippets are parts of files that run, links lead somewhere, code is code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+FENCE = re.compile(
+    r"(?:<!-- from (?P<file>[\w./]+): (?P<region>\w+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)```", re.S
+)
+
+SNIPPETS = [
+    pytest.param(page, match["file"], match["region"], match["code"], id=f"{page.name}-{match['region']}")
+    for page in PAGES
+    for match in FENCE.finditer(page.read_text())
+    if match["file"]
+]
+CODE = [
+    pytest.param(match["code"], id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, match in enumerate(FENCE.finditer(page.read_text()))
+    if match["kind"] == "python"
+]
+
+
+def _region(file: str, name: str) -> str:
+    lines = (ROOT / file).read_text().splitlines()
+    start, end = (
+        lines.index(next(line for line in lines if line.strip() == f"# [START {name}]")),
+        lines.index(next(line for line in lines if line.strip() == f"# [END {name}]")),
+    )
+    part = lines[start + 1 : end]
+    indent = min(len(line) - len(line.lstrip()) for line in part if line.strip())
+    return "\n".join(line[indent:] for line in part).strip() + "\n"
+
+
+@pytest.mark.parametrize(("page", "file", "region", "code"), SNIPPETS)
+def test_a_snippet_is_a_part_of_a_file_that_runs(page: Path, file: str, region: str, code: str) -> None:
+    assert code == _region(file, region)
+
+
+def test_the_readme_shows_a_dag_that_runs() -> None:
+    assert any("README.md" in str(snippet.id) for snippet in SNIPPETS)
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_python_in_the_docs_is_python(code: str) -> None:
+    compile(code, "<docs>", "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text):
+        assert (page.parent / target).exists(), target
