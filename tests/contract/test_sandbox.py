@@ -126,7 +126,7 @@ def test_refusals_are_answered_as_documented(lemlist: Sandbox, key: str, status:
 
 
 def test_over_the_limit_the_headers_are_as_documented() -> None:
-    with Sandbox(requests=1) as lemlist:
+    with Sandbox(requests=1, window=30) as lemlist:
         path = f"{lemlist.url}/campaigns/{lemlist.campaign()['_id']}/leads/"
         answers = [
             requests.post(path, auth=("", lemlist.api_key), json={}, timeout=5).status_code for _ in range(2)

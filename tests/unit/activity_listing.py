@@ -24,8 +24,9 @@ class Listing:
         self.rows: list[dict[str, Any]] = []
         self.queries: list[dict[str, str]] = []
         self.unknown: set[str] = set()
-        self.latency = 0.0
-        self.closed = threading.Event()
+        #: Cleared, every answer waits until it is set again.
+        self.answering = threading.Event()
+        self.answering.set()
         listing = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,7 +39,7 @@ class Listing:
             def do_GET(self) -> None:
                 query = dict(parse_qsl(self.path.partition("?")[2]))
                 listing.queries.append(query)
-                listing.closed.wait(listing.latency)
+                listing.answering.wait()
                 refused = listing.unknown & set(query.values())
                 body = b"Bad value" if refused else json.dumps(listing.page(query)).encode()
                 self.send_response(400 if refused else 200)
@@ -105,7 +106,7 @@ class Listing:
         return listed[offset : offset + limit]
 
     def close(self) -> None:
-        self.closed.set()
+        self.answering.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -49,7 +49,7 @@ class Stage:
         self.script: list[Act] = []
         self.routes: dict[str, Act] = {}
         self.requests: list[SimpleNamespace] = []
-        self.connections = 0
+        #: Every connection that was accepted. Their number is its length: handlers run side by side.
         self.sockets: list[socket.socket] = []
         self.released = threading.Event()
         stage = self
@@ -60,7 +60,6 @@ class Stage:
 
             def setup(self) -> None:
                 super().setup()
-                stage.connections += 1
                 stage.sockets.append(self.connection)
 
             def log_message(self, *args: object) -> None:
@@ -125,14 +124,18 @@ class Stage:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
+    @property
+    def connections(self) -> int:
+        return len(self.sockets)
+
     def asked(self, method: str) -> list[SimpleNamespace]:
         return [request for request in self.requests if request.method == method]
 
     def drop_connections(self) -> None:
         """Close every connection, as a server does with idle ones."""
-        while self.sockets:
+        for each in self.sockets:
             with suppress(OSError):
-                self.sockets.pop().shutdown(socket.SHUT_RDWR)
+                each.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.released.set()

@@ -5,6 +5,7 @@ import base64
 import io
 import logging
 import multiprocessing
+import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +32,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistValidationError,
 )
 from tests.unit.conftest import API_KEY, Act, OpenBudget, Stage
+from tests.waiting import LONGEST, wait_for
 
 TEAM = {"_id": "tea_1", "name": "Blue"}
 LEAD = {"_id": "lea_1"}
@@ -90,9 +92,9 @@ def test_a_forked_process_opens_connections_of_its_own(stage: Stage, transport: 
         child.start()
     for _ in range(20):
         transport.call(ops.GET_TEAM)
-    assert [answers.get(timeout=10) for _ in children] == [["tea_1"] * 20] * 2
+    assert [answers.get(timeout=LONGEST) for _ in children] == [["tea_1"] * 20] * 2
     for child in children:
-        child.join(10)
+        child.join(LONGEST)
     assert stage.connections == 3
 
 
@@ -259,20 +261,28 @@ def test_a_wait_that_is_too_long_sends_nothing(
     assert not stage.requests
 
 
-def test_every_attempt_books_a_slot_after_the_connection_stands(stage: Stage, transport: Transport) -> None:
-    seen: list[int] = []
-    original = transport._budget.book
+def test_every_attempt_books_a_slot_after_the_connection_stands(
+    stage: Stage, transport: Transport, budget: OpenBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    connect, book = _BudgetedHTTP.connect, budget.book
 
-    def book() -> Any:
-        seen.append(stage.connections)
-        return original()
+    def connected(connection: Any) -> None:
+        connect(connection)
+        happened.append("connected")
 
-    transport._budget.book = book  # type: ignore[method-assign]
-    stage.script = [Act(503), Act(body=TEAM)]
+    def booked() -> SimpleNamespace:
+        happened.append("booked")
+        return book()
+
+    monkeypatch.setattr(_BudgetedHTTP, "connect", connected)
+    budget.book = booked  # type: ignore[method-assign]
+    stage.script = [
+        Act(503, effect=lambda _: happened.append("asked")),
+        Act(body=TEAM, effect=lambda _: happened.append("asked")),
+    ]
     transport.call(ops.GET_TEAM)
-    # The server has accepted, or is about to accept, the connection whose request is still to come.
-    assert len(seen) == 2
-    assert len(stage.requests) == 2
+    assert happened == ["connected", "booked", "asked", "booked", "asked"]
 
 
 def test_a_connection_that_was_dropped_during_a_long_wait_leaves_no_doubt(
@@ -358,6 +368,7 @@ def test_a_step_whose_answer_did_not_come_in_time_is_never_added_again(
     stage.script = [Act(fault="hang")]
     with pytest.raises(LemlistUncertainError):
         transport.call(impatient, path={"sequenceId": "seq_1"}, body={}, look=lambda: None)
+    wait_for(lambda: stage.requests)  # the server may read it after the client has given it up
     assert len(stage.requests) == 1
     assert pauses == list(Patience().looks)
 
@@ -418,8 +429,16 @@ def test_a_removal_that_never_left_is_not_taken_for_done(
     "host", ["http://127.0.0.1:9/api", "http://nobody.invalid/api"], ids=["refused", "dns"]
 )
 def test_without_a_network_even_a_creation_is_tried_again_and_the_error_says_nothing_was_sent(
-    settings: Any, budget: OpenBudget, pauses: list[float], host: str
+    settings: Any, budget: OpenBudget, pauses: list[float], host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    resolve = socket.getaddrinfo
+
+    def nobody(name: str, *more: Any) -> Any:
+        if name == "nobody.invalid":  # not left to the network of the machine: some resolvers answer anything
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(name, *more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
     transport = Transport(
         replace(settings, base_url=host),
         budget,

@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from airflow_provider_lemlist.sandbox import Sandbox
+from tests.waiting import LONGEST
 
 
 class Client(requests.Session):
@@ -22,7 +23,7 @@ class Client(requests.Session):
         self.trust_env = False
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        kwargs["timeout"] = kwargs.get("timeout") or 10
+        kwargs["timeout"] = kwargs.get("timeout") or LONGEST
         return super().request(method, url if url.startswith("http") else self.base + url, *args, **kwargs)
 
 

@@ -10,6 +10,7 @@ import requests
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.sandbox.faults import KINDS, Fault, Script, matches
 from tests.unit.sandbox.conftest import Client
+from tests.waiting import LONGEST, wait_for
 
 CREATE = "POST /campaigns/{campaignId}/leads/"
 ANA = {"email": "ana@example.com"}
@@ -131,7 +132,9 @@ def test_a_broken_connection_comes_before_or_after_the_effect(
 def test_a_hanging_request_never_answers(lemlist: Sandbox, http: Client, leads: str, when: str) -> None:
     lemlist.fault(CREATE, "hang", when=when)
     with pytest.raises(requests.ReadTimeout):
-        http.post(leads, json=ANA, timeout=0.2)
+        http.post(leads, json=ANA, timeout=(LONGEST, 0.2))
+    # It hangs until its client has gone, and only then its entry in the log is complete.
+    wait_for(lambda: [each for each in lemlist.requests("POST *") if each["milliseconds"]])
     assert count(lemlist) == (when == "after")
 
 

@@ -13,6 +13,7 @@ from airflow_provider_lemlist.sandbox.model import World
 from airflow_provider_lemlist.sandbox.prospects import EXECUTED, Behaviour, Prospects, journey
 from airflow_provider_lemlist.steps import CATALOGUE
 from tests.unit.sandbox.conftest import Client
+from tests.waiting import wait_for
 
 EMAIL = {"type": "email", "subject": "a", "message": "b"}
 
@@ -137,11 +138,13 @@ def test_after_a_campaign_is_started_its_leads_react(
     time.sleep(0.1)
     assert lemlist.state()["activities"] == [], "a draft contacts nobody"
     http.post(f"/campaigns/{campaign['_id']}/start")
-    deadline = time.monotonic() + 2
-    found: list[Any] = []
-    while len(found) < 4 and time.monotonic() < deadline:
-        found = http.get(f"/activities?version=v2&leadId={lead['_id']}").json()
-    assert [each["type"] for each in found] == [
+
+    def found() -> list[str]:
+        listed = http.get(f"/activities?version=v2&leadId={lead['_id']}").json()
+        return [each["type"] for each in listed]
+
+    wait_for(lambda: len(found()) == 4)
+    assert found() == [
         "emailsReplied",
         "emailsClicked",
         "emailsOpened",

@@ -6,6 +6,7 @@ import gc
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.triggers import feed
 from airflow_provider_lemlist.triggers.activity import ActivityTrigger
 from tests.unit.activity_listing import ago
+from tests.waiting import LONGEST, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +54,8 @@ def found(event: dict[str, Any]) -> list[str]:
     return [activity["_id"] for activity in event["activities"]]
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(LONGEST):
         while not condition():  # noqa: ASYNC110  what is waited for happens in a thread, or in a server
             await asyncio.sleep(0.01)
 
@@ -150,9 +152,10 @@ class TestOneTrigger:
         await until(lambda: len(lemlist.queries) >= 2)
         lemlist.add()
         await waiting
-        first, second = (query["minDate"] for query in lemlist.queries[:2])
-        assert first < ago(days=29).isoformat()
-        assert ago(hours=2).isoformat() < second < ago(minutes=55).isoformat()
+        first, second = lemlist.queries[:2]
+        assert first["minDate"] < ago(days=29).isoformat()
+        reached_back = datetime.fromisoformat(first["maxDate"]) - datetime.fromisoformat(second["minDate"])
+        assert reached_back == feed.OVERLAP
 
     @pytest.mark.asyncio
     async def test_what_was_read_before_still_counts_when_only_the_news_are_read(self, lemlist: Listing):
@@ -172,14 +175,15 @@ class TestOneTrigger:
 
     @pytest.mark.asyncio
     async def test_a_slow_lemlist_does_not_hold_up_the_loop(self, lemlist: Listing):
-        lemlist.add()
-        lemlist.latency = 0.5
+        reply = lemlist.add()
+        lemlist.answering.clear()
         waiting = asyncio.create_task(event_of(trigger()))
-        longest, before = 0.0, time.monotonic()
-        while not waiting.done():
-            await asyncio.sleep(0.01)
-            longest, before = max(longest, time.monotonic() - before), time.monotonic()
-        assert longest < 0.2, "Airflow logs a loop that stands still for longer"
+        await until(lambda: lemlist.queries)
+        # A loop that stood still would not come back before the answer, or before it was given up.
+        assert not waiting.done()
+        lemlist.answering.set()
+        assert found(await waiting) == [reply]
+        assert len(lemlist.queries) == 1
 
     def test_every_loop_has_feeds_of_its_own(self, lemlist: Listing):
         lemlist.add()
@@ -190,9 +194,9 @@ class TestOneTrigger:
     def test_loops_at_the_same_time_do_not_meet(self, lemlist: Listing):
         with ThreadPoolExecutor(2) as threads:
             waiting = [threads.submit(asyncio.run, event_of(trigger(poke_interval=0.2))) for _ in range(2)]
-            time.sleep(0.5)
+            wait_for(lambda: len(lemlist.queries) >= 2)
             reply = lemlist.add()
-            assert [found(each.result(timeout=10)) for each in waiting] == [[reply], [reply]]
+            assert [found(each.result(timeout=LONGEST)) for each in waiting] == [[reply], [reply]]
 
 
 class TestTogether:
@@ -215,27 +219,32 @@ class TestTogether:
             monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
             campaign = sandbox.campaign()["_id"]
             leads = [sandbox.lead(campaign, f"p{number}@example.com")["_id"] for number in range(1000)]
+            started = time.monotonic()
             waiting = [
                 asyncio.create_task(event_of(trigger(campaign_id=campaign, lead_id=lead, poke_interval=1)))
                 for lead in leads
             ]
-            await until(lambda: len(sandbox.requests("GET /activities")) == 2)
+            await until(lambda: len(sandbox.requests("GET /activities")) >= 2)
             for lead in leads[:80]:
                 sandbox.activity(lead_id=lead, type=REPLY)
             events = await asyncio.gather(*waiting[:80])
             assert [event["activities"][0]["leadId"] for event in events] == leads[:80]
-            assert len(sandbox.requests()) == 3
+            assert len(sandbox.requests()) <= (time.monotonic() - started) / 1 + 1
             assert not sandbox.violations()
             await cancel(waiting)
 
     @pytest.mark.asyncio
     async def test_a_thousand_that_start_together_look_once(self, lemlist: Listing):
-        lemlist.latency = 0.2
+        lemlist.answering.clear()
         for number in range(90):
             lemlist.add(lead_id=f"lea_{number}")
-        events = await asyncio.gather(
-            *(event_of(trigger(lead_id=f"lea_{number % 90}", poke_interval=NEVER)) for number in range(1000))
-        )
+        waiting = [
+            asyncio.create_task(event_of(trigger(lead_id=f"lea_{number % 90}", poke_interval=NEVER)))
+            for number in range(1000)
+        ]
+        await until(lambda: lemlist.queries)
+        lemlist.answering.set()
+        events = await asyncio.gather(*waiting)
         assert all(len(found(event)) == 1 for event in events)
         assert len(lemlist.queries) == 1
 
@@ -276,11 +285,13 @@ class TestTogether:
     async def test_who_wants_more_than_a_shortened_read_holds_gets_a_full_one(self, lemlist: Listing):
         for number in range(RESULT_LIMIT + 50):
             lemlist.add(at=ago(seconds=number))
-        lemlist.latency = 0.05  # so that the second one comes while the first one's read is under way
+        lemlist.answering.clear()
         first = asyncio.create_task(event_of(trigger(poke_interval=NEVER)))
         await until(lambda: lemlist.queries)
         second = asyncio.create_task(event_of(trigger(poke_interval=NEVER, min_count=RESULT_LIMIT + 50)))
-        async with asyncio.timeout(10):
+        await asyncio.sleep(0)  # it has come while the first one's read is under way
+        lemlist.answering.set()
+        async with asyncio.timeout(LONGEST):
             assert len(found(await second)) == RESULT_LIMIT + 50
         assert len(found(await first)) == RESULT_LIMIT
 
@@ -359,10 +370,11 @@ class TestFaults:
     @pytest.mark.asyncio
     async def test_only_faults_in_a_row_are_counted(self, lemlist: Listing, faults):
         waiting = asyncio.create_task(event_of(trigger(max_consecutive_failures=1)))
-        for reads in (1, 2, 3):
+        for _ in range(3):
             faults.append(LemlistServerError("down"))
             await until(lambda: not faults)
-            await until(lambda reads=reads: len(lemlist.queries) > reads)
+            answered = len(lemlist.queries)
+            await until(lambda answered=answered: len(lemlist.queries) > answered)
         lemlist.add()
         assert len(found(await waiting)) == 1
 
@@ -404,11 +416,13 @@ class TestFaults:
     @pytest.mark.asyncio
     async def test_a_lead_refused_for_one_is_not_held_against_others(self, lemlist: Listing):
         lemlist.unknown.add("lea_wrong")
-        lemlist.latency = 0.3
+        lemlist.answering.clear()
         reply = lemlist.add(lead_id="lea_1")
         wrong = asyncio.create_task(event_of(trigger(lead_id="lea_wrong", poke_interval=NEVER)))
         await until(lambda: lemlist.queries)
         right = asyncio.create_task(event_of(trigger(lead_id="lea_1", poke_interval=NEVER)))
+        await asyncio.sleep(0)  # it has come while the other one's read is under way
+        lemlist.answering.set()
         assert (await wrong)["error"] == "LemlistValidationError"
         assert found(await right) == [reply]
 
@@ -445,16 +459,16 @@ class TestNothingStays:
     @pytest.mark.asyncio
     async def test_a_cancelled_trigger_leaves_its_read_to_the_others(self, lemlist: Listing):
         reply = lemlist.add()
-        lemlist.latency = 0.3
+        lemlist.answering.clear()
         first, second = (asyncio.create_task(event_of(trigger(poke_interval=NEVER))) for _ in range(2))
         await until(lambda: lemlist.queries)
         await cancel([first])
+        lemlist.answering.set()
         assert found(await second) == [reply]
         assert len(lemlist.queries) == 1
 
     @pytest.mark.asyncio
     async def test_feeds_end_with_their_last_trigger(self, lemlist: Listing):
-        lemlist.latency = 0.1
         lemlist.add()
         waiting = [asyncio.create_task(event_of(trigger(min_count=2, lead_id=f"lea_{n}"))) for n in range(50)]
         await event_of(trigger())
@@ -464,11 +478,12 @@ class TestNothingStays:
 
     @pytest.mark.asyncio
     async def test_a_read_that_nobody_waits_for_ends_by_itself(self, lemlist: Listing):
-        lemlist.latency = 0.2
+        lemlist.answering.clear()
         waiting = asyncio.create_task(event_of(trigger()))
         await until(lambda: lemlist.queries)
         await cancel([waiting])
         del waiting  # its exception holds the frames
+        lemlist.answering.set()
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
         gc.collect()
         assert not [each for each in gc.get_objects() if type(each) is feed.Feed]
