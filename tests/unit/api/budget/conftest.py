@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import LONGEST, wait_for
 
 
 class Time:
@@ -67,19 +68,21 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.02)
-        raise RuntimeError("redis-server did not start")
+        wait_for(self._listens)
+
+    def _listens(self) -> bool:
+        assert self._process
+        assert self._process.poll() is None, "redis-server did not start"
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=LONGEST).close()
+        except OSError:
+            return False
+        return True
 
     def stop(self) -> None:
         if self._process:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(LONGEST)
             self._process = None
 
 

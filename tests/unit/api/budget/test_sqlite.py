@@ -21,6 +21,7 @@ from airflow_provider_lemlist.api.budget import open_budget, sqlite
 from airflow_provider_lemlist.api.budget.arithmetic import SECOND, WINDOW, Terms
 from airflow_provider_lemlist.api.budget.sqlite import SQLiteStore
 from airflow_provider_lemlist.api.budget.stores import StoreError
+from tests.waiting import LONGEST
 
 KEY = "7d1f0a5c-secret-key"
 TERMS = Terms(max_wait=10**12)
@@ -60,7 +61,7 @@ def test_processes_never_get_the_same_slot(folder, method):
         children.append(child)
     numbers = [first.booking.number, *itertools.chain.from_iterable(pipe.recv() for pipe in pipes)]
     for child in children:
-        child.join(20)
+        child.join(LONGEST)
     numbers.append(budget.book().booking.number)
     assert sorted(numbers) == list(range(1, 203))
 
@@ -88,7 +89,7 @@ def test_a_budget_opened_before_a_fork_works_on_both_sides(folder):
                     os._exit(budget._store._connection in sqlite._inherited)
                 except BaseException:
                     os._exit(1)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + LONGEST
             done = 0
             while not done and time.monotonic() < deadline:
                 done, status = os.waitpid(child, os.WNOHANG)
@@ -118,9 +119,9 @@ def test_kill_minus_9_costs_only_the_slots_of_the_killed(folder):
             subprocess.Popen([sys.executable, "-c", code, KEY, folder], stdout=subprocess.PIPE, text=True)
             for _ in range(2)
         ]
+        # In full flight: the last of many lines is read, and the next ones are under way.
         for child in children:
-            child.stdout.readline()
-        time.sleep(0.1)
+            numbers += [int(child.stdout.readline()) for _ in range(20)]
         for child in children:
             child.kill()
         for child in children:
@@ -128,9 +129,8 @@ def test_kill_minus_9_costs_only_the_slots_of_the_killed(folder):
     budget = open_budget(KEY, directory=folder, max_wait=1e9)
     last = budget.book().booking.number
     assert len(numbers) == len(set(numbers))
-    assert len(numbers) > 50
-    # Per killed process: the first line read above, and at most one booked that it could not tell any more.
-    assert last - 1 - len(numbers) <= 6 * 2
+    # Each of the six that were killed may have booked one that it could not tell any more.
+    assert 0 <= last - 1 - len(numbers) <= 6
 
 
 def test_two_bookers_of_one_file_in_every_order_of_their_statements(tmp_path, clock, monkeypatch):
@@ -183,13 +183,13 @@ class Turns:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(LONGEST)
             assert not thread.is_alive()
         return got
 
     def take(self, who):
         with self.turn:
-            self.turn.wait_for(lambda: self._mine(who), 20)
+            self.turn.wait_for(lambda: self._mine(who), LONGEST)
             if self.left:
                 self.left.pop(0)
             self.turn.notify_all()
@@ -256,12 +256,12 @@ def refuses(folder, caplog):
     """Whether the budget refuses the directory, says so once, and works within the process."""
     with caplog.at_level(logging.WARNING):
         budget = open_budget(f"{KEY} {folder}", directory=str(folder))
-        waits = [budget.book().wait for _ in range(21)]
+        slots = [budget.book().booking.at for _ in range(21)]
     assert len(caplog.records) == 1
     assert "budget_dir" in caplog.text
     assert KEY not in caplog.text
     # Without credit: others may have used it.
-    return waits[5] > 0.4 and waits[-1] > 2
+    return slots[5] - slots[0] > 0.4 * SECOND and slots[-1] - slots[0] > WINDOW
 
 
 def test_a_symlink_is_refused(tmp_path, caplog):
@@ -306,8 +306,8 @@ def test_a_damaged_file_heals_itself(folder, damage, caplog):
                 connection.execute("UPDATE budget SET state = ?", (state,))
         connection.close()
     after = open_budget(KEY, directory=folder)
-    waits = [(budget if turn % 2 else after).book().wait for turn in range(22)]
-    assert waits[-1] > 2, "both use the same healed file"
+    slots = [(budget if turn % 2 else after).book().booking.at for turn in range(21)]
+    assert slots[-1] - slots[0] > WINDOW, "both use the same healed file"
     assert caplog.records == []
 
 
