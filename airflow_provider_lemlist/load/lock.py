@@ -10,6 +10,7 @@ and takes it over when it does not move. No clock is compared with another machi
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
@@ -98,9 +99,12 @@ class StoredLock:
         :raises LemlistError: Another load has it.
         """
         found = self._read()
-        watched_until = time.monotonic() + self._beat * self._missed
-        while found is not None and time.monotonic() < watched_until:
-            time.sleep(min(1.0, self._beat / 2))
+        pause = min(1.0, self._beat / 2)
+        # Looks are counted, not seconds: a machine that stood still, and its owner with it, proves no death.
+        looks = math.ceil(self._beat * self._missed / pause)
+        while found is not None and looks:
+            time.sleep(pause)
+            looks -= 1
             now = self._read()
             if now is not None and (now.get("token"), now.get("beat")) != (
                 found.get("token"),

@@ -11,15 +11,19 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_lemlist.exceptions import LemlistError
+from airflow_provider_lemlist.load import lock as lock_module
 from airflow_provider_lemlist.load.lock import LocalLock, StoredLock
+from tests.waiting import LONGEST, wait_for
 
 Place = Callable[[str], ObjectStoragePath]
-QUICK = {"beat": 0.1, "missed": 4, "race": 0.05}
+QUICK: dict[str, Any] = {"beat": 0.1, "missed": 4, "race": 0.05}
 
 
 @pytest.fixture
@@ -45,9 +49,28 @@ def test_the_second_is_told_who_has_it(make: Callable[[str], LocalLock | StoredL
     second.release()
 
 
-def test_only_one_of_many_that_come_at_once_gets_it(make: Callable[[str], LocalLock | StoredLock]) -> None:
+def together(method: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Let nobody go on before all locks have called a method for the first time."""
+    meet, met = threading.Barrier(count), set()
+
+    def met_by_all(lock: StoredLock, *arguments: Any) -> Any:
+        answer = method(lock, *arguments)
+        if lock not in met:
+            met.add(lock)
+            meet.wait(LONGEST)
+        return answer
+
+    return met_by_all
+
+
+def test_only_one_of_many_that_come_at_once_gets_it(
+    make: Callable[[str], LocalLock | StoredLock], monkeypatch: pytest.MonkeyPatch
+) -> None:
     got: list[LocalLock | StoredLock] = []
     begin = threading.Barrier(6)
+    # In a store, at the worst: all find no lock, and all have written theirs before anybody looks again.
+    monkeypatch.setattr(StoredLock, "_read", together(StoredLock._read, 6))
+    monkeypatch.setattr(StoredLock, "_write", together(StoredLock._write, 6))
 
     def try_it(number: int) -> None:
         lock = make(f"task {number}")
@@ -85,6 +108,14 @@ def test_the_kernel_lets_go_when_the_process_is_killed(tmp_path: Path) -> None:
     lock.release()
 
 
+def is_stopped(lock: StoredLock) -> bool:
+    try:
+        lock.check()
+    except LemlistError:
+        return True
+    return False
+
+
 class TestInAStore:
     @pytest.fixture
     def path(self, place: Place) -> ObjectStoragePath:
@@ -111,7 +142,7 @@ class TestInAStore:
         slow = StoredLock(path, "the slow", **QUICK)
         slow.acquire()
         StoredLock(path, "the next", **QUICK)._write(0)
-        time.sleep(0.3)
+        wait_for(lambda: is_stopped(slow))
         with pytest.raises(LemlistError, match="took the ledger over"):
             slow.check()
         slow.release()
@@ -120,16 +151,19 @@ class TestInAStore:
     def test_who_cannot_reach_the_store_for_long_starts_nothing_more(
         self, path: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        now, missed = [0.0], []
+        monkeypatch.setattr(lock_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
         lock = StoredLock(path, "one", **QUICK)
         lock.acquire()
 
         def fail(beat: int) -> None:
+            missed.append(beat)
             raise OSError("no store")
 
         monkeypatch.setattr(lock, "_write", fail)
-        time.sleep(0.15)
-        lock.check()  # one sign of life missed is no harm
-        time.sleep(0.6)
-        with pytest.raises(LemlistError):
-            lock.check()
+        now[0] = QUICK["beat"]
+        wait_for(lambda: len(missed) >= 2)
+        lock.check()  # a sign of life missed is no harm
+        now[0] = QUICK["beat"] * QUICK["missed"]
+        wait_for(lambda: is_stopped(lock))
         lock.release()
