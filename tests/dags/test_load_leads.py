@@ -2,8 +2,8 @@
 """
 Loads in a running Airflow that are cut off in the middle: the next attempt goes on, nobody is loaded twice.
 
-One is killed, one is stopped as Airflow stops a task, one runs out of its execution_timeout. In the end all
-are cleared, which costs no request for a lead.
+One is killed, one is stopped as Airflow stops a task, one runs out of its execution_timeout, each with a
+quarter of its rows loaded. In the end all are cleared, which costs no request for a lead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.airflow
 
 TASKS = ("killed", "stopped", "timed_out")
 PEOPLE = 100
-LONGEST = 150
+#: Seconds after which a part of the scene hangs. Far more than it takes on a busy machine.
+LONGEST = 600
 
 
 def wait_until(condition: Callable[[], bool], what: str, airflow: PrivateAirflow) -> None:
@@ -73,7 +74,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         ) as airflow:
             airflow.run("db", "migrate")
             airflow.start(*ENGINE)
-            waiting = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM}
+            # An execution_timeout is an alarm that Airflow sets in the process of the task.
+            waiting = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM, "timed_out": signal.SIGALRM}
 
             def interrupt() -> bool:
                 for how, number in list(waiting.items()):
@@ -109,8 +111,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 def test_each_load_took_more_than_one_attempt_and_came_to_its_end(scene: Scene) -> None:
     assert scene.states == ["success"] * 3
-    assert scene.tries["killed"] == scene.tries["stopped"] == 2
-    assert scene.tries["timed_out"] >= 2
+    assert scene.tries == dict.fromkeys(TASKS, 2)
 
 
 def test_everybody_is_there_once(scene: Scene) -> None:

@@ -107,7 +107,7 @@ def test_after_twenty_kills_and_every_fault_each_row_is_there_once_and_the_ledge
         while attempts < 20:  # an attempt may fail, as one of a task does, but not be wrong
             attempts += 1
             process = begin()
-            process.join(60)
+            process.join()
             lines = lines_of(ledger)
             if process.exitcode == 0 and not {line["outcome"] for line in lines} & {"failed", "uncertain"}:
                 break

@@ -133,7 +133,6 @@ def test_memory_does_not_grow_with_the_rows_nor_with_the_previous_ledger(tmp_pat
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     grown = int(done.stdout.splitlines()[-1].removeprefix("grown "))
