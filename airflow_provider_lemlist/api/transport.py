@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -195,15 +196,7 @@ class Transport:
         timeout = max(self._settings.timeout, asked.operation.patience)
         departure = _current.departure = _Departure(self._budget)
         try:
-            # The adapter alone, without a session around it: no redirects, no cookies, no .netrc in place
-            # of the key, and a fifth less time.
-            response = self._get_adapter().send(
-                request,
-                stream=True,
-                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
-                verify=self._verify,
-                proxies=self._proxies,
-            )
+            response = self._depart(request, timeout)
             body_bytes = response.content
         except LemlistRateLimitError as error:
             raise LemlistRateLimitError(
@@ -219,6 +212,23 @@ class Transport:
         reply = Reply(response.status_code, names, body_bytes)
         self._hear(departure, reply)
         return reply
+
+    def _depart(self, request: requests.PreparedRequest, timeout: float) -> requests.Response:
+        # The adapter alone, without a session around it: no redirects, no cookies, no .netrc in place
+        # of the key, and a fifth less time.
+        send = partial(
+            self._get_adapter().send,
+            request,
+            stream=True,
+            timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+            verify=self._verify,
+            proxies=self._proxies,
+        )
+        try:
+            return send()
+        except _Dropped:
+            # The pool opens another one: it alone knows the way through a proxy.
+            return send()
 
     def _hear(self, departure: _Departure, reply: Reply) -> None:
         """Tell the budget what the headers say, and count."""
@@ -326,20 +336,29 @@ class _Departure:
         self.sent = False
 
     def leave(self, connection: HTTPConnection) -> None:
-        """Book and wait for the slot while keeping the connection ready to be used."""
+        """
+        Book and wait for the slot.
+
+        :raises _Dropped: The connection did not outlast the wait; the slot stays for the one that follows.
+        """
         if connection.sock is None:
             connection.connect()
-        slot = self.slot = self._budget.book()
-        if slot.wait > WAKE_EARLY:
-            # A server drops an idle connection after some seconds; to find that out at the slot's moment
-            # would cost a handshake, or leave doubt about a request that was sent into the void. (A new TLS
-            # connection looks dropped too, for its session tickets are unread: it is then opened once more.)
-            self._budget.wait(slot, early=WAKE_EARLY)
-            if is_connection_dropped(connection):
-                connection.close()
-                connection.connect()
-        self._budget.wait(slot)
+        if self.slot is None:
+            slot = self.slot = self._budget.book()
+            if slot.wait > WAKE_EARLY:
+                # A server drops an idle connection after some seconds; to find that out at the slot's moment
+                # would cost a handshake, or leave doubt about a request that was sent into the void. (A new
+                # TLS connection looks dropped too, for its session tickets are unread: it is then opened
+                # once more.)
+                self._budget.wait(slot, early=WAKE_EARLY)
+                if is_connection_dropped(connection):
+                    raise _Dropped
+        self._budget.wait(self.slot)
         self.sent = True
+
+
+class _Dropped(Exception):
+    """The connection went away while its request waited."""
 
 
 _current = threading.local()

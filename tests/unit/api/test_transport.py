@@ -7,7 +7,10 @@ import logging
 import multiprocessing
 import socket
 import ssl
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -469,7 +472,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("lemlist.test")]
+            ),
+            critical=False,
+        )
         .sign(key, hashes.SHA256())
     )
     path = tmp_path_factory.mktemp("tls") / "self-signed.pem"
@@ -514,6 +522,88 @@ def test_a_trusted_certificate_of_a_proxy_is_used(
     for _ in range(5):
         assert transport.call(ops.GET_TEAM) == TEAM
     assert stage.connections == 1
+
+
+class Tunnels:
+    """A proxy that leads every CONNECT to the stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._target = stage._server.server_address
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.asked: list[bytes] = []
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self._open.append(client)
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError):
+            head = client.recv(65536)
+            self.asked.append(head.split(b"\r\n")[0])
+            if not head.startswith(b"CONNECT "):
+                client.shutdown(socket.SHUT_RDWR)
+                return
+            server = socket.create_connection(self._target)
+            self._open.append(server)
+            client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            threading.Thread(target=self._pipe, args=(server, client), daemon=True).start()
+            self._pipe(client, server)
+
+    @staticmethod
+    def _pipe(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65536):
+                sink.sendall(chunk)
+
+    def drop_connections(self) -> None:
+        while self._open:
+            with suppress(OSError):
+                self._open.pop().shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.drop_connections()
+
+
+@pytest.fixture
+def tunnels(stage: Stage) -> Iterator[Tunnels]:
+    tunnels = Tunnels(stage)
+    yield tunnels
+    tunnels.close()
+
+
+def test_a_tunnel_that_was_dropped_during_a_long_wait_is_dug_again(
+    stage: Stage,
+    settings: Any,
+    budget: OpenBudget,
+    tunnels: Tunnels,
+    certificate: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wait(slot: object, *, early: float = 0.0) -> None:
+        if early:
+            tunnels.drop_connections()
+
+    _with_tls(stage, certificate)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, tunnels.url)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    monkeypatch.setattr(budget, "wait", wait)
+    booked = iter([7.0])
+    monkeypatch.setattr(budget, "book", lambda: SimpleNamespace(wait=next(booked), ahead=70))
+    stage.routes["POST /campaigns/cam_1/leads/"] = Act(body=LEAD)
+    transport = Transport(replace(settings, base_url="https://lemlist.test/api"), budget, user_agent="x")  # type: ignore[arg-type]
+    assert create(transport) == LEAD
+    assert len(stage.requests) == 1
+    assert [line.split()[:2] for line in tunnels.asked] == [[b"CONNECT", b"lemlist.test:443"]] * 2
 
 
 def test_no_error_of_any_kind_holds_the_key(stage: Stage, transport: Transport) -> None:
