@@ -184,7 +184,8 @@ def _judge_fault(asked: Asked, fault: Fault) -> Verdict:
     remedies = {
         Fault.UNSENT: "Check the network of the worker and the host of the connection; nothing was sent.",
         Fault.REFUSED_TLS: (
-            "Check the host, or trust the certificate of a proxy by REQUESTS_CA_BUNDLE; nothing was sent."
+            "Check the host, or trust the certificate of a proxy by REQUESTS_CA_BUNDLE, which must name a "
+            "file of certificates; nothing was sent."
         ),
     }
     message = f"lemlist {fault.value}. {remedies.get(fault, 'It is usually gone in a moment.')}"

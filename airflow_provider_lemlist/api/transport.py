@@ -36,7 +36,13 @@ from airflow_provider_lemlist.api.judge import Action, Asked, Failure, Fault, Re
 from airflow_provider_lemlist.api.limits import read_limits
 from airflow_provider_lemlist.api.multipart import MultipartFile
 from airflow_provider_lemlist.api.operations import Effect, Operation, query_text
-from airflow_provider_lemlist.exceptions import LemlistError, LemlistRateLimitError, LemlistUncertainError
+from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
+    LemlistError,
+    LemlistRateLimitError,
+    LemlistUncertainError,
+    LemlistValidationError,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.api.budget import Budget, Slot
@@ -132,13 +138,13 @@ class Transport:
         :param look_hint: What a person should check when nobody can tell.
         :raises LemlistError: What went wrong, after everything that may safely be tried again was tried.
         """
-        url = self._settings.base_url + operation.url_path(**(path or {}))
-        if words := query_text(query or {}):
-            url = f"{url}?{urlencode(words)}"
+        request = self._prepare(operation, path or {}, query or {}, body, upload)
         asked = Asked(operation, self._settings.conn_id, self._secrets)
         tries = _Tries(self._patience)
         while True:
-            verdict = judge(asked, self._send(asked, url, body, upload))
+            if upload is not None:
+                upload.rewind()
+            verdict = judge(asked, self._send(asked, request))
             if isinstance(verdict, Success):
                 return verdict.value
             error = verdict.error
@@ -186,13 +192,40 @@ class Transport:
             raise failure.error
         raise _uncertain(failure.error, look_hint)
 
-    def _send(self, asked: Asked, url: str, body: Any, upload: MultipartFile | None) -> Reply | Fault:
+    def _prepare(
+        self,
+        operation: Operation,
+        path: Mapping[str, str],
+        query: Mapping[str, object],
+        body: Any,
+        upload: MultipartFile | None,
+    ) -> requests.PreparedRequest:
         request = requests.PreparedRequest()
         headers = self._headers
         if upload is not None:
-            upload.rewind()
             headers = {**headers, "Content-Type": upload.content_type}
-        request.prepare(method=asked.operation.method, url=url, headers=headers, data=upload, json=body)
+        try:
+            url = self._settings.base_url + operation.url_path(**path)
+            if words := query_text(query):
+                url = f"{url}?{urlencode(words)}"
+            request.prepare(method=operation.method, url=url, headers=headers, data=upload, json=body)
+        except LemlistError:
+            raise
+        except requests.exceptions.InvalidURL:
+            raise LemlistConfigurationError(
+                f"Host (Base URL) of connection {self._settings.conn_id!r} is no URL; leave it empty for "
+                "lemlist itself, or write http(s)://…/api.",
+                operation=str(operation),
+            ) from None
+        except (requests.RequestException, TypeError, ValueError) as error:
+            raise LemlistValidationError(
+                f"{operation} cannot be written down as it is given: {error}. It takes text, finite numbers, "
+                "flags, lists and dicts.",
+                operation=str(operation),
+            ) from None
+        return request
+
+    def _send(self, asked: Asked, request: requests.PreparedRequest) -> Reply | Fault:
         timeout = max(self._settings.timeout, asked.operation.patience)
         departure = _current.departure = _Departure(self._budget)
         try:
@@ -300,14 +333,15 @@ def _reason(error: LemlistError) -> str:
     return f"{type(error).__name__}{f' {error.status}' if error.status else ''}"
 
 
+#: What the certificate, and a bundle that is missing or holds none, are complained about with.
+_NO_TRUST = ("CERTIFICATE_VERIFY_FAILED", "CA certificate bundle", "[X509")
+
+
 def _fault(error: Exception, sent: bool) -> Fault:
     causes = list(_causes(error))
     if not sent:
-        return (
-            Fault.REFUSED_TLS
-            if any("CERTIFICATE_VERIFY_FAILED" in str(cause) for cause in causes)
-            else Fault.UNSENT
-        )
+        said = " ".join(str(cause) for cause in causes)
+        return Fault.REFUSED_TLS if any(words in said for words in _NO_TRUST) else Fault.UNSENT
     if any(isinstance(cause, (requests.Timeout, Urllib3Timeout, TimeoutError)) for cause in causes):
         return Fault.SILENT
     if any(isinstance(cause, requests.exceptions.ChunkedEncodingError) for cause in causes):

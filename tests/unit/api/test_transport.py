@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import math
 import multiprocessing
 import socket
 import ssl
@@ -13,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from ipaddress import ip_address
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -23,6 +27,7 @@ from airflow_provider_lemlist.api import operations as ops
 from airflow_provider_lemlist.api.multipart import MultipartFile
 from airflow_provider_lemlist.api.transport import Patience, Transport, _BudgetedHTTP
 from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
     LemlistDuplicateError,
     LemlistError,
     LemlistMediaError,
@@ -133,6 +138,30 @@ def test_flags_travel_as_words_and_none_does_not_travel(stage: Stage, transport:
     stage.script = [Act(body=LEAD)]
     create(transport, query={"deduplicate": True, "findEmail": False, "findPhone": None})
     assert stage.requests[0].query == "deduplicate=true&findEmail=false"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, datetime(2026, 1, 1), Decimal(1), UUID(int=1), b"x", {1}],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_json_does_not_know_is_told_before_anything_leaves(
+    stage: Stage, transport: Transport, value: Any
+) -> None:
+    with pytest.raises(LemlistValidationError, match=r"POST /campaigns/\{campaignId\}/leads/ cannot"):
+        transport.call(ops.CREATE_LEAD, path=CAMPAIGN, body={"email": "ann@example.com", "score": value})
+    assert not stage.requests
+
+
+@pytest.mark.parametrize(
+    "host", ["http://a b/api", "http://*.example.com/api", "http://.example.com", "https://ex\u200bample.com"]
+)
+def test_a_host_that_is_none_is_a_mistake_in_the_connection(
+    settings: Any, budget: OpenBudget, host: str
+) -> None:
+    transport = Transport(replace(settings, base_url=host), budget, user_agent="x")  # type: ignore[arg-type]
+    with pytest.raises(LemlistConfigurationError, match="Host .* of connection 'lemlist_default'"):
+        transport.call(ops.GET_TEAM)
 
 
 def test_a_redirect_is_not_followed(stage: Stage, transport: Transport) -> None:
@@ -509,6 +538,30 @@ def test_an_untrusted_certificate_is_refused_at_once_and_the_key_stays_here(
     with pytest.raises(LemlistNetworkError, match="certificate"):
         transport.call(ops.GET_TEAM)
     assert not stage.requests
+    assert not pauses
+
+
+@pytest.mark.parametrize("bundle", ["missing.pem", "no-certificate.pem"])
+def test_a_bundle_of_certificates_that_is_none_is_named_at_once(
+    settings: Any,
+    budget: OpenBudget,
+    pauses: list[float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: str,
+) -> None:
+    (tmp_path / "no-certificate.pem").write_text("nothing\n")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / bundle))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/api"
+        transport = Transport(
+            replace(settings, base_url=url),
+            budget,
+            user_agent="x",
+            sleep=pauses.append,  # type: ignore[arg-type]
+        )
+        with pytest.raises(LemlistNetworkError, match="REQUESTS_CA_BUNDLE"):
+            transport.call(ops.GET_TEAM)
     assert not pauses
 
 
