@@ -120,7 +120,7 @@ REFUSALS: tuple[Refusal, ...] = (
             "No API key arrived; put it into the connection, or ask whether a proxy removes the header."),
     Refusal(403, r"user linked to this api key is blocked", LemlistAuthError,
             "The user of this API key is blocked in lemlist; unblock the user or use the key of another."),
-    Refusal(403, r"error code: ?1\d{3}", LemlistNetworkError,
+    Refusal(403, r"error code: ?1\d{3}|^an HTML page$", LemlistNetworkError,
             "The network in front of lemlist refused this client; the key was not looked at. "
             "Ask whether a proxy changes the User-Agent, or whether this address is blocked."),
     Refusal(401, r"", LemlistAuthError,
@@ -194,7 +194,7 @@ def _judge_fault(asked: Asked, fault: Fault) -> Verdict:
         return Failure(error, Action.REPLAY)
     if fault is Fault.REFUSED_TLS:
         return Failure(error)
-    return _after_doubt(asked, error, still_working=fault is Fault.SILENT)
+    return _after_doubt(asked, error, silent=fault is Fault.SILENT, cut_off=fault is Fault.LOST)
 
 
 def _judge_refusal(asked: Asked, reply: Reply) -> Verdict:
@@ -218,7 +218,9 @@ def _judge_refusal(asked: Asked, reply: Reply) -> Verdict:
     if kind is LemlistRateLimitError:
         return Failure(error, Action.REPLAY)  # refused before it was looked at, so always safe
     if kind is LemlistServerError:
-        return _after_doubt(asked, error, still_working=reply.status in (408, 504))
+        return _after_doubt(
+            asked, error, silent=reply.status in _WAITED_IN_VAIN, cut_off=reply.status in _FROM_IN_BETWEEN
+        )
     if asked.doubted and kind is LemlistNotFoundError and effect is Effect.REMOVE:
         return Success({})
     if asked.doubted and kind is LemlistDuplicateError and refusal.where == "campaign":
@@ -254,7 +256,7 @@ def _judge_success(asked: Asked, reply: Reply) -> Verdict:
         try:
             value = json.loads(reply.body)
         except (ValueError, RecursionError):
-            if shape is Shape.ANY:
+            if shape is Shape.ANY and not reply.body.lstrip().startswith((b"{", b"[")):
                 return Success(reply.body.decode("utf-8", "replace"))
             problem = "no JSON"
         else:
@@ -268,13 +270,26 @@ def _judge_success(asked: Asked, reply: Reply) -> Verdict:
     return _after_doubt(asked, error)
 
 
-def _after_doubt(asked: Asked, error: LemlistError, *, still_working: bool = False) -> Verdict:
-    """Decide what follows when the effect may or may not have happened."""
+#: Statuses of who waited for an answer in vain: lemlist's gateway, and the network in front of it.
+_WAITED_IN_VAIN = (408, 504, 522, 524)
+#: Statuses of who lost lemlist on the way.
+_FROM_IN_BETWEEN = (502, 503, 520, 521, 523)
+
+
+def _after_doubt(
+    asked: Asked, error: LemlistError, *, silent: bool = False, cut_off: bool = False
+) -> Verdict:
+    """
+    Decide what follows when the effect may or may not have happened.
+
+    :param silent: Whether somebody waited for the answer as long as it may take.
+    :param cut_off: Whether the answer was lost before that.
+    """
     effect = asked.operation.effect
     if effect.repeatable:
         return Failure(error, Action.REPLAY, doubt=True)
-    if still_working and effect is Effect.CREATE:
-        # lemlist may still be at work on what it did not answer in time; another one would make two.
+    if (silent and effect is Effect.CREATE) or ((silent or cut_off) and effect is Effect.CREATE_SLOWLY):
+        # lemlist may still be at work on what it did not answer; another one would make two.
         return Failure(error, Action.LOOK_THEN_DOUBT, doubt=True)
     return Failure(error, Action.LOOK_THEN_REPLAY, doubt=True)
 
@@ -298,8 +313,9 @@ def _texts(reply: Reply) -> Iterator[str]:
     except (ValueError, RecursionError):
         if body and not _is_html(reply):
             yield body
-        elif body and (code := re.search(r"error code: ?1\d{3}", body, re.IGNORECASE)):
-            yield code[0]
+        elif body:
+            code = re.search(r"error code: ?1\d{3}", body, re.IGNORECASE)
+            yield code[0] if code else "an HTML page"
         return
     yield from _words(value)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from urllib.parse import quote
 
@@ -25,6 +25,7 @@ class Effect(Enum):
     REMOVE = "takes something away; 'not found' after a lost answer means that it is gone"
     CREATE_ONCE = "makes a thing of which lemlist itself refuses a second one"
     CREATE = "makes another thing with every call"
+    CREATE_SLOWLY = "the same, and goes on with it after the connection is gone"
 
     @property
     def repeatable(self) -> bool:
@@ -125,6 +126,7 @@ GET_CAMPAIGNS_STATS = Operation("POST", "/v2/campaigns/stats/batch", Effect.READ
 
 GET_SEQUENCES = Operation("GET", "/campaigns/{campaignId}/sequences", Effect.READ, Shape.OBJECT)
 ADD_STEP = Operation("POST", "/sequences/{sequenceId}/steps", Effect.CREATE, Shape.RECORD, patience=_MEDIA)
+ADD_STEP_WITH_MEDIA = replace(ADD_STEP, effect=Effect.CREATE_SLOWLY)
 UPDATE_STEP = Operation(
     "PATCH", "/sequences/{sequenceId}/steps/{stepId}", Effect.SET, Shape.RECORD, patience=_MEDIA
 )
@@ -196,7 +198,7 @@ def operation_for(method: str, path: str, shape: Shape) -> Operation:
         raise LemlistValidationError(
             f"{method!r} is no verb of lemlist's API; use one of {', '.join(_BY_VERB)}."
         )
-    if not path.startswith("/") or "?" in path or "//" in path or "/.." in path:
+    if not path.startswith("/") or "?" in path or "#" in path or "//" in path or "/." in path:
         raise LemlistValidationError(
             f"{path!r} is no path below the base URL; begin with /, and give the query as its own argument."
         )

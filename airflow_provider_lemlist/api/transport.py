@@ -70,6 +70,8 @@ class Patience:
     longest_pause: float = 30.0
     #: Pauses before each look for the effect of a lost answer, which may still be under way.
     looks: tuple[float, ...] = (1.0, 4.0)
+    #: The same where lemlist may be at work for 45 s, and nobody may ask again.
+    long_looks: tuple[float, ...] = (1.0, 4.0, 15.0, 30.0)
 
 
 class Transport:
@@ -176,7 +178,9 @@ class Transport:
         if look is None:
             raise _uncertain(failure.error, look_hint)
         pauses = self._patience.looks
-        if asked.operation.effect is Effect.CREATE_ONCE:
+        if failure.action is Action.LOOK_THEN_DOUBT:
+            pauses = self._patience.long_looks
+        elif asked.operation.effect is Effect.CREATE_ONCE:
             pauses = pauses[:1]  # lemlist's own check covers what is still under way
         for pause in pauses:
             self._sleep(pause)
@@ -184,6 +188,9 @@ class Transport:
                 found = look()
             except LemlistError as error:
                 raise _uncertain(error, look_hint) from failure.error
+            except Exception as error:
+                # An answer that nobody can read tells as little as none.
+                raise _uncertain(failure.error, look_hint) from error
             if found is not None:
                 return found
         if failure.action is Action.LOOK_THEN_REPLAY:
@@ -230,6 +237,11 @@ class Transport:
         departure = _current.departure = _Departure(self._budget)
         try:
             response = self._depart(request, timeout)
+            if response.status_code < 200:
+                # Python takes "early hints" for the answer. The real one must not become that of the next
+                # request on the same connection.
+                response.close()
+                return Fault.LOST
             body_bytes = response.content
         except LemlistRateLimitError as error:
             raise LemlistRateLimitError(

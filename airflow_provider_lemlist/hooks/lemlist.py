@@ -508,7 +508,7 @@ class LemlistHook(BaseHook):
             return next((row for row in listed if row.get("_id") == step_id), None) if step_id else None
 
         return self._object(
-            ops.ADD_STEP,
+            ops.ADD_STEP_WITH_MEDIA if body.get("images") or body.get("videos") else ops.ADD_STEP,
             {"sequenceId": sequence_id},
             body=body,
             look=look,

@@ -132,8 +132,9 @@ def test_each_refusal_of_the_digest_has_its_class(status: int, text: str, error:
     assert "'lemlist_default'" in str(found)
 
 
-def test_a_page_of_the_cdn_is_not_a_blocked_user() -> None:
-    page = "<!DOCTYPE html><html><title>Access denied</title>error code: 1010</html>"
+@pytest.mark.parametrize("words", ["Access denied</title>error code: 1010", "Just a moment...</title>"])
+def test_a_page_of_the_cdn_is_not_a_blocked_user(words: str) -> None:
+    page = f"<!DOCTYPE html><html><title>{words}</html>"
     error = failure(judge(ask(ops.GET_TEAM), reply(403, page, "text/html"))).error
     assert isinstance(error, LemlistNetworkError)
     assert "User-Agent" in str(error)
@@ -168,6 +169,7 @@ def test_each_media_code_is_found_in_text_and_in_json_with_its_remedy(code: str,
         (ops.GET_SEQUENCES, reply(200, [])),
         (ops.UPLOAD_AUDIO, reply(200, {"ok": False, "status": {}})),
         (ops.LIST_CAMPAIGNS, reply(200, '"campaigns"', "application/json")),
+        (ops.PAUSE_LEAD, reply(200, '{"ok": tr')),
     ],
 )
 def test_a_success_that_is_none_is_never_returned(operation: ops.Operation, answer: Reply) -> None:
@@ -202,16 +204,34 @@ DOUBTFUL = [
 def test_a_creation_is_never_blindly_repeated(outcome: Reply | Fault) -> None:
     for operation in ops.OPERATIONS:
         verdict = failure(judge(ask(operation), outcome))
-        creates = operation.effect in (ops.Effect.CREATE, ops.Effect.CREATE_ONCE)
+        creates = operation.effect in (
+            ops.Effect.CREATE,
+            ops.Effect.CREATE_SLOWLY,
+            ops.Effect.CREATE_ONCE,
+        )
         assert (verdict.action is Action.REPLAY) is not creates
         assert verdict.doubt
 
 
-@pytest.mark.parametrize("outcome", [Fault.SILENT, reply(504), reply(408)])
+@pytest.mark.parametrize("outcome", [Fault.SILENT, reply(504), reply(408), reply(522), reply(524)])
 def test_a_step_that_lemlist_may_still_be_adding_is_not_added_again(outcome: Reply | Fault) -> None:
     assert failure(judge(ask(ops.ADD_STEP), outcome)).action is Action.LOOK_THEN_DOUBT
     # Of a lead lemlist itself refuses a second one.
     assert failure(judge(ask(ops.CREATE_LEAD), outcome)).action is Action.LOOK_THEN_REPLAY
+
+
+@pytest.mark.parametrize(
+    "outcome", [Fault.LOST, Fault.SILENT, *(reply(status) for status in (408, 502, 503, 504, 520, 524))]
+)
+def test_a_step_whose_media_lemlist_may_still_be_fetching_is_not_added_again(outcome: Reply | Fault) -> None:
+    assert failure(judge(ask(ops.ADD_STEP_WITH_MEDIA), outcome)).action is Action.LOOK_THEN_DOUBT
+
+
+@pytest.mark.parametrize("outcome", [Fault.CUT, reply(500), reply(200)])
+def test_a_step_with_media_of_which_lemlist_itself_said_something_is_looked_for_and_added_again(
+    outcome: Reply | Fault,
+) -> None:
+    assert failure(judge(ask(ops.ADD_STEP_WITH_MEDIA), outcome)).action is Action.LOOK_THEN_REPLAY
 
 
 @pytest.mark.parametrize("outcome", [Fault.UNSENT, reply(429)])

@@ -443,6 +443,41 @@ def test_a_step_whose_answer_was_lost_is_found_by_comparing_the_sequence(
     assert len(stage.asked("POST")) == 1
 
 
+STEP_WITH_IMAGE = {"type": "linkedinSend", "message": "Hi", "images": ["https://example.com/a.png"]}
+
+
+def test_a_step_with_media_whose_answer_was_lost_is_looked_for_longer_than_lemlist_fetches_them(
+    stage: Stage, hook: LemlistHook
+) -> None:
+    slept: list[float] = []
+    steps: list[dict[str, Any]] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if sum(slept) > 45:
+            steps.append({"_id": "stp_1", **STEP_WITH_IMAGE})
+
+    hook.get_conn()._sleep = sleep
+    stage.routes["GET /campaigns/cam_1/sequences"] = Act(body={"seq_1": {"_id": "seq_1", "steps": steps}})
+    stage.script = [Act(fault="reset")]
+    added = hook.add_step("seq_1", STEP_WITH_IMAGE, campaign_id="cam_1", known=[])
+    assert added["_id"] == "stp_1"
+    assert len(stage.asked("POST")) == 1
+
+
+@pytest.mark.parametrize(
+    "lost", [Act(fault="reset"), Act(502), Act(503), Act(524)], ids=["reset", "502", "503", "524"]
+)
+def test_a_step_with_media_that_is_not_found_after_a_lost_answer_is_never_added_again(
+    stage: Stage, hook: LemlistHook, lost: Act
+) -> None:
+    stage.routes["GET /campaigns/cam_1/sequences"] = Act(body={"seq_1": {"_id": "seq_1", "steps": []}})
+    stage.script = [lost]
+    with pytest.raises(LemlistUncertainError, match="Look at sequence 'seq_1'"):
+        hook.add_step("seq_1", STEP_WITH_IMAGE, campaign_id="cam_1", known=[])
+    assert len(stage.asked("POST")) == 1
+
+
 def test_the_campaign_of_a_sequence_is_found_when_it_is_not_known(stage: Stage, hook: LemlistHook) -> None:
     stage.routes["GET /campaigns"] = Act(body=[{"_id": "cam_3"}, {"_id": "cam_2"}, {"_id": "cam_1"}])
     stage.routes["GET /campaigns/cam_3/sequences"] = Act(400, b"Campaign has no sequence")
