@@ -36,6 +36,9 @@ STYLES: dict[str, Style | None] = {
     "body": Style("page", first=1, size="size", in_body=True),
 }
 
+#: No route cuts its pages shorter than this, so a shorter one is the last, whatever was asked for.
+FULL_PAGE = 100
+
 #: Keys under which a page may hold its rows, in the order they are tried.
 _ROWS = ("data", "results", "campaigns", "schedules", "alerts", "drafts")
 
@@ -59,15 +62,15 @@ def paginate(ask: Callable[[dict[str, Any]], Any], style: str, *, page_size: int
     if how is None:
         yield from rows_of(ask({}))
         return
-    cursor, seen, page_before = how.first, set[str](), None
+    cursor, seen, page_before, rows_before = how.first, set[str](), None, 0
     while True:
         page = ask({how.cursor: cursor} | ({how.size: page_size} if how.size else {}))
         rows = rows_of(page)
         yield from (row for row in rows if _is_fresh(row, seen))
-        rows_before = cursor if how.counts_rows else (cursor - how.first) * page_size
         if rows == page_before or is_last(page, rows, rows_before=rows_before, page_size=page_size):
             return
         page_before = rows
+        rows_before += len(rows)
         cursor += len(rows) if how.counts_rows else 1
 
 
@@ -98,17 +101,19 @@ def is_last(page: Any, rows: list[Any], *, rows_before: int, page_size: int) -> 
             return pagination["nextPage"] is None
         meta = page.get("meta")
         if isinstance(meta, Mapping) and isinstance(pagination := meta.get("pagination"), Mapping):
-            return bool(pagination.get("page", 0) >= pagination.get("totalPages", 0))
+            here, pages = pagination.get("page"), pagination.get("totalPages")
+            if isinstance(here, int) and isinstance(pages, int):
+                return here >= pages
         if isinstance(total := page.get("total"), int):
             return rows_before + len(rows) >= total
         if "results" in page:
             return False  # only an empty page ends the list of tasks
-    return len(rows) < page_size
+    return len(rows) < min(page_size, FULL_PAGE)
 
 
 def _is_fresh(row: Any, seen: set[str]) -> bool:
     row_id = row.get("_id") if isinstance(row, Mapping) else None
-    if row_id is None:
+    if not isinstance(row_id, str):
         return True
     if row_id in seen:
         return False

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_lemlist.api.paging import paginate
+from airflow_provider_lemlist.api.paging import STYLES, paginate
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 
 
@@ -103,6 +103,41 @@ def test_rows_that_arrive_while_the_list_is_read_cost_none_of_the_others(
     found = [row["_id"] for row in paginate(ask, "offset", page_size=size)]
     assert set(row["_id"] for row in rows(total)) <= set(found)
     assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("style", ["offset", "skip", "page"])
+@pytest.mark.parametrize("envelope", ["array", "total"])
+def test_a_page_size_beyond_the_maximum_of_the_route_loses_no_row(style: str, envelope: str) -> None:
+    everything = rows(250)
+
+    def ask(cursor: dict[str, Any]) -> Any:
+        first = (cursor["page"] - 1) * 100 if style == "page" else cursor[style]
+        part = everything[first : first + 100]
+        return part if envelope == "array" else {"data": part, "total": 250}
+
+    assert list(paginate(ask, style, page_size=500)) == everything
+
+
+ANSWERS = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 5) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["data", "results", "total", "pagination", "nextPage", "meta", "page", "_id"]),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.lists(ANSWERS | st.fixed_dictionaries({"data": ANSWERS, "meta": ANSWERS}), max_size=4),
+    st.sampled_from(list(STYLES)),
+)
+def test_whatever_a_page_holds_it_is_no_crash(pages: list[Any], style: str) -> None:
+    answers = iter(pages)
+    list(paginate(lambda cursor: next(answers, []), style))
 
 
 def test_rows_without_an_id_are_all_kept() -> None:
