@@ -100,11 +100,15 @@ def redis_url(conn: Connection, lemlist_conn_id: str) -> str:
     secret = f":{quote(conn.password, safe='')}" if conn.password else ""
     who = f"{login}{secret}@" if login or secret else ""
     settings = {
-        name: str(value) for name, value in extra.items() if name.startswith("ssl_") and value is not None
+        name: str(value)
+        for name, value in extra.items()
+        # Airflow's form saves them without TLS, too, and empty.
+        if tls and name.startswith("ssl_") and value not in (None, "")
     }
     query = f"?{urlencode(settings)}" if settings else ""
     scheme = "rediss" if tls else "redis"
-    return f"{scheme}://{who}{conn.host}:{conn.port or 6379}/{extra.get('db') or 0}{query}"
+    host = f"[{conn.host}]" if ":" in conn.host else conn.host
+    return f"{scheme}://{who}{host}:{conn.port or 6379}/{extra.get('db') or 0}{query}"
 
 
 def _api_key(conn: Connection, refuse: Refuse) -> str:

@@ -168,6 +168,12 @@ def test_no_extra_is_ever_an_untyped_error(extra: dict[str, Any]) -> None:
             {"host": "r", "extra": '{"ssl": true, "ssl_cert_reqs": "required"}'},
             "rediss://r:6379/0?ssl_cert_reqs=required",
         ),
+        # What Airflow's form saves when nothing is filled in.
+        (
+            {"host": "r", "extra": '{"ssl": false, "ssl_cert_reqs": "", "ssl_check_hostname": false}'},
+            "redis://r:6379/0",
+        ),
+        ({"host": "::1"}, "redis://[::1]:6379/0"),
     ],
 )
 def test_an_airflow_redis_connection_becomes_its_url(fields: dict[str, Any], url: str) -> None:

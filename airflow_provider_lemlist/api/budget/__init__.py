@@ -313,6 +313,8 @@ def _open_store(store: str, digest: str, directory: str | None) -> Store:
 
 def _redis_store(url: str, digest: str) -> Store:
     try:
+        from redis import RedisError
+
         from airflow_provider_lemlist.api.budget.redis import RedisStore
     except ImportError:
         raise _misconfigured(
@@ -321,7 +323,7 @@ def _redis_store(url: str, digest: str) -> Store:
         ) from None
     try:
         return RedisStore(url, digest)
-    except ValueError:
+    except (ValueError, TypeError, RedisError):
         # The text of the error could quote a part of the URL, and that may be the password.
         raise _misconfigured("budget_store is a Redis URL that cannot be read") from None
 

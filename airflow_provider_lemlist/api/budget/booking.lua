@@ -26,7 +26,7 @@ local function load(line)
       form = word
     else
       local number = tonumber(word)
-      if not number then return fresh() end
+      if not number or number ~= floor(number) or math.abs(number) > 2^53 then return fresh() end
       numbers[#numbers + 1] = number
     end
   end

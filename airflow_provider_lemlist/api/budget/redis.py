@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from redis import ConnectionError as RedisConnectionError
 from redis import Redis, RedisError
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
@@ -19,8 +20,9 @@ from airflow_provider_lemlist.api.budget import arithmetic
 from airflow_provider_lemlist.api.budget.arithmetic import Answer, Booking, State, Terms, load
 from airflow_provider_lemlist.api.budget.stores import StoreError
 
-#: Seconds to wait for the server, and how often it is asked again, within 3 seconds: enough for a restart.
+#: Seconds to wait for a server that does not answer, once.
 PATIENCE = 5.0
+#: How often one that is not there is asked again, within 3 seconds: enough for a restart.
 ATTEMPTS = 8
 
 _CONSTANTS = (
@@ -35,7 +37,7 @@ class RedisStore:
 
     :param url: Where Redis is, as ``redis://`` or ``rediss://``, with what redis-py reads from it.
     :param digest: Stands for the key of lemlist.
-    :raises ValueError: The URL cannot be read.
+    :raises ValueError, TypeError, RedisError: The URL cannot be read.
     """
 
     def __init__(self, url: str, digest: str) -> None:
@@ -44,9 +46,11 @@ class RedisStore:
             socket_timeout=PATIENCE,
             socket_connect_timeout=PATIENCE,
             # A slot that is booked twice because the answer was lost is only a slot less.
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), ATTEMPTS),
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), ATTEMPTS, (RedisConnectionError,)),
             health_check_interval=30,
         )
+        # Finds options that no connection has, without connecting.
+        self._client.connection_pool.connection_class(**self._client.connection_pool.connection_kwargs)
         # The braces keep all that may ever belong to one key on one node of a cluster.
         self._keys = [f"lemlist:budget:{{{digest}}}"]
         self._script = self._client.register_script(_script())

@@ -45,8 +45,9 @@ def clock() -> Time:
 class RedisServer:
     """A redis-server on loopback that can be stopped and started again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *settings: str) -> None:
         self.folder = folder
+        self._settings = settings
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -65,6 +66,7 @@ class RedisServer:
                 "",
                 "--dir",
                 self.folder,
+                *self._settings,
             ],
             stdout=subprocess.DEVNULL,
         )

@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import random
+import socket
+import threading
 import time
 
 import pytest
@@ -28,6 +30,8 @@ from airflow_provider_lemlist.api.budget.arithmetic import (  # noqa: E402  # as
     settle,
 )
 from airflow_provider_lemlist.api.budget.redis import RedisStore  # noqa: E402  # needs redis
+from airflow_provider_lemlist.exceptions import LemlistConfigurationError  # noqa: E402  # as above
+from tests.unit.api.budget.conftest import RedisServer  # noqa: E402  # as above
 
 pytestmark = pytest.mark.redis
 
@@ -202,6 +206,43 @@ def test_without_redis_the_task_goes_on_with_one_warning(redis_server, monkeypat
     assert "hidden-word" not in caplog.text
 
 
+def test_a_redis_that_does_not_answer_is_waited_for_once(monkeypatch, caplog):
+    """A machine that hangs, a firewall that swallows: each further attempt would hold the task as long."""
+    monkeypatch.setattr(redis_module, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        budget = open_budget(KEY, store=f"redis://127.0.0.1:{silent.getsockname()[1]}")
+        budget.wait(budget.book())
+        silent.settimeout(0.1)
+        callers = [silent.accept()[0]]
+        with pytest.raises(TimeoutError):
+            silent.accept()
+        callers[0].close()
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("option", ["foo=1", "ssl_ca_certs=x", "protocol=9", "db=x", "socket_timeout=x"])
+def test_an_option_that_redis_does_not_have_is_a_mistake_in_the_connection(redis_server, option):
+    with pytest.raises(LemlistConfigurationError, match="budget_store"):
+        open_budget(KEY, store=f"{redis_server.url}?{option}")
+
+
+def test_one_node_of_a_cluster_is_a_redis_like_any_other(tmp_path):
+    server = RedisServer(tmp_path, "--cluster-enabled", "yes")
+    server.start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            deadline = time.monotonic() + 30
+            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        budget = open_budget(KEY, store=server.url)
+        assert [budget.book().booking.number for _ in range(3)] == [1, 2, 3]
+        assert isinstance(budget.book().store, RedisStore)
+    finally:
+        server.stop()
+
+
 def test_a_password_in_the_url_is_used(redis_server, client):
     client.config_set("requirepass", "a-password")
     try:
@@ -235,10 +276,13 @@ def test_a_long_queue_outlives_its_last_slot(redis_server, client):
     assert client.pttl(name) / 1000 > last.wait + 3_500
 
 
-@pytest.mark.parametrize("line", ["nonsense", "", "9 1 2 3", "1 2 3", "1 " + "0 " * 14 + "0 5 3"])
+@pytest.mark.parametrize(
+    "line", ["nonsense", "", "9 1 2 3", "1 2 3", "1 " + "0 " * 14 + "0 5 3", "1" + " nan" * 15]
+)
 def test_a_foreign_value_is_replaced(redis_server, client, line):
     budget = open_budget(KEY, store=redis_server.url)
     budget.book()
     (name,) = keys(client)
     client.set(name, line)
+    assert budget.state()["booked"] == 0
     assert [budget.book().booking.number for _ in range(2)] == [1, 2]
