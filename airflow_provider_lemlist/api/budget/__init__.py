@@ -304,11 +304,7 @@ def _open_store(store: str, digest: str, directory: str | None) -> Store:
         )
     from airflow_provider_lemlist.api.budget.sqlite import SQLiteStore
 
-    try:
-        return SQLiteStore(digest, directory)
-    except StoreError as error:
-        _warn(error)
-        return _spare(digest)
+    return SQLiteStore(digest, directory)
 
 
 def _redis_store(url: str, digest: str) -> Store:

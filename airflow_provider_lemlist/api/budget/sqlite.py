@@ -53,14 +53,15 @@ class SQLiteStore(LocalStore):
     :param directory: Where the file lies, on a local disk; None for one of the user's own under the
         temporary directory.
     :param clock: Replaces the clock of the machine.
-    :raises StoreError: The directory is not the user's own.
     """
 
     def __init__(
         self, digest: str, directory: str | None = None, clock: Callable[[], int] = monotonic
     ) -> None:
         super().__init__(clock)
-        self.path = private_directory(directory) / f"{digest}.sqlite3"
+        self._digest = digest
+        self._directory = directory
+        self.path = Path()  # known when it is opened
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
 
@@ -102,6 +103,9 @@ class SQLiteStore(LocalStore):
                 return self._connection
             # Somebody removed or replaced the file: whoever comes now must meet the others in the new one.
             self._close()
+        # Whoever cleans the temporary directory takes the private one away, and somebody else may put theirs
+        # there.
+        self.path = private_directory(self._directory) / f"{self._digest}.sqlite3"
         connection = sqlite3.connect(
             self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
@@ -190,7 +194,7 @@ def _read(row: tuple[str, str] | None) -> State:
         return State()
     try:
         return load(row[1])
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         return State()
 
 

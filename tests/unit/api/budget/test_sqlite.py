@@ -7,6 +7,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_lemlist.api.budget import open_budget, sqlite
+from airflow_provider_lemlist.api.budget import Budget, open_budget, sqlite
 from airflow_provider_lemlist.api.budget.arithmetic import SECOND, WINDOW, Terms
 from airflow_provider_lemlist.api.budget.sqlite import SQLiteStore
 from airflow_provider_lemlist.api.budget.stores import StoreError
@@ -285,7 +286,9 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path, caplog):
     assert refuses(tmp_path / "file", caplog)
 
 
-@pytest.mark.parametrize("damage", ["garbage", "empty", "cut", "other table", "other row", "newer row"])
+@pytest.mark.parametrize(
+    "damage", ["garbage", "empty", "cut", "other table", "other row", "newer row", "blob"]
+)
 def test_a_damaged_file_heals_itself(folder, damage, caplog):
     budget = open_budget(KEY, directory=folder)
     budget.book()
@@ -302,7 +305,7 @@ def test_a_damaged_file_heals_itself(folder, damage, caplog):
                 connection.execute("DROP TABLE budget")
                 connection.execute("CREATE TABLE budget (something INTEGER)")
             else:
-                state = "nonsense" if damage == "other row" else "9 1 2 3"
+                state = {"other row": "nonsense", "newer row": "9 1 2 3", "blob": b"\x00"}[damage]
                 connection.execute("UPDATE budget SET state = ?", (state,))
         connection.close()
     after = open_budget(KEY, directory=folder)
@@ -338,6 +341,39 @@ def test_a_removed_file_is_noticed_by_who_had_it_open(folder):
     late = open_budget(KEY, directory=folder)
     numbers = [budget.book().booking.number for budget in (late, early, late, early)]
     assert numbers == [1, 2, 3, 4]
+
+
+def test_a_removed_directory_is_made_again_by_who_had_a_file_in_it(folder):
+    early = open_budget(KEY, directory=folder)
+    early.book()
+    shutil.rmtree(folder)
+    assert early.book().booking.number == 1
+    late = open_budget(KEY, directory=folder)
+    assert [budget.book().booking.number for budget in (late, early, late)] == [2, 3, 4]
+    assert os.stat(folder).st_mode & 0o777 == 0o700
+
+
+def test_a_directory_of_somebody_else_in_the_place_of_ours_is_refused_in_mid_run(tmp_path, caplog):
+    """As whoever comes first after a cleaner of the temporary directory could do it."""
+    folder, real = tmp_path / "ours", tmp_path / "theirs"
+    budget = open_budget(KEY, directory=str(folder))
+    budget.book()
+    shutil.rmtree(folder)
+    real.mkdir(mode=0o700)
+    folder.symlink_to(real)
+    budget.book()
+    assert not list(real.iterdir())
+    assert "is not a directory of user" in caplog.text
+
+
+def test_a_directory_that_was_refused_is_tried_again(folder, caplog, clock):
+    Path(folder).write_text("not a directory")
+    store = SQLiteStore("digest", folder)
+    budget = Budget(store, clock=clock.seconds, sleep=clock.sleep)
+    assert budget.book().store is not store
+    Path(folder).unlink()
+    clock.pass_by(31)
+    assert budget.book().store is store
 
 
 def test_after_a_reboot_the_file_counts_as_empty(store, clock, monkeypatch):
