@@ -70,6 +70,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONN_FIELDS,
             }
         ],
+        "cli": ["airflow_provider_lemlist.cli.get_cli_commands"],
         "extra-links": ["airflow_provider_lemlist.links.CampaignLink"],
         "integrations": [
             {

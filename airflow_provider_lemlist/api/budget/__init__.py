@@ -192,9 +192,13 @@ class Budget:
         await _in_thread(lambda: self.heard(slot, **said))
 
     def state(self) -> dict[str, float]:
-        """Tell how things are, for people: times in seconds, use in requests per window."""
-        _, state = self._ask(lambda store: store.look())
-        return describe(state, self._terms.share)
+        """
+        Tell how things are, for people: times in seconds, use in requests per window.
+
+        ``shared`` is False while the store does not work, and the numbers are those of this process alone.
+        """
+        store, state = self._ask(lambda store: store.look())
+        return {**describe(state, self._terms.share), "shared": store is self._store}
 
     def _left(self, slot: Slot, early: float) -> float:
         left = slot.due - self._clock()
