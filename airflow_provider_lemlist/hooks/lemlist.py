@@ -300,6 +300,7 @@ class LemlistHook(BaseHook):
 
     def erase_lead_variables(self, lead_id: str, names: Collection[str]) -> dict[str, Any]:
         """Erase the values of custom variables of one lead; the variables remain."""
+        _several(names, "names", ops.ERASE_LEAD_VARIABLES)
         _need(names, "names", ops.ERASE_LEAD_VARIABLES)
         query = dict.fromkeys(names, "")
         return self._object(ops.ERASE_LEAD_VARIABLES, {"leadId": lead_id}, query=query)
@@ -405,13 +406,9 @@ class LemlistHook(BaseHook):
         :param variant: One variant of an A/B test.
         :param channels: Any of ``email``, ``linkedin``, ``others``.
         """
-        query = {
-            "startDate": iso(start),
-            "endDate": iso(end),
-            "sendUser": send_user,
-            "ABSelected": variant,
-            "channels": None if channels is None else json.dumps(list(channels)),
-        }
+        query = _stats_of(start, end, send_user, variant)
+        if channels is not None:
+            query["channels"] = json.dumps(list(channels))
         return self._object(ops.GET_CAMPAIGN_STATS, {"campaignId": campaign_id}, query=query)
 
     def get_campaigns_stats(
@@ -425,20 +422,15 @@ class LemlistHook(BaseHook):
         channels: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Return the statistics of up to 100 campaigns as ``results``, and what failed as ``errors``."""
+        _several(campaign_ids, "campaign_ids", ops.GET_CAMPAIGNS_STATS)
         if not 1 <= len(campaign_ids) <= 100:
             raise LemlistValidationError(
                 f"campaign_ids must hold 1 to 100 ids, not {len(campaign_ids)}.",
                 operation=str(ops.GET_CAMPAIGNS_STATS),
             )
-        fields = {
-            "campaignIds": list(campaign_ids),
-            "startDate": iso(start),
-            "endDate": iso(end),
-            "sendUser": send_user,
-            "ABSelected": variant,
-            "channels": None if channels is None else list(channels),
-        }
-        body = {name: value for name, value in fields.items() if value is not None}
+        body = {"campaignIds": list(campaign_ids), **_stats_of(start, end, send_user, variant)}
+        if channels is not None:
+            body["channels"] = list(channels)
         return self._object(ops.GET_CAMPAIGNS_STATS, body=body)
 
     # --- Sequences --------------------------------------------------------------------------------------
@@ -573,6 +565,7 @@ class LemlistHook(BaseHook):
 
     def unsubscribe_many(self, values: Collection[str]) -> int:
         """Unsubscribe any number of values, 10,000 with each request; return how many were sent."""
+        _several(values, "values", ops.UNSUBSCRIBE_MANY)
         wanted = list(dict.fromkeys(values))
         for start in range(0, len(wanted), UNSUBSCRIBE_AT_ONCE):
             self._call(ops.UNSUBSCRIBE_MANY, body={"values": wanted[start : start + UNSUBSCRIBE_AT_ONCE]})
@@ -720,6 +713,19 @@ def iso(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise LemlistValidationError(f"{moment.isoformat()} has no time zone; give it one.")
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _stats_of(start: datetime, end: datetime, send_user: str | None, variant: str | None) -> dict[str, Any]:
+    fields = {"startDate": iso(start), "endDate": iso(end), "sendUser": send_user, "ABSelected": variant}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _several(given: Collection[Any], name: str, operation: ops.Operation) -> None:
+    # A text is a collection too, of letters.
+    if isinstance(given, str):
+        raise LemlistValidationError(
+            f"{name} is one text; {operation} takes a list of them.", operation=str(operation)
+        )
 
 
 def _need(given: Collection[Any], name: str, operation: ops.Operation) -> None:
