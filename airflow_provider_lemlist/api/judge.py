@@ -266,6 +266,8 @@ def _judge_success(asked: Asked, reply: Reply) -> Verdict:
     message = (
         f"lemlist answered {reply.status} with {problem} where {shape.value} belongs, so this is no success."
     )
+    if _is_html(reply):
+        message += " Check that the Base URL of the connection ends in /api."
     error = _error(LemlistUnexpectedReplyError, asked, message, reply.status, problem)
     return _after_doubt(asked, error)
 

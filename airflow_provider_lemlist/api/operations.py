@@ -215,6 +215,8 @@ def operation_for(method: str, path: str, shape: Shape) -> Operation:
             raise LemlistValidationError(f"{verb} {template} is not to be used; use {instead}.")
     for row in OPERATIONS:
         if row.method == verb and _fits(row.path, path):
+            if shape is Shape.ANY and not row.effect.repeatable:
+                shape = row.shape  # what was made must be there, whoever asks
             return Operation(verb, path, row.effect, shape, row.patience, row.already)
     return Operation(verb, path, _BY_VERB[verb], shape)
 

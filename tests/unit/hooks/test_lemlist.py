@@ -62,7 +62,10 @@ def test_the_user_agent_names_us_and_airflow(stage: Stage, hook: LemlistHook) ->
         (Act(402, b"route is available starting emailPro plan"), "plan lacks"),
         (Act(403, b"error code: 1010"), "refused this client; the key was not looked at"),
         (Act(302, headers={"Location": "https://elsewhere.example/"}), "redirect"),
-        (Act(200, b"<html></html>", {"Content-Type": "text/html"}), "an HTML page"),
+        (
+            Act(200, b"<html></html>", {"Content-Type": "text/html"}),
+            "Base URL of the connection ends in /api",
+        ),
         (Act(503), "lemlist failed"),
         (Act(429), "rate limit"),
     ],
@@ -427,6 +430,14 @@ def test_a_lead_without_an_address_whose_creation_was_lost_is_uncertain(
     stage.script = [Act(fault="reset")]
     with pytest.raises(LemlistUncertainError, match="campaign 'cam_1'"):
         hook.create_lead("cam_1", {"linkedinUrl": "https://www.linkedin.com/in/ann"})
+
+
+def test_a_creation_by_request_that_made_nothing_is_no_success(stage: Stage, hook: LemlistHook) -> None:
+    stage.script = [Act(body={}), Act(body={"_id": "lea_1"})]
+    with pytest.raises(LemlistUncertainError):
+        hook.request("POST", "/campaigns/cam_1/leads/", body={"email": "ann@example.com"})
+    made = hook.request("POST", "/campaigns/cam_1/leads/", body={"email": "ann@example.com"})
+    assert made == {"_id": "lea_1"}
 
 
 def test_a_step_whose_answer_was_lost_is_found_by_comparing_the_sequence(
