@@ -93,7 +93,15 @@ def test_the_effect_of_any_operation_is_known(verb: str, path: str, effect: Effe
 
 @pytest.mark.parametrize(
     "path",
-    ["team", "/team?version=v2", "https://elsewhere.example/team", "/leads/ann@example.com", "/a/../b"],
+    [
+        "team",
+        "/team?version=v2",
+        "/team#x",
+        "https://elsewhere.example/team",
+        "/leads/ann@example.com",
+        "/a/../b",
+        "/campaigns/./cam_1/leads/lea_1",
+    ],
 )
 def test_what_is_no_path_is_refused(path: str) -> None:
     with pytest.raises(LemlistValidationError):
