@@ -166,21 +166,22 @@ MEDIA_CODES: dict[str, tuple[bool, str]] = {
 _MEDIA_CODE = re.compile("|".join(MEDIA_CODES).encode())
 
 
-def judge(asked: Asked, outcome: Reply | Fault) -> Verdict:
+def judge(asked: Asked, outcome: Reply | Fault, why: str = "") -> Verdict:
     """
     Decide what an answer, or its absence, means.
 
     :param asked: The question.
     :param outcome: The answer, or how the network failed.
+    :param why: What the machine says about a fault of the network.
     """
     if isinstance(outcome, Fault):
-        return _judge_fault(asked, outcome)
+        return _judge_fault(asked, outcome, why)
     if outcome.status >= 400:
         return _judge_refusal(asked, outcome)
     return _judge_success(asked, outcome)
 
 
-def _judge_fault(asked: Asked, fault: Fault) -> Verdict:
+def _judge_fault(asked: Asked, fault: Fault, why: str) -> Verdict:
     remedies = {
         Fault.UNSENT: "Check the network of the worker and the host of the connection; nothing was sent.",
         Fault.REFUSED_TLS: (
@@ -188,7 +189,8 @@ def _judge_fault(asked: Asked, fault: Fault) -> Verdict:
             "file of certificates; nothing was sent."
         ),
     }
-    message = f"lemlist {fault.value}. {remedies.get(fault, 'It is usually gone in a moment.')}"
+    because = f" ({excerpt(why, asked.secrets)})" if why else ""
+    message = f"lemlist {fault.value}{because}. {remedies.get(fault, 'It is usually gone in a moment.')}"
     error = _error(LemlistNetworkError, asked, message)
     if fault is Fault.UNSENT:
         return Failure(error, Action.REPLAY)

@@ -16,7 +16,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +39,7 @@ from airflow_provider_lemlist.api.operations import Effect, Operation, query_tex
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistError,
+    LemlistNetworkError,
     LemlistRateLimitError,
     LemlistUncertainError,
     LemlistValidationError,
@@ -146,7 +147,7 @@ class Transport:
         while True:
             if upload is not None:
                 upload.rewind()
-            verdict = judge(asked, self._send(asked, request))
+            verdict = judge(asked, *self._send(asked, request))
             if isinstance(verdict, Success):
                 return verdict.value
             error = verdict.error
@@ -232,7 +233,8 @@ class Transport:
             ) from None
         return request
 
-    def _send(self, asked: Asked, request: requests.PreparedRequest) -> Reply | Fault:
+    def _send(self, asked: Asked, request: requests.PreparedRequest) -> tuple[Reply | Fault, str]:
+        """Give the answer, or how the network failed and what the machine says about that."""
         timeout = max(self._settings.timeout, asked.operation.patience)
         departure = _current.departure = _Departure(self._budget)
         try:
@@ -241,7 +243,7 @@ class Transport:
                 # Python takes "early hints" for the answer. The real one must not become that of the next
                 # request on the same connection.
                 response.close()
-                return Fault.LOST
+                return Fault.LOST, ""
             body_bytes = response.content
         except LemlistRateLimitError as error:
             raise LemlistRateLimitError(
@@ -250,13 +252,14 @@ class Transport:
                 operation=str(asked.operation),
             ) from None
         except (requests.RequestException, HTTPError, OSError) as error:
-            return _fault(error, departure.sent)
+            causes = list(_causes(error))
+            return _fault(causes, departure.sent), _why(causes)
         finally:
             _current.departure = None
         names = {name.lower(): value for name, value in response.headers.items()}
         reply = Reply(response.status_code, names, body_bytes)
         self._hear(departure, reply)
-        return reply
+        return reply, ""
 
     def _depart(self, request: requests.PreparedRequest, timeout: float) -> requests.Response:
         # The adapter alone, without a session around it: no redirects, no cookies, no .netrc in place
@@ -342,6 +345,8 @@ def _uncertain(error: LemlistError, hint: str) -> LemlistUncertainError:
 
 
 def _reason(error: LemlistError) -> str:
+    if isinstance(error, LemlistNetworkError) and error.status is None:
+        return str(error).partition(". ")[0]
     return f"{type(error).__name__}{f' {error.status}' if error.status else ''}"
 
 
@@ -349,8 +354,7 @@ def _reason(error: LemlistError) -> str:
 _NO_TRUST = ("CERTIFICATE_VERIFY_FAILED", "CA certificate bundle", "[X509")
 
 
-def _fault(error: Exception, sent: bool) -> Fault:
-    causes = list(_causes(error))
+def _fault(causes: list[BaseException], sent: bool) -> Fault:
     if not sent:
         said = " ".join(str(cause) for cause in causes)
         return Fault.REFUSED_TLS if any(words in said for words in _NO_TRUST) else Fault.UNSENT
@@ -361,7 +365,17 @@ def _fault(error: Exception, sent: bool) -> Fault:
     return Fault.LOST
 
 
-def _causes(error: BaseException | None) -> Any:
+def _why(causes: list[BaseException]) -> str:
+    """Give the words of the system; those of the libraries hold the URL, and that may hold an address."""
+    system = [
+        cause
+        for cause in causes
+        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
+    ]
+    return next((cause.strerror for cause in system if cause.strerror), str(system[0]) if system else "")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     stack: list[Any] = [error]
     while stack:
