@@ -31,7 +31,7 @@ from airflow_provider_lemlist.api.budget.arithmetic import (  # noqa: E402  # as
 )
 from airflow_provider_lemlist.api.budget.redis import RedisStore  # noqa: E402  # needs redis
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError  # noqa: E402  # as above
-from tests.unit.api.budget.conftest import RedisServer  # noqa: E402  # as above
+from tests.unit.api.budget.conftest import RedisServer, free_port  # noqa: E402  # as above
 
 pytestmark = pytest.mark.redis
 
@@ -227,7 +227,8 @@ def test_an_option_that_redis_does_not_have_is_a_mistake_in_the_connection(redis
 
 
 def test_one_node_of_a_cluster_is_a_redis_like_any_other(tmp_path):
-    server = RedisServer(tmp_path, "--cluster-enabled", "yes")
+    # Else the port of the cluster is 10,000 above the other one, where there may be none.
+    server = RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     server.start()
     try:
         with redis.Redis.from_url(server.url) as client:
