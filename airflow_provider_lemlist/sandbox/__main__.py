@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_lemlist.sandbox import Sandbox
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
     return take
 
 
+def export(lemlist: Sandbox) -> str:
+    """Return the line that gives a shell the connection."""
+    return f"export AIRFLOW_CONN_LEMLIST_DEFAULT={shlex.quote(lemlist.airflow_connection())}"
+
+
 def main() -> int:
     """Run a sandbox until it is interrupted."""
     try:
@@ -55,13 +65,18 @@ def main() -> int:
             if simulate:
                 lemlist.simulate(speed=speed, seed=asked["seed"])
             print(f"lemlist sandbox: {lemlist.origin} (the page), {lemlist.url} (the API)")
-            print(f"export AIRFLOW_CONN_LEMLIST_DEFAULT='{lemlist.airflow_connection()}'", flush=True)
+            print(export(lemlist), flush=True)
             ended.wait()
-    except OSError as error:
-        print(
-            f"Port {asked['port']}: {os.strerror(error.errno or 0)}. --port 0 takes a free one.",
-            file=sys.stderr,
-        )
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if (code := getattr(error, "errno", None) or 0) > 0:
+            # Without the address that some versions of Python put behind it.
+            reason = os.strerror(code)
+        where = f"{asked['host']}:{asked['port']}"
+        print(f"Cannot listen on {where}: {reason}. --port 0 takes a free port.", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
 

@@ -10,6 +10,7 @@ one they print, ``Match error: Expected string, got number``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from ipaddress import ip_address
@@ -29,6 +30,11 @@ CONDITIONS_OF_REVIEW = ("deliverable", "risky", "undeliverable", "unverified")
 def mismatch(what: str) -> Refusal:
     """Refuse a value of the wrong shape; it also counts as a violation."""
     return Refusal(400, f"Match error: {what}", violation=what)
+
+
+def mistaken(text: str) -> Refusal:
+    """Refuse with a text that tells the mistake by itself."""
+    return Refusal(400, text, violation=text)
 
 
 def kind(value: Any) -> str:
@@ -65,7 +71,16 @@ def json_object(content_type: str, body: bytes) -> dict[str, Any]:
         raise mismatch("Expected JSON, got something else") from None
     if not isinstance(found, dict):
         raise mismatch(f"Expected object, got {kind(found)}")
-    return found
+    return _without_lone_surrogates(found, body)
+
+
+def _without_lone_surrogates(found: dict[str, Any], body: bytes) -> dict[str, Any]:
+    """Replace halves of characters, which JSON can escape and UTF-8 cannot hold, as JavaScript does."""
+    if b"\\ud" not in body.lower():
+        return found
+    text = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    whole: dict[str, Any] = json.loads(text.decode("utf-16", "replace"))
+    return whole
 
 
 def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
@@ -83,7 +98,7 @@ def number(query: Mapping[str, str], name: str, default: int, *, least: int = 0,
     value = query.get(name)
     if value is None:
         return default
-    if not value.lstrip("-").isdecimal():
+    if not re.fullmatch(r"-?[0-9]{1,15}", value):
         raise mismatch(f"Expected integer in {name}")
     return max(least, min(most, int(value)))
 
@@ -149,7 +164,7 @@ def step(body: Mapping[str, Any], campaigns: Iterable[str], *, of_type: str | No
         step cannot be moved.
     """
     name = body.get("type")
-    if name not in CATALOGUE:
+    if not isinstance(name, str) or name not in CATALOGUE:
         raise mismatch("Missing key 'type'" if name is None else "Expected a known step type in field type")
     if of_type is not None and name != of_type:
         raise mismatch(f"Expected type {of_type}, got {name}: a step keeps its type")
@@ -168,7 +183,7 @@ def step(body: Mapping[str, Any], campaigns: Iterable[str], *, of_type: str | No
         if field != "type":
             _step_value(field, value, required=field in CATALOGUE[name].required)
     if name == "sendToAnotherCampaign" and "campaignId" in body and body["campaignId"] not in set(campaigns):
-        raise Refusal(400, "Campaign not found")
+        raise Refusal(400, "Campaign not found", violation="campaignId names no campaign that is in use")
     _media(body)
     return dict(body)
 
@@ -202,10 +217,10 @@ def _media(body: Mapping[str, Any]) -> None:
     """Judge images and videos as lemlist's ingestion does, without downloading anything."""
     urls = [(name, url) for name in MEDIA for url in body.get(name, ())]
     if len(urls) > MOST_MEDIA:
-        raise Refusal(400, f"LINKEDIN_MEDIA_TOO_MANY: at most {MOST_MEDIA} images and videos")
+        raise mistaken(f"LINKEDIN_MEDIA_TOO_MANY: at most {MOST_MEDIA} images and videos")
     for name, url in urls:
         if not is_public(url):
-            raise Refusal(400, "LINKEDIN_MEDIA_UNSAFE_URL: the address must be HTTPS and public")
+            raise mistaken("LINKEDIN_MEDIA_UNSAFE_URL: the address must be HTTPS and public")
         refuse_scripted(name, url)
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.faults import Fault, matches
 from airflow_provider_lemlist.sandbox.prospects import Behaviour
 from airflow_provider_lemlist.sandbox.refusal import Refusal
-from airflow_provider_lemlist.sandbox.routes.activities import activity_json
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -71,10 +71,12 @@ def routes(service: Service) -> list[Route]:
         return {"ok": True}
 
     def add_activity(body: Any) -> Any:
-        lead = world.lead(body["leadId"])
-        step = world.step(body["stepId"]) if body.get("stepId") else None
-        created_at = body.get("createdAt")
-        return activity_json(world.add_activity(lead, body["type"], step=step, created_at=created_at), world)
+        known = {"leadId": "lead_id", "type": "type", "stepId": "step_id", "createdAt": "created_at"}
+        if not isinstance(body, dict) or not {"leadId", "type"} <= body.keys() <= known.keys():
+            raise ValueError("an activity is an object with leadId, type and any of stepId, createdAt")
+        if "createdAt" in body:
+            body["createdAt"] = checks.parse_moment(str(body["createdAt"]), "createdAt")
+        return service.let_happen(**{known[name]: value for name, value in body.items()})
 
     def acting(act: Callable[[Any], Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
@@ -84,7 +86,7 @@ def routes(service: Service) -> list[Route]:
                     return JSONResponse(act(json.loads(body) if body else None))
             except Refusal as refusal:
                 return JSONResponse({"error": refusal.body}, refusal.status)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, OSError) as error:
                 return JSONResponse({"error": str(error)}, 400)
 
         return endpoint

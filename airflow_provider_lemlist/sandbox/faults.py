@@ -66,8 +66,25 @@ class Fault:
     struck: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("route", "kind", "when", "text", "where", "location"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be text, not {getattr(self, name)!r}")
+        for name in ("times", "skip", "status", "probability", "seconds"):
+            number = getattr(self, name)
+            wanted = (int, float) if name in ("probability", "seconds") else int
+            if number is not None and (
+                isinstance(number, bool) or not isinstance(number, wanted) or number < 0
+            ):
+                raise ValueError(f"{name} must be a number of 0 or more, not {number!r}")
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError(f"status must be 200 to 599, not {self.status!r}")
+        if not (self.location.isascii() and self.location.isprintable()):
+            raise ValueError(f"location must be an address, not {self.location!r}")
+        method, _, path = self.route.rpartition(" ")
+        if not path.startswith(("/", "*")) or path.startswith("/api/") or " " in method:
+            raise ValueError(f"route must be like 'GET /team', '/leads/*' or '*', not {self.route!r}")
         self.when = self.when or KINDS[self.kind]
         if self.when not in ("before", "after"):
             raise ValueError(f"when must be 'before' or 'after', not {self.when!r}")

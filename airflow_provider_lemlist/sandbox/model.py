@@ -35,6 +35,8 @@ LEAD_FIELDS = (
     "timezone",
     "contactOwner",
 )
+#: What a campaign may be.
+STATUSES = ("running", "draft", "archived", "ended", "paused", "errors")
 ENRICHMENTS = ("linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")
 
 
@@ -259,6 +261,8 @@ class World:
         auto_review_conditions: Iterable[str] = (),
         status: str = "draft",
     ) -> Campaign:
+        if status not in STATUSES:
+            raise ValueError(f"status must be one of {', '.join(STATUSES)}, not {status!r}")
         campaign = Campaign(
             id=self.new_id("cam"),
             name=name,
@@ -447,6 +451,17 @@ class World:
         audio.url = url.format(audio.id)
         self.audio[lead.id, step.id] = audio
         return audio
+
+    def is_unsubscribed(self, lead: Lead) -> bool:
+        """Say whether nobody may write to a lead any more: its address, domain, profile, phone or contact."""
+        known = (
+            lead.email,
+            f"@{lead.email.rpartition('@')[2]}",
+            *map(lead.values.get, ("linkedinUrl", "phone")),
+        )
+        return self.contacts[lead.contact_id].do_not_contact or any(
+            each in self.unsubscribes for each in known
+        )
 
     def unsubscribe(self, value: str, source: str = "api") -> Unsubscribe:
         """Note that nobody may write to a value; an existing note is returned as it is."""

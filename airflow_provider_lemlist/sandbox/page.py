@@ -64,7 +64,7 @@ def routes(service: Service) -> list[BaseRoute]:
 
     def campaign(request: Request) -> Response:
         query = request.query_params
-        page = int(query["page"]) if query.get("page", "").isdecimal() else 1
+        page = int(query["page"][:9]) if query.get("page", "").isdecimal() else 1
         try:
             view = campaign_view(service, request.path_params["id"], query.get("find", ""), page)
         except Refusal as refusal:
@@ -171,7 +171,7 @@ def lead_row(lead: Lead, audio: Iterable[Audio]) -> dict[str, Any]:
     known = ("email", "firstName", "lastName")
     return {
         "id": lead.id,
-        "name": " ".join(filter(None, (lead.values.get("firstName"), lead.values.get("lastName")))),
+        "name": full_name(lead.values.get("firstName"), lead.values.get("lastName")),
         "email": lead.email,
         "state": lead.state,
         "tone": tone(lead.state),
@@ -188,12 +188,16 @@ def feed(activities: Iterable[Activity], world: World) -> list[dict[str, Any]]:
             "at": each.created_at,
             "type": each.type,
             "tone": tone(each.type),
-            "who": " ".join(filter(None, (each.first_name, each.last_name))) or each.email or each.lead.id,
+            "who": full_name(each.first_name, each.last_name) or each.email or each.lead.id,
             "campaign": world.campaigns[each.lead.campaign_id].name,
             "campaign_id": each.lead.campaign_id,
         }
         for each in islice(activities, FEED)
     ]
+
+
+def full_name(*names: str | None) -> str:
+    return " ".join(filter(None, (name and name.strip() for name in names)))
 
 
 def tone(type: str) -> str:

@@ -177,6 +177,9 @@ class Prospects:
         lead = self.world.leads.get(lead_id)
         if lead is None or lead.place != "running":
             return
+        if self.world.is_unsubscribed(lead):
+            lead.place = "unsubscribed"
+            return
         if lead.is_paused or self.world.campaigns[lead.campaign_id].status != "running":
             # Nothing is lost while a lead or its campaign is paused: it waits in line.
             self._expect(now + TICK, lead_id, event)

@@ -20,7 +20,6 @@ from airflow_provider_lemlist.sandbox.faults import Fault, matches
 from airflow_provider_lemlist.sandbox.limits import RateLimit
 from airflow_provider_lemlist.sandbox.manners import Manners
 from airflow_provider_lemlist.sandbox.prospects import TICK, Behaviour
-from airflow_provider_lemlist.sandbox.routes.activities import activity_json
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_created
 from airflow_provider_lemlist.sandbox.routes.leads import lead_reply
 from airflow_provider_lemlist.sandbox.routes.sequences import possible_targets, step_reply
@@ -82,6 +81,7 @@ class Sandbox:
         )
         self._address = (host, port)
         self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
         self._loop: asyncio.AbstractEventLoop
         self._leave: asyncio.Event
 
@@ -95,10 +95,13 @@ class Sandbox:
         self._address = listener.getsockname()[:2]
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(listener, ready)), name="lemlist-sandbox", daemon=True
+            target=self._run, args=(listener, ready), name="lemlist-sandbox", daemon=True
         )
         self._thread.start()
         ready.wait()
+        if self._failure:
+            listener.close()
+            raise RuntimeError("The sandbox could not start") from self._failure
         return self
 
     def __exit__(
@@ -108,6 +111,16 @@ class Sandbox:
         self._loop.call_soon_threadsafe(self._leave.set)
         self._thread.join()
         self._thread = None
+
+    def _run(self, listener: socket.socket, ready: threading.Event) -> None:
+        try:
+            asyncio.run(self._serve(listener, ready))
+        except Exception as failure:
+            if ready.is_set():
+                raise
+            # Whoever opens the sandbox waits for it, and is to be told rather than to wait for ever.
+            self._failure = failure
+            ready.set()
 
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         """
@@ -204,11 +217,7 @@ class Sandbox:
         :param type: Type of the activity, such as ``emailsReplied``.
         :param created_at: When it happened, in epoch seconds; now unless given.
         """
-        world = self.service.world
-        with world.lock:
-            step = world.step(step_id) if step_id else None
-            activity = world.add_activity(world.lead(lead_id), type, step=step, created_at=created_at)
-            return activity_json(activity, world)
+        return self.service.let_happen(lead_id, type, step_id, created_at)
 
     def simulate(self, **behaviour: Any) -> None:
         """

@@ -14,6 +14,7 @@ from airflow_provider_lemlist.sandbox.limits import RateLimit
 from airflow_provider_lemlist.sandbox.manners import Manners
 from airflow_provider_lemlist.sandbox.model import World, iso
 from airflow_provider_lemlist.sandbox.prospects import Prospects
+from airflow_provider_lemlist.sandbox.refusal import Refusal
 from airflow_provider_lemlist.sandbox.routes import Table, table
 from airflow_provider_lemlist.sandbox.routes.activities import activity_json
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_item
@@ -46,6 +47,22 @@ class Service:
     def travel_time(self) -> float:
         """Return how long the next request, or the next answer, is under way."""
         return max(0.0, self.latency + self._random.uniform(-self.jitter, self.jitter)) / 2
+
+    def let_happen(
+        self, lead_id: str, type: str, step_id: str | None = None, created_at: float | None = None
+    ) -> dict[str, Any]:
+        """Let something happen to a lead, and return it as the list of activities does."""
+        world = self.world
+        for name, value in (("lead_id", lead_id), ("type", type), ("step_id", step_id)):
+            if not isinstance(value, str) and (name, value) != ("step_id", None):
+                raise ValueError(f"{name} must be text, not {value!r}")
+        if created_at is not None:
+            iso(created_at)
+        with world.lock:
+            lead, step = world.lead(lead_id), world.step(step_id) if step_id else None
+            if step_id and step is None:
+                raise Refusal(404, "Step not found")
+            return activity_json(world.add_activity(lead, type, step=step, created_at=created_at), world)
 
     def state(self) -> dict[str, Any]:
         """Return everything as JSON: what lemlist remembers, and what its clients did."""

@@ -6,14 +6,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.sandbox import checks
-from airflow_provider_lemlist.sandbox.model import Activity, Campaign, World, iso
+from airflow_provider_lemlist.sandbox.model import STATUSES, Activity, Campaign, World, iso
 from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
 from airflow_provider_lemlist.sandbox.routes import Call, route
-
-STATUSES = ("running", "draft", "archived", "ended", "paused", "errors")
 
 #: What an update takes, by JSON type.
 SETTINGS: dict[str, str] = {
@@ -133,8 +131,8 @@ def update_campaign(call: Call) -> Any:
     for name, value in body.items():
         checks.expect(SETTINGS[name], value, name)
     conditions = _conditions(body)
-    if not set(body.get("sendUserIds", ())) <= {user.id for user in call.world.users}:
-        raise Refusal(400, "None of the provided sender IDs are members of this team")
+    if not all(each in [user.id for user in call.world.users] for each in body.get("sendUserIds", ())):
+        raise checks.mistaken("None of the provided sender IDs are members of this team")
     campaign.settings |= body
     campaign.name = body.get("name", campaign.name)
     campaign.auto_review = body.get("autoReview", campaign.auto_review)
@@ -171,6 +169,7 @@ def pause_campaign(call: Call) -> Any:
 
 # --- Statistics -------------------------------------------------------------------------------------------
 
+CHANNELS = ("others", "email", "linkedin")
 STATS_QUERY = ["startDate", "endDate", "sendUser", "ABSelected", "channels"]
 
 #: Name of a counter, and the activities that it counts.
@@ -200,9 +199,9 @@ def get_stats(call: Call) -> Any:
     try:
         parsed = json.loads(channels) if channels else []
     except ValueError:
-        raise Refusal(400, "Bad params: channels must be a valid array") from None
-    window = _window({**call.query, "channels": parsed})
-    return stats(call.world.campaign(call.params["campaignId"]), call.world, *window)
+        raise checks.mistaken("Bad params: channels must be a valid array") from None
+    campaign = call.world.campaign(call.params["campaignId"])
+    return stats(campaign, call.world, Choice.read({**call.query, "channels": parsed}, call.world))
 
 
 @route("POST /v2/campaigns/stats/batch")
@@ -210,43 +209,69 @@ def get_stats_batch(call: Call) -> Any:
     body = call.json()
     ids = body.get("campaignIds")
     if not isinstance(ids, list) or not ids:
-        raise Refusal(400, "Bad params: campaignIds must be a non-empty array")
+        raise checks.mistaken("Bad params: campaignIds must be a non-empty array")
     if len(ids) > 100:
-        raise Refusal(400, "Bad params: campaignIds must contain at most 100 items")
+        raise checks.mistaken("Bad params: campaignIds must contain at most 100 items")
     _known(body, {"campaignIds", *STATS_QUERY})
-    window = _window(body)
+    for each in ids:
+        checks.expect("string", each, "campaignIds")
+    choice = Choice.read(body, call.world)
     known = [each for each in ids if each in call.world.campaigns]
     return {
         "results": [
-            {"campaignId": each, **stats(call.world.campaigns[each], call.world, *window)} for each in known
+            {"campaignId": each, **stats(call.world.campaigns[each], call.world, choice)} for each in known
         ],
         "errors": [{"campaignId": each, "error": "Campaign not found"} for each in ids if each not in known],
     }
 
 
-def _window(params: Mapping[str, Any]) -> tuple[float, float]:
-    if not params.get("startDate") or not params.get("endDate"):
-        raise Refusal(400, "Bad params: startDate and endDate are required")
-    channels = params.get("channels", [])
-    if not isinstance(channels, list):
-        raise Refusal(400, "Bad params: channels must be a valid array")
-    if not set(channels) <= {"others", "email", "linkedin"}:
-        raise Refusal(400, 'Bad params: channels must be empty or contain "others", "email" or "linkedin"')
-    if params.get("ABSelected") not in (None, "A", "B"):
-        raise Refusal(400, "Bad params: ABSelected must be A or B")
-    if params.get("sendUser") is not None and "|" not in params["sendUser"]:
-        text = "Bad param format: sendUser must be formatted as follow: <sendUserId>|<sendUserEmail>"
-        raise Refusal(400, text)
-    start, end = (checks.parse_moment(str(params[name]), name) for name in ("startDate", "endDate"))
-    return start, end
+class Choice(NamedTuple):
+    """Which activities statistics count; no channel and no sender are all of them."""
+
+    start: float
+    end: float
+    channels: tuple[str, ...] = ()
+    sender: str = ""
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any], world: World) -> Choice:
+        if not params.get("startDate") or not params.get("endDate"):
+            raise checks.mistaken("Bad params: startDate and endDate are required")
+        channels = params.get("channels", [])
+        if not isinstance(channels, list):
+            raise checks.mistaken("Bad params: channels must be a valid array")
+        if not all(each in CHANNELS for each in channels):
+            text = 'Bad params: channels must be empty or contain "others", "email" or "linkedin"'
+            raise checks.mistaken(text)
+        if params.get("ABSelected") not in (None, "A", "B"):
+            raise checks.mistaken("Bad params: ABSelected must be A or B")
+        sender, bar, email = str(params.get("sendUser") or "").partition("|")
+        if sender and not bar:
+            text = "Bad param format: sendUser must be formatted as follow: <sendUserId>|<sendUserEmail>"
+            raise checks.mistaken(text)
+        if sender and email not in [user.email for user in world.users if user.id == sender]:
+            raise checks.mistaken("Bad params: the send user email is not related to the send user id")
+        start, end = (checks.parse_moment(str(params[name]), name) for name in ("startDate", "endDate"))
+        return cls(start, end, tuple(channels), sender)
+
+    def takes(self, activity: Activity, campaign: Campaign) -> bool:
+        kind = activity.type
+        channel = (
+            "email" if kind.startswith("emails") else "linkedin" if kind.startswith("linkedin") else "others"
+        )
+        return (
+            self.start <= activity.created_at <= self.end
+            and (not self.channels or channel in self.channels)
+            and self.sender in ("", campaign.created_by)
+        )
 
 
-def stats(campaign: Campaign, world: World, start: float, end: float) -> dict[str, Any]:
-    """Count what happened in a campaign between two moments."""
+def stats(campaign: Campaign, world: World, choice: Choice) -> dict[str, Any]:
+    """Count what happened in a campaign, as far as it was asked for."""
     happened = [
         activity
         for activity in world.activities
-        if activity.lead.campaign_id == campaign.id and start <= activity.created_at <= end
+        if activity.lead.campaign_id == campaign.id and choice.takes(activity, campaign)
     ]
     of_lead: dict[str, Counter[str]] = {}
     for activity in happened:

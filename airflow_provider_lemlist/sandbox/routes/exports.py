@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_lemlist.sandbox.model import Export, Lead, World, iso
 from airflow_provider_lemlist.sandbox.refusal import Refusal
 from airflow_provider_lemlist.sandbox.routes import Call, Reply, route
-from airflow_provider_lemlist.sandbox.routes.campaigns import stats
+from airflow_provider_lemlist.sandbox.routes.campaigns import Choice, stats
 from airflow_provider_lemlist.sandbox.routes.leads import leads_in
 
 #: What a row holds of the lead's own values, where the lead has them.
@@ -86,7 +86,11 @@ def get_export(call: Call) -> Any:
 
 @route("PUT /campaigns/{campaignId}/export/{exportId}/email/{email}")
 def mail_export(call: Call) -> Any:
-    export = _export(call)
+    try:
+        export = _export(call)
+    except Refusal as refusal:
+        # Here the same refusal is a text.
+        raise refusal if isinstance(refusal.body, str) else Refusal(404, "Export not found") from None
     export.email = call.params["email"]
     status = _status(export, call, done=export.polls_left <= 0) | {"email": export.email}
     return {"ok": True, "status": status}
@@ -99,14 +103,14 @@ def get_file(call: Call) -> Any:
         raise Refusal(404, "File not found")
     export = call.world.exports[name]
     campaign = call.world.campaign(export.campaign_id)
-    rows = stats(campaign, call.world, 0, call.world.clock())["steps"]
+    rows = stats(campaign, call.world, Choice(0, call.world.clock()))["steps"]
     return csv_reply(list(rows[0]) if rows else ["index", "sequenceId"], rows)
 
 
 def _export(call: Call) -> Export:
     call.world.campaign(call.params["campaignId"])
     export = call.world.exports.get(call.params["exportId"])
-    if export is None:
+    if export is None or export.campaign_id != call.params["campaignId"]:
         message = f"Export with id {call.params['exportId']} not found"
         raise Refusal(404, {"ok": False, "message": message})
     return export

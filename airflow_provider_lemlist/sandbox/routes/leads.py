@@ -45,10 +45,13 @@ def duplicate(where: str, status: int) -> Refusal:
 
 @route("GET /leads", query=["id", "email", "version"])
 def get_lead(call: Call) -> Any:
+    remark_version(call)
     if lead_id := call.query.get("id"):
         lead = call.world.lead(lead_id)
+    elif not call.query.get("email"):
+        raise bad_team("Expected id or email")
     else:
-        leads = call.world.leads_of(call.query.get("email", ""))
+        leads = call.world.leads_of(call.query["email"])
         if not leads:
             raise Refusal(404, "Lead not found")
         lead = leads[-1]
@@ -57,6 +60,7 @@ def get_lead(call: Call) -> Any:
 
 @route("GET /leads/{email}", query=["version", "campaignId"])
 def get_leads_by_email(call: Call) -> Any:
+    remark_version(call)
     wanted = call.query.get("campaignId")
     leads = [lead for lead in call.world.leads_of(call.params["email"]) if wanted in (None, lead.campaign_id)]
     if not leads:
@@ -64,6 +68,11 @@ def get_leads_by_email(call: Call) -> Any:
     if call.query.get("version") != "v2":
         return lead_flat(leads[-1], call.world)
     return [lead_entry(lead, call.world) for lead in leads]
+
+
+def remark_version(call: Call) -> None:
+    if call.query.get("version") != "v2":
+        call.remarks.append(("query", "version=v2 is missing: the answer is of v1"))
 
 
 @route("GET /campaigns/{campaignId}/leads/", query=["state", "limit"])

@@ -27,7 +27,7 @@ def possible_targets(world: World) -> list[str]:
 @route("GET /campaigns/{campaignId}/sequences")
 def list_sequences(call: Call) -> Any:
     campaign = call.world.campaign(call.params["campaignId"])
-    return {each.id: sequence_json(each) for each in call.world.sequences_of(campaign)}
+    return {each.id: sequence_json(each, call.world) for each in call.world.sequences_of(campaign)}
 
 
 @route("POST /sequences/{sequenceId}/steps")
@@ -79,7 +79,7 @@ def step_reply(step: Step) -> dict[str, Any]:
     return shown
 
 
-def sequence_json(sequence: Sequence) -> dict[str, Any]:
+def sequence_json(sequence: Sequence, world: World) -> dict[str, Any]:
     """Return a sequence as the list of a campaign's sequences shows it."""
     shown: dict[str, Any] = {
         "_id": sequence.id,
@@ -87,7 +87,11 @@ def sequence_json(sequence: Sequence) -> dict[str, Any]:
         "steps": [listed_step(step, position) for position, step in enumerate(sequence.steps)],
     }
     if sequence.parent_id:
-        shown |= {"parentId": sequence.parent_id, "conditionalStepIndex": 0}
+        parents = [step.id for step in world.sequences[sequence.parent_id].steps]
+        shown |= {
+            "parentId": sequence.parent_id,
+            "conditionalStepIndex": parents.index(sequence.condition_id or ""),
+        }
     return shown
 
 

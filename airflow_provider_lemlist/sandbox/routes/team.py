@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_lemlist.sandbox.model import iso
-from airflow_provider_lemlist.sandbox.refusal import bad_team
+from airflow_provider_lemlist.sandbox.model import STATUSES, iso
+from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
 from airflow_provider_lemlist.sandbox.routes import Call, route
 
 
@@ -46,6 +46,8 @@ def get_credits(call: Call) -> Any:
 @route("GET /team/senders", query=["state"])
 def get_senders(call: Call) -> Any:
     wanted = call.query.get("state")
+    if wanted not in (None, *STATUSES):
+        raise Refusal(400, "Bad params (invalid state parameter)", violation="state names no status")
     campaigns = [
         {
             "_id": each.id,

@@ -32,6 +32,12 @@ def add_values(call: Call) -> Any:
     return "Variables unsubscribed"
 
 
+@route("GET /v2/unsubscribes/variables/")
+@route("POST /v2/unsubscribes/variables/")
+def no_value(call: Call) -> Any:
+    raise Refusal(400, "No value", violation="the path names no value")
+
+
 @route("GET /v2/unsubscribes/variables/{value}")
 def get_value(call: Call) -> Any:
     found = call.world.unsubscribes.get(call.params["value"])

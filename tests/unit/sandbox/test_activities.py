@@ -94,3 +94,36 @@ def test_without_v2_the_variables_are_at_the_top_and_it_is_noted(
     assert found["firstName"] == "Ana"
     assert "lead" not in found
     assert lemlist.violations()[-1]["rule"] == "query"
+
+
+# --- Made by hand -----------------------------------------------------------------------------------------
+
+
+def test_an_activity_is_made_by_http_at_the_moment_that_is_named(
+    lemlist: Sandbox, http: Client, lead: str
+) -> None:
+    control = f"{lemlist.origin}/_sandbox/activities"
+    for moment in (NOON, "2026-03-02T10:00:00Z"):
+        http.post(control, json={"leadId": lead, "type": "emailsReplied", "createdAt": moment})
+    found = [each["createdAt"] for each in asked(http)]
+    assert found == ["2026-09-21T14:13:20.000Z", "2026-03-02T10:00:00.000Z"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"type": 5}, 400),
+        ({"createdAt": "soon"}, 400),
+        ({"createdAt": 1e18}, 400),
+        ({"stepId": "stp_none"}, 404),
+        ({"leadId": "lea_none"}, 404),
+        ({"step": "stp_none"}, 400),
+    ],
+    ids=str,
+)
+def test_a_bad_activity_is_refused_and_breaks_nothing(
+    lemlist: Sandbox, http: Client, lead: str, wrong: dict[str, Any], status: int
+) -> None:
+    body = {"leadId": lead, "type": "emailsReplied", **wrong}
+    assert http.post(f"{lemlist.origin}/_sandbox/activities", json=body).status_code == status
+    assert http.get(f"{lemlist.origin}/_sandbox/state").json()["activities"] == []

@@ -127,14 +127,41 @@ def test_statistics_count_what_happened(lemlist: Sandbox, http: Client, campaign
         ({**YEAR, "channels": '["fax"]'}, "Bad params: channels must be empty or contain"),
         ({**YEAR, "ABSelected": "C"}, "Bad params: ABSelected must be A or B"),
         ({**YEAR, "sendUser": "usr_1"}, "Bad param format: sendUser must be formatted as follow"),
+        ({**YEAR, "sendUser": "usr_1|a@b.c"}, "Bad params: the send user email is not related to"),
     ],
 )
 def test_bad_statistics_are_refused(
-    http: Client, campaign: dict[str, Any], query: dict[str, str], text: str
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], query: dict[str, str], text: str
 ) -> None:
     answer = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params=query)
     assert answer.status_code == 400
     assert answer.text.startswith(text)
+    assert lemlist.violations()[-1]["what"] == answer.text
+
+
+@pytest.mark.parametrize(
+    ("channels", "replied"),
+    [("", 3), ("[]", 3), ('["email"]', 1), ('["linkedin"]', 1), ('["others", "email"]', 2)],
+)
+def test_statistics_are_of_the_channels_that_were_asked_for(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], channels: str, replied: int
+) -> None:
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
+    for type in ("emailsReplied", "linkedinReplied", "smsReplied"):
+        lemlist.activity(lead_id=lead, type=type)
+    path, query = f"/v2/campaigns/{campaign['_id']}/stats", {**YEAR, "channels": channels}
+    assert http.get(path, params=query).json()["replied"] == replied
+
+
+def test_statistics_are_of_the_sender_that_was_asked_for(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
+    lemlist.activity(lead_id=lead, type="emailsSent")
+    users = http.get("/team?version=v2").json()["users"]
+    path = f"/v2/campaigns/{campaign['_id']}/stats"
+    queries = [{**YEAR, "sendUser": f"{each['userId']}|{each['email']}"} for each in users]
+    assert [http.get(path, params=query).json()["delivered"] for query in queries] == [1, 0]
 
 
 def test_a_batch_of_statistics_tells_what_failed(http: Client, campaign: dict[str, Any]) -> None:
@@ -210,3 +237,13 @@ def test_an_export_of_statistics_is_polled_until_it_is_done(http: Client, campai
     assert mailed["status"]["email"] == "a@example.com"
     missing = http.get(f"{path}/axp_none/status")
     assert (missing.status_code, json.loads(missing.text)["ok"]) == (404, False)
+    missing = http.put(f"{path}/axp_none/email/a%40example.com")
+    assert (missing.status_code, missing.text) == (404, "Export not found")
+
+
+def test_an_export_is_not_found_in_another_campaign(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    started = http.get(f"/campaigns/{campaign['_id']}/export/start").json()["_id"]
+    other = lemlist.campaign()["_id"]
+    assert http.get(f"/campaigns/{other}/export/{started}/status").status_code == 404

@@ -148,10 +148,36 @@ def test_v2_lists_a_person_once_per_campaign_and_v1_is_flat(
     assert http.get("/leads", params={"email": ANA["email"]}).json()["_id"] == second["_id"]
 
 
-@pytest.mark.parametrize("path", ["/leads/nobody@example.com?version=v2", "/leads?id=lea_none", "/leads"])
+@pytest.mark.parametrize("path", ["/leads/nobody@example.com?version=v2", "/leads?id=lea_none"])
 def test_nobody_is_not_found(http: Client, path: str) -> None:
     answer = http.get(path)
     assert (answer.status_code, answer.text) == (404, "Lead not found")
+
+
+def test_a_look_up_of_nobody_in_particular_is_refused(lemlist: Sandbox, http: Client) -> None:
+    answer = http.get("/leads?version=v2")
+    assert (answer.status_code, answer.text) == (400, "Bad team")
+    assert lemlist.violations()[-1]["what"] == "Expected id or email"
+
+
+@pytest.mark.parametrize("path", ["/leads?email=ana@example.com", "/leads/ana@example.com"])
+def test_a_look_up_without_a_version_is_written_down(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], path: str
+) -> None:
+    lemlist.lead(campaign["_id"], "ana@example.com")
+    assert http.get(path).status_code == 200
+    assert [each["what"] for each in lemlist.violations()] == ["version=v2 is missing: the answer is of v1"]
+
+
+def test_half_a_character_in_a_lead_is_replaced_and_breaks_nothing(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], leads: str
+) -> None:
+    body = b'{"email": "ana@example.com", "firstName": "\\ud83d", "icebreaker": "\\ud83d\\ude80 \\uDE80"}'
+    made = http.post(leads, data=body, headers={"Content-Type": "application/json"})
+    assert made.json()["firstName"] == "\ufffd"
+    (lead,) = http.get(f"{lemlist.origin}/_sandbox/state").json()["leads"]
+    assert lead["variables"]["icebreaker"] == "\U0001f680 \ufffd"
+    assert http.get(f"{lemlist.origin}/campaigns/{campaign['_id']}").status_code == 200
 
 
 def test_a_campaign_lists_its_newest_leads_and_nothing_without_a_state(

@@ -31,6 +31,12 @@ def test_any_value_can_be_unsubscribed_read_and_subscribed_again(http: Client, v
     assert http.delete(path).text == "Variable not found in unsubscribe list"
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_value_has_to_be_named(http: Client, method: str) -> None:
+    answer = http.request(method, f"{VALUES}/")
+    assert (answer.status_code, answer.text) == (400, "No value")
+
+
 def test_many_values_are_unsubscribed_at_once_and_paged(http: Client) -> None:
     values = [f"p{number}@example.com" for number in range(150)]
     assert http.post(VALUES, json={"values": values}).json() == "Variables unsubscribed"
@@ -120,6 +126,12 @@ def test_contacts_are_those_of_the_leads(lemlist: Sandbox, http: Client, campaig
 @pytest.mark.parametrize("path", ["/inbox", "/inbox?userId=usr_0", "/companies?offset=x"])
 def test_a_bad_query_is_refused(http: Client, path: str) -> None:
     assert http.get(path).status_code == 400
+
+
+def test_senders_of_a_state_that_does_not_exist_are_refused(lemlist: Sandbox, http: Client) -> None:
+    answer = http.get("/team/senders?state=runing")
+    assert (answer.status_code, answer.text) == (400, "Bad params (invalid state parameter)")
+    assert lemlist.violations()[-1]["rule"] == "body"
 
 
 def test_a_fixed_segment_goes_before_one_that_takes_any_value() -> None:

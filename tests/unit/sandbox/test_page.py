@@ -29,7 +29,7 @@ def evil(lemlist: Sandbox, http: Client) -> str:
     http.post("/leads/audio", params=query, files={"file": (f"{EVIL}.mp3", b"<script>", "audio/mpeg")})
     http.get("/team", params={EVIL: EVIL}, headers={"User-Agent": EVIL})
     http.get("/<script>alert(1)</script>")
-    lemlist.fault(EVIL, "reset")
+    lemlist.fault(f"/{EVIL}".replace(" ", ""), "reset")
     return str(campaign["_id"])
 
 
@@ -108,6 +108,17 @@ def test_in_a_real_browser_a_script_in_a_lead_is_inert(
     title = re.search(r"<title>(.*?)</title>", document)
     assert title
     assert title[1] != "owned"
+
+
+def test_a_name_that_turns_the_writing_round_stays_by_itself(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    name = "\u202eevil"
+    lead = lemlist.lead(campaign["_id"], "ana@example.com", firstName=name, plan=name)
+    lemlist.activity(lead_id=lead["_id"], type="emailsOpened")
+    for path in ("/", f"/campaigns/{campaign['_id']}"):
+        shown = http.get(lemlist.origin + path).text
+        assert shown.count(name) == shown.count(f"<bdi>{name}</bdi>") > 0
 
 
 def test_leads_are_found_and_paged(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:

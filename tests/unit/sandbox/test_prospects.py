@@ -72,6 +72,22 @@ def test_a_condition_leads_into_the_branch_of_what_happened(accepts: int) -> Non
     assert types(world, accepts=accepts, opens=0) == [expected]
 
 
+@pytest.mark.parametrize("value", ["p0@example.com", "@example.com", "https://linkedin.com/in/p0", "contact"])
+def test_nobody_who_is_unsubscribed_is_contacted(value: str) -> None:
+    world = world_with(EMAIL)
+    (lead,) = world.leads.values()
+    lead.values["linkedinUrl"] = "https://linkedin.com/in/p0"
+    if value == "contact":
+        world.contacts[lead.contact_id].do_not_contact = True
+    else:
+        world.unsubscribe(value)
+    prospects = Prospects(world)
+    prospects.start(Behaviour())
+    prospects.tick(0)
+    prospects.tick(1000)
+    assert (world.activities, lead.status) == ([], "unsubscribed")
+
+
 def test_a_condition_may_ask_what_the_lead_has() -> None:
     condition = {"type": "conditional", "conditionKey": "hasEmailAddress", "delayType": "waitUntil"}
     world = world_with(condition)

@@ -138,6 +138,16 @@ def test_another_method_is_not_allowed(http: Client, steps: str) -> None:
     assert (answer.status_code, answer.text) == (405, "Bad method")
 
 
+def test_a_branch_names_the_place_of_its_condition(
+    http: Client, campaign: dict[str, Any], steps: str
+) -> None:
+    http.post(steps, json={"type": "linkedinVisit"})
+    condition = {"type": "conditional", "conditionKey": "emailsOpened", "delayType": "waitUntil"}
+    branches = http.post(steps, json=condition).json()["conditions"]
+    found = http.get(f"/campaigns/{campaign['_id']}/sequences").json()
+    assert [found[each["sequenceId"]]["conditionalStepIndex"] for each in branches] == [1, 1]
+
+
 # --- LinkedIn media ---------------------------------------------------------------------------------------
 
 
@@ -173,6 +183,15 @@ def test_bad_media_is_refused_without_a_script(
 ) -> None:
     answer = http.post(steps, json={"type": "linkedinSend", "message": "x", **media})
     assert f"LINKEDIN_MEDIA_{code}" in answer.text
+
+
+def test_media_that_the_documents_forbid_is_a_violation(lemlist: Sandbox, http: Client, steps: str) -> None:
+    for images in (["https://x.org/a.png"] * 7, ["http://x.org/a.png"]):
+        http.post(steps, json={"type": "linkedinSend", "message": "x", "images": images})
+    assert [each["what"].partition(":")[0] for each in lemlist.violations()] == [
+        "LINKEDIN_MEDIA_TOO_MANY",
+        "LINKEDIN_MEDIA_UNSAFE_URL",
+    ]
 
 
 def test_six_items_are_accepted_and_an_address_without_an_ending_too(http: Client, steps: str) -> None:

@@ -12,7 +12,7 @@ import time
 import pytest
 import requests
 
-from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.sandbox import Sandbox, __main__
 from tests.unit.sandbox.conftest import Client
 from tests.waiting import LONGEST, wait_for
 
@@ -65,6 +65,18 @@ def test_a_port_that_is_taken_is_told_to_the_caller() -> None:
         port = int(lemlist.origin.rpartition(":")[2])
         with pytest.raises(OSError, match="in use"), Sandbox(port=port):
             pass
+
+
+def test_what_keeps_it_from_starting_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uvicorn.Config.load", lambda self: 1 / 0)
+    with pytest.raises(RuntimeError, match="could not start") as told, Sandbox():
+        pass
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+
+
+def test_a_campaign_of_a_status_that_does_not_exist_is_refused(lemlist: Sandbox) -> None:
+    with pytest.raises(ValueError, match="running, draft"):
+        lemlist.campaign(status="runing")
 
 
 def test_the_connection_is_ready_for_airflow(lemlist: Sandbox) -> None:
@@ -153,10 +165,31 @@ def test_the_command_prints_a_connection_that_works_and_ends_on_interrupt() -> N
         assert process.wait(LONGEST) == 0
 
 
+def command(*options: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "airflow_provider_lemlist.sandbox", *options]
+    return subprocess.run(line, capture_output=True, text=True, timeout=LONGEST, check=False)
+
+
 def test_the_command_says_in_one_line_that_a_port_is_taken() -> None:
     with Sandbox() as lemlist:
         port = lemlist.origin.rpartition(":")[2]
-        command = [sys.executable, "-m", "airflow_provider_lemlist.sandbox", "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
+        done = command("--port", port)
     assert done.returncode == 1
-    assert done.stderr == f"Port {port}: Address already in use. --port 0 takes a free one.\n"
+    told = f"Cannot listen on 127.0.0.1:{port}: Address already in use. --port 0 takes a free port.\n"
+    assert done.stderr == told
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--port", "99999"], ["--host", "name.invalid"], ["--port", "0", "--simulate", "--speed", "0"]],
+)
+def test_the_command_says_in_one_line_what_it_cannot_do(options: list[str]) -> None:
+    done = command(*options)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+
+
+def test_the_command_prints_a_connection_that_a_shell_can_read() -> None:
+    line = __main__.export(Sandbox(api_key="it's $HOME"))
+    shell = ["sh", "-c", f'{line}; printf %s "$AIRFLOW_CONN_LEMLIST_DEFAULT"']
+    said = subprocess.run(shell, capture_output=True, text=True, timeout=LONGEST, check=True).stdout
+    assert json.loads(said)["password"] == "it's $HOME"
