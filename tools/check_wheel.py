@@ -6,10 +6,11 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +29,10 @@ with tempfile.TemporaryDirectory() as home:
 
     for data in ("py.typed", "api/budget/booking.lua", "sandbox/templates", "sandbox/static"):
         assert (Path(airflow_provider_lemlist.__file__).parent / data).exists(), f"the wheel lacks {data}"
+
+    description = metadata("airflow-provider-lemlist")["Description"]
+    assert "](https://" in description
+    assert not re.search(r"\]\((?!https://)", description), "a link of the long description leads nowhere"
 
     # These need an extra; everything else must import.
     extra = ("airflow_provider_lemlist.sandbox", "airflow_provider_lemlist.api.budget.redis")

@@ -53,8 +53,15 @@ def test_python_in_the_docs_is_python(code: str) -> None:
     compile(code, "<docs>", "exec")
 
 
+def _anchors(page: Path) -> set[str]:
+    """Return the names that the headings of a page get."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
-    text = page.read_text()
-    for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text):
-        assert (page.parent / target).exists(), target
+    for file, anchor in re.findall(r"\]\((?!https?://)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not anchor or anchor in _anchors(target), f"{file}#{anchor}"
