@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 FENCE = re.compile(
@@ -46,6 +48,15 @@ def test_a_snippet_is_a_part_of_a_file_that_runs(page: Path, file: str, region: 
 
 def test_the_readme_shows_a_dag_that_runs() -> None:
     assert any("README.md" in str(snippet.id) for snippet in SNIPPETS)
+
+
+def test_every_method_of_the_hook_is_in_its_guide() -> None:
+    of_airflow = (
+        "get_conn get_connection_form_widgets get_ui_field_behaviour load_settings close test_connection"
+    )
+    methods = {name for name, value in vars(LemlistHook).items() if name[0] != "_" and callable(value)}
+    guide = (ROOT / "docs" / "hook.md").read_text()
+    assert methods - set(of_airflow.split()) == methods & set(re.findall(r"`(\w+)\(", guide))
 
 
 @pytest.mark.parametrize("code", CODE)
