@@ -147,7 +147,12 @@ def lead(body: Mapping[str, Any]) -> dict[str, str]:
 
 def email(value: str) -> str:
     local, _, domain = value.rpartition("@")
-    if not local or "." not in domain.strip(".") or any(character.isspace() for character in value):
+    if (
+        not local
+        or "@" in local
+        or "." not in domain.strip(".")
+        or any(character.isspace() for character in value)
+    ):
         raise Refusal(400, "Invalid email", violation="Expected an email address in field email")
     return value
 
@@ -230,7 +235,7 @@ def is_public(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    host = parts.hostname or ""
+    host = (parts.hostname or "").rstrip(".")
     if parts.scheme != "https" or not host:
         return False
     try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from airflow_provider_lemlist.sandbox.activity_types import ACTIVITY_TYPES
 from airflow_provider_lemlist.sandbox.model import Lead
 
 #: The groups that are made of the last thing that happened.
@@ -13,6 +14,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "emailsBounced": ("emailsBounced", "emailsFailed", "linkedinSendFailed", "linkedinInviteFailed"),
     "emailsUnsubscribed": ("emailsUnsubscribed",),
 }
+#: Every value that is documented; the detailed ones are names of activities.
+STATES = (
+    ACTIVITY_TYPES | set(GROUPS) | {"all", "imported", "scanned", "reviewed", "failed", "opportunitiesDone"}
+)
 CONTACTED = ("Sent", "Done", "Delivered")
 
 

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.model import Export, Lead, World, iso
 from airflow_provider_lemlist.sandbox.refusal import Refusal
 from airflow_provider_lemlist.sandbox.routes import Call, Reply, route
@@ -42,7 +43,9 @@ def csv_reply(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Repl
 def export_leads(call: Call) -> Any:
     campaign = call.world.campaign(call.params["campaignId"])
     leads = leads_in(call, campaign)
-    if call.query.get("format", "csv") == "json":
+    if call.query.get("format") not in (None, "csv", "json"):
+        raise checks.mismatch("Expected csv or json in format")
+    if call.query.get("format") == "json":
         return [_row(lead, ROW_FIELDS) for lead in leads]
     variables = list(dict.fromkeys(name for lead in leads for name in lead.values))
     return csv_reply(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
-from airflow_provider_lemlist.sandbox.lead_states import has_state
+from airflow_provider_lemlist.sandbox.lead_states import STATES, has_state
 from airflow_provider_lemlist.sandbox.model import ENRICHMENTS, LEAD_FIELDS, Campaign, Lead, World, iso
 from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
 from airflow_provider_lemlist.sandbox.routes import Call, route
@@ -78,7 +78,8 @@ def remark_version(call: Call) -> None:
 @route("GET /campaigns/{campaignId}/leads/", query=["state", "limit"])
 def list_leads(call: Call) -> Any:
     campaign = call.world.campaign(call.params["campaignId"])
-    limit = checks.number(call.query, "limit", 100, least=1, most=500)
+    part = call.page(most=500)
+    limit = part.stop - part.start
     newest_first = reversed(leads_in(call, campaign))
     return [
         {"_id": lead.id, "contactId": lead.contact_id, "state": lead.state}
@@ -93,6 +94,7 @@ def leads_in(call: Call, campaign: Campaign) -> list[Lead]:
         call.remarks.append(("query", "state is missing: the answer is empty without state=all"))
         return []
     wanted = states.split(",")
+    call.remarks += [("query", f"unknown state {state}") for state in wanted if state not in STATES]
     return [lead for lead in campaign.leads.values() if any(has_state(lead, state) for state in wanted)]
 
 
@@ -114,6 +116,9 @@ def update_lead(call: Call) -> Any:
     method = body.pop("preferredContactMethod", lead.preferred_contact_method)
     if method not in (None, "email", "linkedIn"):
         raise checks.mismatch("Expected one of email, linkedIn in field preferredContactMethod")
+    if body.get("timezone"):
+        checks.timezone(body["timezone"])
+    lead.owner = body.pop("contactOwner", lead.owner)
     lead.preferred_contact_method = method
     lead.values |= body
     lead.updated_at = call.world.clock()
@@ -133,8 +138,11 @@ def delete_lead(call: Call) -> Any:
         call.world.remove_lead(lead)
         return lead_flat(lead, call.world)
     # Without action=remove the person is unsubscribed, and only an address will do.
+    if "action" in call.query:
+        call.remarks.append(("query", "action is not remove: the person is unsubscribed, the lead stays"))
     if call.params["leadId"] == lead.id:
-        raise Refusal(404, "An email is required to unsub a lead")
+        what = "the path names a lead by id, and action=remove is missing"
+        raise Refusal(404, "An email is required to unsub a lead", violation=what)
     if lead.place == "unsubscribed":
         raise Refusal(404, "Lead not found")
     lead.place = "unsubscribed"

@@ -190,6 +190,7 @@ def test_leads_are_exported_as_csv_and_as_json(
     (lead,) = http.get(path, params={"state": "all", "format": "json"}).json()
     assert (lead["firstName"], lead["lastState"]) == ('A, "B"', "scanned")
     assert http.get(path, params={"format": "json"}).json() == []
+    assert http.get(path, params={"state": "all", "format": "xml"}).status_code == 400
 
 
 def test_an_export_without_state_may_be_whole() -> None:

@@ -77,6 +77,7 @@ def test_a_campaign_that_does_not_exist_is_not_found(http: Client) -> None:
         ({"timezone": "../etc"}, "Match error: Expected an IANA time zone in field timezone"),
         ({"email": "ana"}, "Invalid email"),
         ({"email": "ana ruiz@example.com"}, "Invalid email"),
+        ({"email": "ana@example.com,bo@example.com"}, "Invalid email"),
     ],
     ids=str,
 )
@@ -154,6 +155,31 @@ def test_nobody_is_not_found(http: Client, path: str) -> None:
     assert (answer.status_code, answer.text) == (404, "Lead not found")
 
 
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        ("state=all&limit=501", "limit is 501, the most is 500"),
+        ("state=scanned,opend", "unknown state opend"),
+        ("", "state is missing: the answer is empty without state=all"),
+    ],
+)
+def test_a_list_that_is_asked_for_wrongly_is_answered_and_written_down(
+    lemlist: Sandbox, http: Client, leads: str, query: str, what: str
+) -> None:
+    assert http.get(f"{leads}?{query}").status_code == 200
+    assert [each["what"] for each in lemlist.violations()] == [what]
+
+
+def test_an_update_judges_the_time_zone_and_changes_the_owner(
+    lemlist: Sandbox, http: Client, ana: dict[str, Any], leads: str
+) -> None:
+    assert http.patch(leads + ana["_id"], json={"timezone": "Mars"}).status_code == 400
+    assert http.patch(leads + ana["_id"], json={"contactOwner": "bob@sandbox.example"}).status_code == 200
+    (lead,) = lemlist.state()["leads"]
+    assert lead["contactOwner"] == "bob@sandbox.example"
+    assert "contactOwner" not in lead["variables"]
+
+
 def test_a_look_up_of_nobody_in_particular_is_refused(lemlist: Sandbox, http: Client) -> None:
     answer = http.get("/leads?version=v2")
     assert (answer.status_code, answer.text) == (400, "Bad team")
@@ -224,6 +250,7 @@ def test_delete_without_action_unsubscribes_and_wants_an_address(
 ) -> None:
     answer = http.delete(leads + ana["_id"])
     assert (answer.status_code, answer.text) == (404, "An email is required to unsub a lead")
+    assert "action=remove is missing" in lemlist.violations()[-1]["what"]
     assert http.delete(leads).status_code == 404
     assert stored(lemlist, ana)["status"] == "review"
 

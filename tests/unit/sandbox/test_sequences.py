@@ -173,6 +173,7 @@ def test_the_media_codes_are_the_eight_of_the_documents() -> None:
         ({"images": ["http://x.org/a.png"]}, "UNSAFE_URL"),
         ({"images": ["https://127.0.0.1/a.png"]}, "UNSAFE_URL"),
         ({"images": ["https://localhost/a.png"]}, "UNSAFE_URL"),
+        ({"images": ["https://localhost./a.png"]}, "UNSAFE_URL"),
         ({"images": ["https://x.org/a.webp"]}, "INVALID_TYPE"),
         ({"videos": ["https://x.org/a.png"]}, "INVALID_TYPE"),
     ],
