@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.sandbox import Sandbox
 
 
+ABOUT = {
+    "campaign_list": "shape of the list of campaigns",
+    "elsewhere_status": "status of the text 'Lead already in other campaign'",
+    "restart": "what becomes of starting a campaign that runs",
+}
+
+
 def parser() -> argparse.ArgumentParser:
     """Return what the command line takes."""
     from airflow_provider_lemlist.sandbox.limits import WINDOWS
@@ -29,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
         "--port", type=int, default=8765, help="port; 0 takes a free one (default: %(default)s)"
     )
     take.add_argument("--api-key", default="sandbox-key", help="the key that works (default: %(default)s)")
-    take.add_argument("--limit", choices=tuple(WINDOWS), default="sliding", help="kind of rate limit")
+    take.add_argument(
+        "--limit", choices=tuple(WINDOWS), default="sliding", help="kind of rate limit (default: %(default)s)"
+    )
     take.add_argument(
         "--latency", type=float, default=0.0, metavar="S", help="seconds an answer takes longer"
     )
@@ -39,7 +48,13 @@ def parser() -> argparse.ArgumentParser:
     take.add_argument("--speed", type=float, default=1.0, help="how many times faster prospects react")
     for name, choices in CHOICES.items():
         kind = type(choices[0])
-        take.add_argument(f"--{name.replace('_', '-')}", type=kind, choices=choices, default=choices[0])
+        take.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            choices=choices,
+            default=choices[0],
+            help=f"{ABOUT[name]} (default: %(default)s)",
+        )
     return take
 
 
@@ -73,7 +88,8 @@ def main() -> int:
             # Without the address that some versions of Python put behind it.
             reason = os.strerror(code)
         where = f"{asked['host']}:{asked['port']}"
-        print(f"Cannot listen on {where}: {reason}. --port 0 takes a free port.", file=sys.stderr)
+        told = str(reason).rstrip(".")
+        print(f"Cannot listen on {where}: {told}. --port 0 takes a free port.", file=sys.stderr)
         return 1
     except ValueError as error:
         print(error, file=sys.stderr)
