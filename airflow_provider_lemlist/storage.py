@@ -55,3 +55,8 @@ def is_local(path: ObjectStoragePath) -> bool:
 def shown(path: ObjectStoragePath) -> str:
     """Return a path as people write it."""
     return str(path.path) if is_local(path) else str(path)
+
+
+def name_in_storage(path: ObjectStoragePath) -> str:
+    """Return the name of a path within its disk or bucket."""
+    return shown(path) if is_local(path) else str(path.key)

@@ -55,6 +55,7 @@ class PrivateAirflow:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
             "AIRFLOW__LEMLIST__BUDGET_DIR": str(self.home / "budget"),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "OPENLINEAGE_DISABLED": "true",
             # These servers listen on all addresses, so at least not on a port that is in use.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
+from airflow_provider_lemlist.storage import name_in_storage
 from airflow_provider_lemlist.templating import is_open
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
@@ -46,6 +49,33 @@ class LemlistOperator(BaseOperator):
             self.log.warning(
                 "Killed while lemlist was asked to %s. It may have happened all the same.", self._under_way
             )
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Tell OpenLineage, which asks where it is installed, what was read and which campaign was filled."""
+        from airflow.providers.common.compat.openlineage.facet import Dataset
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
+        campaign_id = self._filled_campaign()
+        lemlist = f"lemlist://{urlsplit(self.hook.settings.base_url).netloc}"
+        return OperatorLineage(
+            inputs=self._lineage_inputs(),
+            outputs=[Dataset(lemlist, f"campaigns/{campaign_id}")] if campaign_id else [],
+        )
+
+    def _filled_campaign(self) -> str | None:
+        """Return the campaign that the task has changed, where it is known."""
+        return getattr(self, "campaign_id", None)
+
+    def _lineage_inputs(self) -> list[Any]:
+        """Return what the task has read, as datasets of OpenLineage."""
+        from airflow.providers.common.compat.openlineage.facet import Dataset
+
+        file = self._source_file()
+        return [Dataset(file.namespace, name_in_storage(file))] if file else []
+
+    def _source_file(self) -> ObjectStoragePath | None:
+        """Return the file that the task reads."""
+        return None
 
     def _the(self, argument: str) -> str:
         return f"The {argument} of task {self.task_id!r}"

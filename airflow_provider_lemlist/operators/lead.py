@@ -331,7 +331,7 @@ class UploadVoiceAudioOperator(LemlistOperator):
     def execute(self, context: Context) -> str:
         """Check the file and upload it."""
         self._check_ids()
-        path = storage_path(self.audio, self.storage_conn_id, self._the("audio"))
+        path = self._source_file()
         content_type = self._content_type(path)
         with self._opened(path) as audio:
             self._under_way = "take a voice note"
@@ -351,6 +351,9 @@ class UploadVoiceAudioOperator(LemlistOperator):
         self._push(context, upload=reply)
         self._tell_outlets(context, url=status["url"], lead_id=self.lead_id, step_id=self.step_id)
         return str(status["url"])
+
+    def _source_file(self) -> ObjectStoragePath:
+        return storage_path(self.audio, self.storage_conn_id, self._the("audio"))
 
     def _check_ids(self, *, written: bool = False) -> None:
         self._check_id("lead_id", written=written)

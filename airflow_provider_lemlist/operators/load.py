@@ -231,7 +231,6 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     def _source(self) -> Callable[[], Iterator[Row]]:
         """Return what opens the source."""
         from airflow_provider_lemlist.load import sources
-        from airflow_provider_lemlist.storage import storage_path
 
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
@@ -242,13 +241,34 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             if not self.sql_conn_id:
                 raise self._refuse("sql_conn_id", "is empty, and sql needs the connection of its database")
             return partial(sources.from_sql, self.sql_conn_id, self.sql, self.sql_parameters)
-        if self.path is not None:
-            return partial(
-                sources.from_path, storage_path(self.path, self.storage_conn_id, self._the("path"))
-            )
+        if (file := self._source_file()) is not None:
+            return partial(sources.from_path, file)
         if isinstance(self.leads, (str, bytes, Mapping)) or not isinstance(self.leads, Iterable):
             raise self._refuse("leads", f"must be a list of dicts, not {type(self.leads).__name__}")
         return partial(sources.from_list, self.leads)
+
+    def _source_file(self) -> ObjectStoragePath | None:
+        from airflow_provider_lemlist.storage import storage_path
+
+        if self.path is None:
+            return None
+        return storage_path(self.path, self.storage_conn_id, self._the("path"))
+
+    def _filled_campaign(self) -> str | None:
+        return None if self.sends_nothing else super()._filled_campaign()
+
+    def _lineage_inputs(self) -> list[Any]:
+        if self.sql is None:
+            return super()._lineage_inputs()
+        from airflow.providers.common.compat.sdk import BaseHook
+        from airflow.providers.openlineage.sqlparser import get_openlineage_facets_with_sql
+
+        database: Any = BaseHook.get_hook(str(self.sql_conn_id))
+        # The tables as the query names them; nobody asks the database for their columns.
+        query = get_openlineage_facets_with_sql(
+            database, str(self.sql), str(self.sql_conn_id), None, use_connection=False
+        )
+        return query.inputs if query else []
 
     def _report(self, account: Account) -> dict[str, Any]:
         from airflow_provider_lemlist.storage import shown
