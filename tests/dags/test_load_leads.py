@@ -9,34 +9,22 @@ quarter of its rows loaded. In the end all are cleared, which costs no request f
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.dags.conftest import assert_within_the_documents
-from tools.private_airflow import ENGINE, PrivateAirflow
+from tests.dags.cut_off import cut_off, has_ended, running, wait_until
+from tools.private_airflow import PrivateAirflow
 
 pytestmark = pytest.mark.airflow
 
 TASKS = ("killed", "stopped", "timed_out")
 PEOPLE = 100
-#: Seconds after which a part of the scene hangs. Far more than it takes on a busy machine.
-LONGEST = 600
-
-
-def wait_until(condition: Callable[[], bool], what: str, airflow: PrivateAirflow) -> None:
-    deadline = time.monotonic() + LONGEST
-    while not condition():
-        assert airflow.is_alive, f"Airflow has ended:\n{airflow.tail(100)}"
-        assert time.monotonic() < deadline, f"{what} did not happen in {LONGEST} s:\n{airflow.tail(100)}"
-        time.sleep(0.1)
 
 
 class Scene(NamedTuple):
@@ -53,8 +41,7 @@ class Scene(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    processes = tmp_path_factory.mktemp("processes")
+def scene() -> Iterator[Scene]:
     with Sandbox(limit="none", requests=40, latency=0.1) as lemlist:
         campaigns = {how: lemlist.campaign(how)["_id"] for how in TASKS}
 
@@ -64,30 +51,21 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         def creates() -> int:
             return len(lemlist.requests("POST /campaigns/*/leads/"))
 
-        with PrivateAirflow(
-            Path(__file__).parent / "loading",
-            AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
-            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
-            AIRFLOW__CORE__PARALLELISM=str(len(TASKS)),
-            LEMLIST_TEST_PROCESSES=os.fspath(processes),
-            **{f"AIRFLOW_VAR_CAMPAIGN_{how.upper()}": campaigns[how] for how in TASKS},
-        ) as airflow:
-            airflow.run("db", "migrate")
-            airflow.start(*ENGINE)
+        variables = {f"campaign_{how}": campaigns[how] for how in TASKS}
+        with running("loading", lemlist, tasks=len(TASKS), variables=variables) as airflow:
             # An execution_timeout is an alarm that Airflow sets in the process of the task.
             waiting = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM, "timed_out": signal.SIGALRM}
 
             def interrupt() -> bool:
                 for how, number in list(waiting.items()):
                     if loaded(how) >= PEOPLE // 4:
-                        os.kill(int((processes / f"{how}.1").read_text()), number)
+                        cut_off(airflow, how, number)
                         assert loaded(how) < PEOPLE
                         del waiting[how]
                 return not waiting
 
             def ended() -> bool:
-                rows = airflow.query("SELECT state FROM dag_run WHERE dag_id = 'loading'")
-                return [row["state"] for row in rows] in (["success"], ["failed"])
+                return has_ended(airflow)
 
             wait_until(interrupt, "a quarter of each load", airflow)
             wait_until(ended, "the end of the run", airflow)

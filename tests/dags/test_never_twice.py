@@ -10,31 +10,20 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.dags.conftest import EXAMPLES, assert_within_the_documents
-from tools.private_airflow import ENGINE, VERSION, PrivateAirflow
+from tests.dags.cut_off import cut_off, has_ended, running, wait_until
+from tools.private_airflow import VERSION, PrivateAirflow
 
 pytestmark = pytest.mark.airflow
 
 TASKS = ("lead_before", "step_before", "lead_after", "step_after", "upload_after")
-#: Seconds after which a part of the scene hangs. Far more than it takes on a busy machine.
-LONGEST = 600
 KEEPS_NOTES = tuple(map(int, VERSION.split(".")[:2])) >= (3, 3)
 AUDIO = EXAMPLES / "voice_notes" / "ada.m4a"
-
-
-def wait_until(condition: Callable[[], bool], what: str, airflow: PrivateAirflow) -> None:
-    deadline = time.monotonic() + LONGEST
-    while not condition():
-        assert airflow.is_alive, f"Airflow has ended:\n{airflow.tail(100)}"
-        assert time.monotonic() < deadline, f"{what} did not happen in {LONGEST} s:\n{airflow.tail(100)}"
-        time.sleep(0.1)
 
 
 class Scene:
@@ -72,7 +61,7 @@ class Scene:
         }
         for when, campaign in self.campaigns.items():
             facts |= {f"campaign_{when}": campaign["_id"], f"sequence_{when}": campaign["sequenceId"]}
-        return {f"AIRFLOW_VAR_{name.upper()}": value for name, value in facts.items()}
+        return facts
 
     def hangs(self, task_id: str) -> bool:
         """Say whether the request of a task hangs, and its effect is there or not, as it should be."""
@@ -95,37 +84,23 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scene, PrivateAirflow]]:
+def scene() -> Iterator[tuple[Scene, PrivateAirflow]]:
     """Let Airflow run the tasks, kill each in its first attempt, and wait for the end of the run."""
-    processes = tmp_path_factory.mktemp("processes")
     with Sandbox() as lemlist:
         scene = Scene(lemlist)
-        with PrivateAirflow(
-            Path(__file__).parent / "killed",
-            AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
-            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
-            AIRFLOW__CORE__PARALLELISM=str(len(TASKS)),
-            LEMLIST_TEST_PROCESSES=os.fspath(processes),
-            **scene.variables(),
-        ) as airflow:
-            airflow.run("db", "migrate")
-            airflow.start(*ENGINE)
+        with running("killed", lemlist, tasks=len(TASKS), variables=scene.variables()) as airflow:
             waiting = set(TASKS)
-
-            def ended() -> bool:
-                rows = airflow.query("SELECT state FROM dag_run WHERE dag_id = 'killed'")
-                return [row["state"] for row in rows] in (["success"], ["failed"])
 
             def kill_who_hangs() -> bool:
                 for task_id in sorted(waiting):
                     if scene.hangs(task_id):
-                        os.kill(int((processes / f"{task_id}.1").read_text()), signal.SIGKILL)
+                        cut_off(airflow, task_id, signal.SIGKILL)
                         waiting.remove(task_id)
-                assert not (waiting and ended()), f"{waiting} did not hang:\n{airflow.tail(100)}"
+                assert not (waiting and has_ended(airflow)), f"{waiting} did not hang:\n{airflow.tail(100)}"
                 return not waiting
 
             wait_until(kill_who_hangs, "a first attempt of each task", airflow)
-            wait_until(ended, "the end of the run", airflow)
+            wait_until(lambda: has_ended(airflow), "the end of the run", airflow)
             yield scene, airflow
 
 

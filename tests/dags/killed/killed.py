@@ -21,7 +21,7 @@ from airflow_provider_lemlist.steps import Email
 
 def tell_process(context: Any) -> None:
     ti = context["ti"]
-    Path(os.environ["LEMLIST_TEST_PROCESSES"], f"{ti.task_id}.{ti.try_number}").write_text(str(os.getpid()))
+    Path(os.environ["AIRFLOW_HOME"], f"{ti.task_id}.{ti.try_number}").write_text(str(os.getpid()))
 
 
 with DAG(
