@@ -163,6 +163,10 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         lead = self._checked_lead()
         memory = Memory(context)
         note = memory.recall()
+        if note and note["who"] != self._who(lead):
+            # What is upstream has changed before the task was cleared. Another address is another person;
+            # without one nobody can tell.
+            note = None if lead.get("email") else {}
         reply = self._made_before(note) if note else None
         if reply is None:
             # What was made and is gone again leaves no doubt.
@@ -172,6 +176,13 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         self._push(context, lead=reply)
         self._tell_outlets(context, lead_id=lead_id, campaign_id=self.campaign_id)
         return lead_id
+
+    def _who(self, lead: dict[str, str]) -> str:
+        """Return a mark of the person in the campaign, for the note; it tells nobody who it is."""
+        from hashlib import sha256
+
+        who = lead["email"].casefold() if lead.get("email") else sorted(lead.items())
+        return sha256(repr((self.campaign_id, who)).encode()).hexdigest()[:32]
 
     def _made_before(self, note: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the lead that this task has made, None where it is not known or gone from lemlist."""
@@ -189,11 +200,11 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         if decide(interrupted=interrupted, has_email=bool(lead_email)) == "doubt":
             memory.strike_out()
             raise LemlistUncertainError(
-                f"An earlier attempt of task {self.task_id!r} was cut off and may have created the lead, "
-                "which has no email and so cannot be looked up. Look in campaign "
-                f"{self.campaign_id!r}: if the lead is there, mark the task as succeeded, else clear it."
+                f"An earlier run of task {self.task_id!r} may have created the lead, which has no email and "
+                f"so cannot be looked up. Look in campaign {self.campaign_id!r}: if the lead is there, mark "
+                "the task as succeeded, else clear it."
             )
-        memory.note(campaign_id=self.campaign_id)
+        memory.note(campaign_id=self.campaign_id, who=self._who(lead))
         self._under_way = "create a lead"
         try:
             try:

@@ -291,6 +291,42 @@ class TestOnceAndOnlyOnce:
         second = worker.run(create(campaign_id, lead, if_exists="skip"), cleared=2)
         assert [lead["_id"] for lead in lemlist.state()["leads"]] == [second]
 
+    def test_a_task_that_is_cleared_for_another_person_creates_this_one_too(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        # As when the rows that a task is mapped over were read anew.
+        ids = [
+            worker.run(create(campaign_id, {"email": f"{name}@example.com"}), cleared=cleared)
+            for cleared, name in enumerate(("ana", "bob"))
+        ]
+        leads = {lead["variables"]["email"]: lead["_id"] for lead in lemlist.state()["leads"]}
+        assert leads == {"ana@example.com": ids[0], "bob@example.com": ids[1]}
+
+    def test_a_task_that_is_cleared_for_another_campaign_fills_this_one_too(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        other = lemlist.campaign()["_id"]
+        worker.run(create(campaign_id))
+        worker.run(create(other), cleared=1)
+        assert {lead["campaignId"] for lead in lemlist.state()["leads"]} == {campaign_id, other}
+
+    def test_another_lead_without_an_address_is_left_to_a_person_after_clearing(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        ana, bob = ({"linkedinUrl": f"https://www.linkedin.com/in/{name}"} for name in ("ana", "bob"))
+        worker.run(create(campaign_id, ana))
+        with pytest.raises(LemlistUncertainError, match="create_lead"):
+            worker.run(create(campaign_id, bob), cleared=1)
+        assert len(lemlist.state()["leads"]) == 1
+        # The person has looked and cleared the task.
+        worker.run(create(campaign_id, bob), cleared=2)
+        assert len(lemlist.state()["leads"]) == 2
+
+    def test_the_note_of_a_task_tells_nobody_who_the_person_is(self, campaign_id: str, worker: Any) -> None:
+        worker.run(create(campaign_id))
+        assert worker.notes["create_lead"]
+        assert "brien" not in str(worker.notes)
+
     def test_our_lead_is_found_behind_a_duplicate_elsewhere(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
     ) -> None:
