@@ -251,7 +251,6 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         raise error
 
     def _check_written(self) -> None:
-        """Check what is known when the DAG is parsed."""
         for argument, choices in (
             ("if_exists", get_args(IfExists)),
             ("if_elsewhere", get_args(IfElsewhere)),
@@ -335,9 +334,7 @@ class UploadVoiceAudioOperator(LemlistOperator):
         self.storage_conn_id = storage_conn_id
         #: Known when lemlist has answered; for the link.
         self.campaign_id: str | None = None
-        self._check_ids(written=True)
-        if isinstance(audio, str) and not audio.strip():
-            raise self._refuse("audio", "must be a path, and is empty")
+        self._check_written()
 
     def execute(self, context: Context) -> str:
         """Check the file and upload it."""
@@ -362,6 +359,11 @@ class UploadVoiceAudioOperator(LemlistOperator):
         self._push(context, upload=reply)
         self._tell_outlets(context, url=status["url"], lead_id=self.lead_id, step_id=self.step_id)
         return str(status["url"])
+
+    def _check_written(self) -> None:
+        self._check_ids(written=True)
+        if isinstance(self.audio, str) and not self.audio.strip():
+            raise self._refuse("audio", "must be a path, and is empty")
 
     def _source_file(self) -> ObjectStoragePath:
         return storage_path(self.audio, self.storage_conn_id, self._the("audio"))

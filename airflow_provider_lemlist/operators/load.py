@@ -297,7 +297,6 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     # --- Parsing ----------------------------------------------------------------------------------------
 
     def _check_written(self) -> None:
-        """Check what is known when the DAG is parsed."""
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             told = "none is" if not given else f"{' and '.join(given)} are"

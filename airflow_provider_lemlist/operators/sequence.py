@@ -65,7 +65,6 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
         self.step = step
         self.sequence_id = sequence_id
         self.campaign_id = campaign_id
-        self._check_place(written=True)
         self._check_written()
 
     @staticmethod
@@ -193,7 +192,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
             )
 
     def _check_written(self) -> None:
-        """Check what is known when the DAG is parsed."""
+        self._check_place(written=True)
         if not isinstance(self.step, Mapping):
             if isinstance(self.step, str) or is_open(self.step) or callable(self.step):
                 return

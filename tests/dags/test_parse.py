@@ -78,6 +78,13 @@ def lead(task_id: str, lead: str) -> str:
     return f"CreateLeadOperator(task_id={task_id!r}, campaign_id='cam_1', lead={lead})"
 
 
+def mapped(operator: str, partial: str, over: str) -> str:
+    return f"{operator}.partial(task_id='many', {partial}).{over}"
+
+
+FINE = "Email(subject='x', message='y')"
+
+
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
@@ -94,8 +101,20 @@ def lead(task_id: str, lead: str) -> str:
             "UploadVoiceAudioOperator(task_id='say', lead_id='', step_id='stp_1', audio='a.m4a')",
             ["'say'", "lead_id"],
         ),
+        (
+            mapped("AddStepOperator", "campaign_id='cam_1'", f"expand(step=[{FINE}, {{'type': 'emial'}}])"),
+            ["'many'", "'emial'"],
+        ),
+        (
+            mapped("AddStepOperator", "step={'type': 'emial'}", "expand(campaign_id=['cam_1'])"),
+            ["'many'", "'emial'"],
+        ),
+        (
+            mapped("CreateLeadOperator", "campaign_id='cam_1'", "expand_kwargs([{'lead': {'email': 'no'}}])"),
+            ["'many'", "email"],
+        ),
     ],
-    ids=["type", "long", "condition", "place", "address", "typo", "id"],
+    ids=["type", "long", "condition", "place", "address", "typo", "id", "mapped", "partial", "kwargs"],
 )
 def test_a_mistake_is_an_import_error_that_names_the_task(tmp_path: Path, task: str, expected: list[str]):
     (tmp_path / "wrong.py").write_text(f"{HEAD}    {task}\n")
@@ -109,4 +128,26 @@ def test_a_mistake_is_an_import_error_that_names_the_task(tmp_path: Path, task: 
 def test_a_template_is_no_mistake(tmp_path: Path):
     email = "{'type': 'email', 'subject': '{{firstName}}', 'message': 'x', 'delay': '{{ params.days }}'}"
     (tmp_path / "right.py").write_text(f"{HEAD}    {step('later', email)}\n")
+    assert dag_bag(tmp_path).import_errors == {}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        mapped("AddStepOperator", "retries=1", f"expand(step=[{FINE}])"),
+        mapped("OfAText", "retries=1", "expand(text=['x', 'y'])"),
+        mapped("CreateLeadOperator", "variables=['firstname']", "expand(lead=[{'firstname': 'A'}])"),
+        mapped("CreateLeadOperator", "retries=1", "expand(lead=BaseOperator(task_id='first').output)"),
+    ],
+    ids=["default_args", "subclass", "variables", "upstream"],
+)
+def test_what_a_mapped_task_gets_in_another_way_is_no_mistake(tmp_path: Path, task: str):
+    head = HEAD.replace("datetime(2026, 1, 1)", "datetime(2026, 1, 1), default_args={'campaign_id': 'cam_1'}")
+    (tmp_path / "right.py").write_text(f"""{head}
+    from airflow.providers.common.compat.sdk import BaseOperator
+    class OfAText(AddStepOperator):
+        def __init__(self, *, text, **more):
+            super().__init__(step=Email(subject=text, message=text), **more)
+    {task}
+""")
     assert dag_bag(tmp_path).import_errors == {}
