@@ -10,6 +10,7 @@ dict goes: into ``.expand()``, through XCom, into a serialized DAG.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
@@ -45,6 +46,8 @@ CONDITIONS = (
 )
 #: The images and videos of one step, together.
 MOST_MEDIA = 6
+
+_PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 
 
 class Field(NamedTuple):
@@ -249,14 +252,15 @@ def _wrong_url(url: Any, schemes: tuple[str, ...], *, public: bool = False) -> s
     must = " or ".join(f"{scheme}://" for scheme in schemes)
     if not isinstance(url, str):
         return f"must be a URL, not {type(url).__name__}"
+    plain = _PLACEHOLDER.sub("x", url)  # what lemlist fills in may hold spaces
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(plain)
         host, _ = parts.hostname, parts.port
     except ValueError:
         return f"is no URL: {url!r}"
     if parts.scheme not in schemes or not host:
         return f"must start with {must} and name a host, not {url!r}"
-    if any(character.isspace() for character in url):
+    if any(character.isspace() for character in plain):
         return f"must not hold spaces: {url!r}"
     if public and _is_private(host):
         return f"must be reachable for lemlist, and {host!r} is not public"
@@ -348,7 +352,6 @@ def _gist(value: Any) -> Any:
     """Return the words and links of a text without its markup and spacing; anything else as it is."""
     if not isinstance(value, str):
         return value
-    import re
     from html import unescape
 
     links = " ".join(re.findall(r"""(?:href|src)\s*=\s*["']?([^"'\s>]+)""", value))

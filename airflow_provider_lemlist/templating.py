@@ -130,6 +130,8 @@ class KeepsPlaceholders(BaseOperator):
                 begin + value["airflow"], context, env.overlay(**DELIMITERS), seen_oids
             )
             return rendered.removeprefix(begin)
+        if isinstance(value, (list, tuple)):
+            return [self._render_entry(name, item, context, env, seen_oids) for item in value]
         if isinstance(value, str) and not self.airflow_renders(name):
             return value
         rendered = super().render_template(value, context, env, seen_oids)

@@ -114,6 +114,11 @@ class TestLimits:
     def test_a_message_has_no_limit(self) -> None:
         assert problems({**full("email"), "message": "x" * 100_000}) == []
 
+    @pytest.mark.parametrize("path", ["{{ firstName }}", "?n={{firstName | default: 'a friend'}}"])
+    def test_a_placeholder_in_a_url_may_hold_spaces(self, path: str) -> None:
+        assert "url" not in told({**full("api"), "url": f"https://x.example.com/{path}"})
+        assert "url" in told({**full("api"), "url": f"https://x.example.com/{path} {path}"})
+
     @pytest.mark.parametrize("url", ["ftp://x.example.com", "x.example.com", "https://", "http://a b.c", 3])
     def test_a_url_that_is_none_is_refused(self, url: Any) -> None:
         assert "url" in told({**full("api"), "url": url})

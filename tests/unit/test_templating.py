@@ -45,6 +45,16 @@ class TestAirflowText:
             "message": expected,
         }
 
+    def test_they_are_so_in_a_list_too(self, native: bool) -> None:
+        images = [
+            "https://cdn.example.com/{{ ds_nodash }}.png",
+            AirflowText("https://x.example.com/[[ ds_nodash ]].png"),
+        ]
+        assert rendered({"type": "linkedinInvite", "images": images}, native=native)["images"] == [
+            "https://cdn.example.com/20261120.png",
+            "https://x.example.com/20261120.png",
+        ]
+
     def test_a_name_that_airflow_does_not_know_fails(self, native: bool) -> None:
         with pytest.raises(UndefinedError):
             rendered({"type": "phone", "message": AirflowText("[[ firstName ]]")}, native=native)
