@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import random
 import socket
-import threading
 import time
 
 import pytest
