@@ -435,9 +435,14 @@ class World:
     def store_audio(
         self, lead: Lead, step: Step, *, file_name: str, content_type: str, content: bytes, url: str
     ) -> Audio:
-        """Keep the audio of a voice note; a further one for the same lead and step replaces it."""
+        """
+        Keep the audio of a voice note; a further one for the same lead and step replaces it.
+
+        :param url: Where it is to be had, with ``*`` for its id.
+        """
+        id = self.new_id("fil")
         audio = Audio(
-            id=self.new_id("fil"),
+            id=id,
             campaign_id=lead.campaign_id,
             sequence_id=step.sequence_id,
             step_id=step.id,
@@ -445,10 +450,9 @@ class World:
             file_name=file_name,
             content_type=content_type,
             content=content,
-            url="",
+            url=url.replace("*", id),
             created_at=self.clock(),
         )
-        audio.url = url.format(audio.id)
         self.audio[lead.id, step.id] = audio
         return audio
 

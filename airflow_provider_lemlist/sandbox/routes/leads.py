@@ -324,7 +324,8 @@ def upload_audio(call: Call) -> Any:
     if len(file.content) > LARGEST_AUDIO:
         raise Refusal(400, "Invalid audio file", violation="the file is larger than 20 MB")
     name, dot, ending = file.file_name.rpartition(".")
-    if not (file.content_type.startswith("audio/") or f".{ending.lower()}" in AUDIO_ENDINGS):
+    known_ending = f".{ending.lower()}" in AUDIO_ENDINGS
+    if not (file.content_type.startswith("audio/") or known_ending):
         raise Refusal(400, "Invalid audio file", violation="neither content type nor file name is of audio")
     audio = call.world.store_audio(
         lead,
@@ -332,7 +333,7 @@ def upload_audio(call: Call) -> Any:
         file_name=name if dot else file.file_name,
         content_type=file.content_type,
         content=file.content,
-        url=f"{call.origin}/_sandbox/files/{{}}{dot}{ending if dot else ''}",
+        url=f"{call.origin}/_sandbox/files/*{f'.{ending}' if known_ending else ''}",
     )
     status = {
         "url": audio.url,

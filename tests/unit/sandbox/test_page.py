@@ -94,6 +94,19 @@ def test_an_audio_file_that_is_html_is_never_served_as_html(
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize("name", ["note.{x}", "note.{}", "note.a b?c#d", "note.*", "note", "note.m4a"])
+def test_the_address_of_an_audio_file_works_whatever_the_file_is_called(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], name: str
+) -> None:
+    step = lemlist.step(campaign["sequenceId"], "linkedinVoiceNote")
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")
+    query = {"leadId": lead["_id"], "stepId": step["_id"]}
+    answer = http.post("/leads/audio", params=query, files={"file": (name, b"sound", "audio/mpeg")})
+    url = answer.json()["status"]["url"]
+    assert re.fullmatch(r"[\w:/.]+", url)
+    assert http.get(url).content == b"sound"
+
+
 @pytest.mark.chromium
 @pytest.mark.parametrize(("path", "view"), [("/", "overview_view"), ("/campaigns/{}", "campaign_view")])
 def test_in_a_real_browser_a_script_in_a_lead_is_inert(
