@@ -31,6 +31,7 @@ from airflow_provider_lemlist.api.budget.arithmetic import (  # noqa: E402  # as
 from airflow_provider_lemlist.api.budget.redis import RedisStore  # noqa: E402  # needs redis
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError  # noqa: E402  # as above
 from tests.unit.api.budget.conftest import RedisServer, free_port  # noqa: E402  # as above
+from tests.waiting import wait_for  # noqa: E402  # as above
 
 pytestmark = pytest.mark.redis
 
@@ -232,10 +233,7 @@ def test_one_node_of_a_cluster_is_a_redis_like_any_other(tmp_path):
     try:
         with redis.Redis.from_url(server.url) as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-            deadline = time.monotonic() + 30
-            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_for(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         budget = open_budget(KEY, store=server.url)
         assert [budget.book().booking.number for _ in range(3)] == [1, 2, 3]
         assert isinstance(budget.book().store, RedisStore)
