@@ -85,10 +85,13 @@ class Operation:
 # lemlist may spend 45 s on fetching a step's media; the answer must not be given up before that.
 _MEDIA = 60.0
 _AUDIO = 120.0
+# Nobody says whether the answer waits for it. A lead that is asked for again meanwhile could be made twice.
+_ENRICHMENT = 120.0
 
 GET_TEAM = Operation("GET", "/team", Effect.READ, Shape.RECORD)
 
 CREATE_LEAD = Operation("POST", "/campaigns/{campaignId}/leads/", Effect.CREATE_ONCE, Shape.RECORD)
+CREATE_LEAD_TO_ENRICH = replace(CREATE_LEAD, patience=_ENRICHMENT)
 UPDATE_LEAD = Operation("PATCH", "/campaigns/{campaignId}/leads/{leadId}", Effect.SET, Shape.RECORD)
 DELETE_LEAD = Operation("DELETE", "/campaigns/{campaignId}/leads/{leadId}", Effect.REMOVE, Shape.ANY)
 UNSUBSCRIBE_LEAD = Operation("DELETE", "/campaigns/{campaignId}/leads/{email}", Effect.REMOVE, Shape.ANY)

@@ -195,8 +195,9 @@ class LemlistHook(BaseHook):
         if not isinstance(lead, dict):
             lead = dict(lead)
         lead_email = lead.get("email")
+        enriched = linkedin_enrichment or find_email or verify_email or find_phone
         return self._object(
-            ops.CREATE_LEAD,
+            ops.CREATE_LEAD_TO_ENRICH if enriched else ops.CREATE_LEAD,
             {"campaignId": campaign_id},
             query={
                 "deduplicate": deduplicate,

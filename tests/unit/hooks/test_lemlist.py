@@ -424,6 +424,33 @@ def test_a_lead_whose_creation_was_lost_is_found_not_made_twice(stage: Stage, ho
     assert len(stage.asked("POST")) == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "least"),
+    [
+        ({}, 30),
+        ({"find_email": False}, 30),
+        ({"find_email": True}, 120),
+        ({"linkedin_enrichment": True}, 120),
+    ],
+)
+def test_a_lead_that_lemlist_may_be_enriching_is_waited_for_longer(
+    stage: Stage, hook: LemlistHook, monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool], least: float
+) -> None:
+    import requests
+
+    waited: list[Any] = []
+    original = requests.adapters.HTTPAdapter.send
+
+    def send(*args: Any, **kwargs: Any) -> Any:
+        waited.append(kwargs["timeout"][1])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
+    stage.script = [Act(body={"_id": "lea_1"})]
+    hook.create_lead("cam_1", {"email": "ann@example.com"}, **flags)
+    assert waited == [least]
+
+
 def test_a_lead_without_an_address_whose_creation_was_lost_is_uncertain(
     stage: Stage, hook: LemlistHook
 ) -> None:
