@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -47,14 +47,7 @@ class LemlistOperator(BaseOperator):
     @classmethod
     def _check_mapped(cls, arguments: Mapping[str, Any]) -> None:
         """Check one of the tasks that a mapped one stands for, without making it, which would add it."""
-        parameters = [
-            parameter
-            for each in reversed(cls.__mro__)
-            if issubclass(each, LemlistOperator)
-            for parameter in signature(each.__init__).parameters.values()
-            if parameter.kind is Parameter.KEYWORD_ONLY
-        ]
-        known = {parameter.name: parameter.default for parameter in parameters}
+        known = dict(cls._parameters())
         for place in (arguments["dag"], arguments["task_group"]):
             known.update(getattr(place, "default_args", None) or {})
         known.update(arguments)
@@ -62,6 +55,18 @@ class LemlistOperator(BaseOperator):
             task = cls.__new__(cls)
             vars(task).update(known)
             task._check_written()
+
+    @classmethod
+    @cache
+    def _parameters(cls) -> Mapping[str, Any]:
+        """Return the parameters of our constructors with their defaults. Cached: a DAG asks for every row."""
+        return {
+            parameter.name: parameter.default
+            for each in reversed(cls.__mro__)
+            if issubclass(each, LemlistOperator)
+            for parameter in signature(each.__init__).parameters.values()
+            if parameter.kind is Parameter.KEYWORD_ONLY
+        }
 
     def _check_written(self) -> None:
         """Check what is known when the DAG is parsed."""
