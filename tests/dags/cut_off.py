@@ -39,8 +39,8 @@ def running(
 
 
 def cut_off(airflow: PrivateAirflow, task_id: str, number: int) -> None:
-    """Send a signal to the process of a task's first attempt."""
-    os.kill(int((airflow.home / f"{task_id}.1").read_text()), number)
+    """Send a signal to the process of a task's attempt, which a busy Airflow may have had to start twice."""
+    os.kill(int((airflow.home / f"{task_id}.pid").read_text()), number)
 
 
 def has_ended(airflow: PrivateAirflow) -> bool:

@@ -89,7 +89,7 @@ def scene() -> Iterator[Scene]:
 
 def test_each_load_took_more_than_one_attempt_and_came_to_its_end(scene: Scene) -> None:
     assert scene.states == ["success"] * 3
-    assert scene.tries == dict.fromkeys(TASKS, 2)
+    assert min(scene.tries[how] for how in TASKS) >= 2
 
 
 def test_everybody_is_there_once(scene: Scene) -> None:

@@ -85,7 +85,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[tuple[Scene, PrivateAirflow]]:
-    """Let Airflow run the tasks, kill each in its first attempt, and wait for the end of the run."""
+    """Let Airflow run the tasks, kill each in the middle of its request, and wait for the end of the run."""
     with Sandbox() as lemlist:
         scene = Scene(lemlist)
         with running("killed", lemlist, tasks=len(TASKS), variables=scene.variables()) as airflow:
@@ -99,7 +99,7 @@ def scene() -> Iterator[tuple[Scene, PrivateAirflow]]:
                 assert not (waiting and has_ended(airflow)), f"{waiting} did not hang:\n{airflow.tail(100)}"
                 return not waiting
 
-            wait_until(kill_who_hangs, "a first attempt of each task", airflow)
+            wait_until(kill_who_hangs, "a hanging request of each task", airflow)
             wait_until(lambda: has_ended(airflow), "the end of the run", airflow)
             yield scene, airflow
 
@@ -108,7 +108,8 @@ def scene() -> Iterator[tuple[Scene, PrivateAirflow]]:
 def test_a_killed_task_is_retried_and_has_done_its_work_once(scene, task_id: str):
     sandbox, airflow = scene
     [ti] = airflow.query("SELECT state, try_number FROM task_instance WHERE task_id = ?", task_id)
-    assert ti == {"state": "success", "try_number": 2}
+    assert ti["state"] == "success"
+    assert ti["try_number"] >= 2
     [effect] = sandbox.effects(task_id)
     [returned] = airflow.query("SELECT value FROM xcom WHERE key = 'return_value' AND task_id = ?", task_id)
     assert effect in str(returned["value"])

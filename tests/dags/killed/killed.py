@@ -20,8 +20,7 @@ from airflow_provider_lemlist.steps import Email
 
 
 def tell_process(context: Any) -> None:
-    ti = context["ti"]
-    Path(os.environ["AIRFLOW_HOME"], f"{ti.task_id}.{ti.try_number}").write_text(str(os.getpid()))
+    Path(os.environ["AIRFLOW_HOME"], f"{context['ti'].task_id}.pid").write_text(str(os.getpid()))
 
 
 with DAG(
@@ -29,7 +28,7 @@ with DAG(
     schedule="@once",
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    default_args={"retries": 1, "retry_delay": timedelta(0), "pre_execute": tell_process},
+    default_args={"retries": 5, "retry_delay": timedelta(0), "pre_execute": tell_process},
 ):
     for when in ("before", "after"):
         CreateLeadOperator(

@@ -20,8 +20,7 @@ PEOPLE = 100
 
 
 def tell_process(context: Any) -> None:
-    ti = context["ti"]
-    Path(os.environ["AIRFLOW_HOME"], f"{ti.task_id}.{ti.try_number}").write_text(str(os.getpid()))
+    Path(os.environ["AIRFLOW_HOME"], f"{context['ti'].task_id}.pid").write_text(str(os.getpid()))
 
 
 with DAG(
