@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -75,7 +76,8 @@ def from_sql(conn_id: str, sql: str, parameters: Any = None) -> Iterator[Row]:
         _refuse_repeated(columns, "sql returns")
         while rows:
             for row in rows:
-                yield dict(zip(columns, row, strict=True))
+                # A connection may ask for cursors that give dicts.
+                yield row if isinstance(row, Mapping) else dict(zip(columns, row, strict=True))
             rows = cursor.fetchmany(BATCH)
 
 
@@ -136,7 +138,7 @@ def from_path(path: ObjectStoragePath) -> Iterator[Row]:
                 raise LemlistValidationError(
                     f"path {shown(file)} is not UTF-8 text; save it as UTF-8. Nothing was sent."
                 ) from None
-            except (gzip.BadGzipFile, EOFError):
+            except (gzip.BadGzipFile, zlib.error, EOFError):
                 raise LemlistValidationError(
                     f"path {shown(file)} is no whole gzip file; nothing was sent."
                 ) from None
@@ -146,17 +148,43 @@ def _csv(stream: BinaryIO, name: str) -> Iterator[Row]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     csv.field_size_limit(_WIDEST_CELL)
     head = text.readline()
-    lines = csv.reader(chain([head], text), delimiter=_delimiter(head, name), strict=False)
-    columns = [column.strip() for column in next(lines, [])]
+    records = _records(csv.reader(chain([head], text), delimiter=_delimiter(head, name), strict=True), name)
+    columns = [column.strip() for column in next(records, None) or ()]
     if not any(columns):
         raise LemlistValidationError(f"path …/{name} has no line of column names; nothing was sent.")
+    if any("@" in column or "://" in column for column in columns):
+        # Not to be told back: these are a person's.
+        raise LemlistValidationError(
+            f"path …/{name} begins with a row where the line of column names belongs; nothing was sent."
+        )
     _refuse_repeated(columns, f"path …/{name} has")
     width = len(columns)
-    for cells in lines:
-        if len(cells) == width:
+    for cells in records:
+        if cells is None:
+            yield Broken("has a quote where none can be")
+        elif len(cells) == width:
             yield dict(zip(columns, cells, strict=True))
         elif cells:  # an empty line is no row
             yield Broken(f"has {len(cells)} cells where the line of column names has {width}")
+
+
+def _records(lines: Any, name: str) -> Iterator[list[str] | None]:
+    """Give the cells of every record, None for a line that is none."""
+    while True:
+        begins = lines.line_num + 1
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error:
+            # A quote that does not end takes the lines after it into its cell: whole people, unseen.
+            if lines.line_num > begins:
+                raise LemlistValidationError(
+                    f"path …/{name} has a quote in line {begins} or below that does not end where its cell "
+                    "ends; nothing was sent."
+                ) from None
+            cells = None
+        yield cells
 
 
 def _delimiter(head: str, name: str) -> str:
@@ -195,6 +223,11 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
         raise LemlistValidationError(
             f"path …/{name} is no Parquet file that can be read ({type(error).__name__}); nothing was sent."
         ) from error
+    except (ValueError, OverflowError):
+        raise LemlistValidationError(
+            f"path …/{name} holds a time that is finer than a microsecond or too far away; nothing was sent. "
+            "Write the column as text, or in microseconds."
+        ) from None
 
 
 _READERS = {

@@ -118,3 +118,15 @@ def test_parameters_and_an_empty_result(warehouse: str) -> None:
 def test_columns_of_one_name_are_refused(warehouse: str) -> None:
     with pytest.raises(LemlistValidationError, match="more than one column of the name 'n'"):
         list(sources.from_sql(warehouse, "SELECT 1 AS n, 2 AS n"))
+
+
+def test_a_connection_whose_cursors_give_dicts_gives_the_same_rows(
+    warehouse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.postgres.hooks import postgres
+
+    kind = "dictcursor" if getattr(postgres, "USE_PSYCOPG3", False) else "realdictcursor"
+    conn = json.loads(os.environ["AIRFLOW_CONN_WAREHOUSE"]) | {"extra": {"cursor": kind}}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+    rows = list(sources.from_sql(warehouse, "SELECT 'ana' AS name, 100 % 7 AS rest"))
+    assert rows == [{"name": "ana", "rest": 2}]

@@ -65,6 +65,32 @@ def test_a_line_of_another_width_is_a_broken_row(write: Write) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'a@example.com,"Ann\nb@example.com,Bob\n',
+        'a@example.com,"Ann\nb@example.com,"Bob"\nc@example.com,Cy\n',
+    ],
+    ids=["to the end", "to the next quote"],
+)
+def test_a_quote_that_does_not_end_takes_no_people_into_its_cell(write: Write, rows: str) -> None:
+    with pytest.raises(LemlistValidationError, match="quote in line 2 or below that does not end"):
+        list(from_path(write("leads.csv", f"email,firstName\n{rows}".encode())))
+
+
+def test_a_quote_in_the_wrong_place_of_a_line_is_a_broken_row(write: Write) -> None:
+    path = write("leads.csv", b'email,plan\na@example.com,"x" y\nb@example.com,z "q"\nc@example.com,"')
+    broken = Broken("has a quote where none can be")
+    assert list(from_path(path)) == [broken, {"email": "b@example.com", "plan": 'z "q"'}, broken]
+
+
+@pytest.mark.parametrize("person", ["ana@example.com,Ana", "Ana,https://www.linkedin.com/in/ana"])
+def test_a_csv_file_without_column_names_is_refused_and_names_nobody(write: Write, person: str) -> None:
+    with pytest.raises(LemlistValidationError, match="begins with a row") as told:
+        list(from_path(write("leads.csv", f"{person}\nx,y\n".encode())))
+    assert "ana" not in str(told.value).lower()
+
+
 def test_a_wide_cell_does_not_end_the_file(write: Write) -> None:
     path = write("leads.csv", b"email,page\na@example.com," + b"x" * 200_000 + b"\nb@example.com,y\n")
     assert [len(row["page"]) for row in from_path(path)] == [200_000, 1]  # type: ignore[call-overload]
@@ -132,6 +158,17 @@ def test_a_parquet_file_gives_its_rows(write: Write, tmp_path: Path) -> None:
     rows = list(from_path(write("leads.parquet", (tmp_path / "made.parquet").read_bytes())))
     assert len(rows) == 2500
     assert rows[2499] == {"email": "p2499@example.com", "score": Decimal("1.50")}
+
+
+@pytest.mark.parametrize("kind", ["ns", "us"])
+def test_a_time_that_cannot_be_taken_up_is_told(write: Write, tmp_path: Path, kind: str) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = arrow.table({"at": arrow.array([10**18 + 1], arrow.timestamp(kind))})
+    parquet.write_table(table, tmp_path / "made.parquet")
+    with pytest.raises(LemlistValidationError, match="finer than a microsecond or too far away"):
+        list(from_path(write("leads.parquet", (tmp_path / "made.parquet").read_bytes())))
 
 
 # --- SQL ------------------------------------------------------------------------------------------------
