@@ -22,7 +22,7 @@ from airflow_provider_lemlist.validation import Problem, nearest, refusal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["LEAD_FIELDS", "Problem", "check", "clean"]
+__all__ = ["LEAD_FIELDS", "Problem", "check", "clean", "is_blank"]
 
 #: The fields that lemlist knows; every other key becomes a custom variable.
 LEAD_FIELDS = (
@@ -68,6 +68,8 @@ def clean(
         text = value if type(value) is str else _as_text(value)
         if text is None:
             found.append(Problem(name, f"must be text, a number or a date, not {type(value).__name__}"))
+        elif not text.isascii() and _is_cut(text):
+            found.append(Problem(name, "holds half a character, as when a text is cut off inside an emoji"))
         elif not text or text.isspace():
             if not drop_empty:
                 lead[name] = ""
@@ -101,6 +103,12 @@ def check(
     if found := [problem for problem in found if problem.field not in {*ignore}]:
         raise refusal(what, found)
     return lead
+
+
+def is_blank(value: Any) -> bool:
+    """Say whether a value is one that ``clean`` leaves out."""
+    text = _as_text(value)
+    return text is not None and (not text or text.isspace())
 
 
 @cache
@@ -139,6 +147,14 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, (date, time)):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else None
+
+
+def _is_cut(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _wrong_email(text: str) -> str | None:

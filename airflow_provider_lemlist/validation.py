@@ -28,7 +28,7 @@ class Problem(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.reason}"
+        return f"{self.field or repr('')}: {self.reason}"
 
 
 def refusal(what: str, problems: Iterable[Problem]) -> LemlistValidationError:

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.exceptions import LemlistValidationError
-from airflow_provider_lemlist.leads import LEAD_FIELDS, Problem, clean
+from airflow_provider_lemlist.leads import LEAD_FIELDS, Problem, clean, is_blank
 from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ColumnMapping:
             plan = self._plan(names)
         values = {target: row[column] for column, target in plan}
         for name, value in self._defaults.items():
-            if _is_blank(values.get(name)):
+            if is_blank(values.get(name)):
                 values[name] = value
         return clean(values, variables=self._meant, drop_empty=self._drop_empty)
 
@@ -118,7 +118,3 @@ class ColumnMapping:
         # A name close to a field of lemlist is a slip, not a column to pass over: let the check tell it.
         _, problems = clean({column: "x"})
         return bool(problems)
-
-
-def _is_blank(value: Any) -> bool:
-    return value is None or value != value or (isinstance(value, str) and (not value or value.isspace()))

@@ -40,7 +40,19 @@ def test_a_column_that_is_mapped_is_meant() -> None:
     assert (lead, problems) == ({"email": "ana@example.com", "phone2": "1", "firstname": "x"}, [])
 
 
-@pytest.mark.parametrize("blank", [None, "", "  ", float("nan")])
+class NAType:
+    """As the one of pandas: it has no truth."""
+
+    def __bool__(self) -> bool:
+        raise TypeError
+
+    def __ne__(self, other: object) -> NAType:  # type: ignore[override]  # as pandas does
+        return self
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("blank", [None, "", "  ", float("nan"), NAType()])
 def test_a_default_fills_what_is_blank_or_missing(blank: Any) -> None:
     mapping = ColumnMapping(defaults={"companyName": "your company", "icebreaker": "Hello"})
     lead, _ = mapping.lead({"email": "ana@example.com", "companyName": blank})
