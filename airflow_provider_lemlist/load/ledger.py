@@ -17,6 +17,7 @@ was under way when a process died; it is looked for before anything else is done
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Line:
     :param lead_id: Id of the lead, where it is known.
     :param attempts: How often the row was taken up.
     :param message: Why, in words.
-    :param content: Hashes of the fields that lemlist has.
+    :param content: Hashes of the fields as they were last sent.
     """
 
     row: int
@@ -143,13 +144,16 @@ class Ledger:
             self._lock.release()
 
     def read_back(self, worklist: Worklist) -> None:
-        """Tell the worklist what earlier attempts did, and clear away what this one will tell anew."""
-        for file in files_of(self.path, "open"):
-            file.path.unlink()
+        """Tell the worklist what earlier attempts did."""
         if self._local:  # what an object store holds is whole
             for file in files_of(self.path):
                 mend(file.path.path)
         read_back(self.path, self._campaign_id, worklist)
+
+    def clear_open(self) -> None:
+        """Take away what earlier attempts left open, because it is told anew from here on."""
+        for file in files_of(self.path, "open"):
+            file.path.unlink()
 
     def start(self, keys: Collection[bytes]) -> None:
         """
@@ -212,7 +216,10 @@ class Ledger:
             "finished": finished,
             "previous": str(self._previous) if self._previous else None,
         }
-        (self.path / "ledger.json").write_bytes(json.dumps(about).encode())
+        name = ".ledger.json" if self._local else "ledger.json"
+        (self.path / name).write_bytes(json.dumps(about).encode())
+        if self._local:  # a disk writes in place, and what a kill or a full disk leaves could not be read
+            os.replace(os.path.join(self.path.path, name), os.path.join(self.path.path, "ledger.json"))
 
 
 # --- Reading --------------------------------------------------------------------------------------------
@@ -257,11 +264,15 @@ def read_back(path: ObjectStoragePath, campaign_id: str, worklist: Worklist) -> 
         worklist.note_started((key, begun, begun) for key, begun in _marks(file.path))
 
 
-def read_previous(path: ObjectStoragePath, campaign_id: str, worklist: Worklist) -> bool:
+def read_previous(
+    path: ObjectStoragePath, campaign_id: str, worklist: Worklist, seen: Collection[str] = ()
+) -> bool:
     """
     Tell the worklist what the ledger of an earlier run knows; say whether there is one.
 
     A run that did not come to its end does not know of every row, so the one before it is read too.
+
+    :param seen: The ledgers that led to this one.
     """
     about = describe(path, campaign_id)
     if about is None:
@@ -269,7 +280,9 @@ def read_previous(path: ObjectStoragePath, campaign_id: str, worklist: Worklist)
     if not about["finished"] and about["previous"]:
         # A path without a connection has no such attribute on Airflow 2.
         conn_id = getattr(path, "conn_id", None)
-        read_previous(type(path)(about["previous"], conn_id=conn_id), campaign_id, worklist)
+        before = type(path)(about["previous"], conn_id=conn_id)
+        if str(before) not in (seen := {*seen, str(path)}):
+            read_previous(before, campaign_id, worklist, seen)
     # What was under way when that run died is as much in doubt in this one.
     for file in files_of(path, "started"):
         worklist.note_started((key, 0, begun) for key, begun in _marks(file.path))

@@ -93,9 +93,16 @@ class LocalLog:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         # One write for all: a line is there or it is not.
         data = "".join(f"{line}\n" for line in lines).encode()
-        while data:
-            data = data[os.write(self._file, data) :]
+        written = 0
         self._synced = False
+        try:
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError:
+            # A full disk takes half a line, and the next one would be written behind it.
+            if written:
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise
 
     def waiting(self) -> float:
         """Return for how many seconds a line has not been written."""

@@ -140,6 +140,8 @@ class Load:
     def _open_account(self, worklist: Worklist, ledger: Ledger | None) -> Account:
         """Account for the rows that are settled already, and for those that will not be sent."""
         account = Account(worklist.rows(), worklist.settled_outcomes())
+        if ledger is not None:
+            ledger.clear_open()
         for number, key, outcome, message in worklist.refused():
             account.count(outcome, sent=False)
             if ledger is not None:

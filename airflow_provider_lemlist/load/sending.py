@@ -9,7 +9,7 @@ and is never sent again: a person has to look.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_lemlist.exceptions import (
@@ -85,12 +85,20 @@ def settle_without_asking(task: Task, wishes: Wishes) -> Line | None:
     if task.before is None or task.in_doubt:
         return None
     if wishes.if_exists == "skip":
+        # Nothing is sent, so what was sent last is still what lemlist has.
         outcome = "exists"
     elif task.before.lead_id and not _to_change(task.lead, task.before.content):
         outcome = "unchanged"
     else:
         return None
-    return _line(task, outcome, task.before.lead_id, attempts=0, message="known from the previous ledger")
+    return _line(
+        task,
+        outcome,
+        task.before.lead_id,
+        attempts=0,
+        message="known from the previous ledger",
+        content=task.before.content if outcome == "exists" else None,
+    )
 
 
 def send(hook: LemlistHook, task: Task, wishes: Wishes) -> Sent:
@@ -143,8 +151,16 @@ def _arrived(hook: LemlistHook, task: Task, wishes: Wishes, found: Mapping[str, 
     """Settle a row that an attempt which was cut off has sent, or found there and not updated any more."""
     if found and wishes.if_exists == "update" and (fields := _differing(task.lead, found)):
         return _update(hook, task, wishes, found["_id"], fields)
-    lead_id = found["_id"] if found else None
-    return Sent(_line(task, "created", lead_id, message="sent by an attempt that was cut off"))
+    # The row may have changed since: what that attempt sent is what lemlist has.
+    there = {name: str((found or {}).get(name) or "") for name in task.lead}
+    line = _line(
+        task,
+        "created",
+        found["_id"] if found else None,
+        message="sent by an attempt that was cut off",
+        content=content_hash(there),
+    )
+    return Sent(line)
 
 
 def _update(hook: LemlistHook, task: Task, wishes: Wishes, lead_id: str, fields: Mapping[str, str]) -> Sent:
@@ -160,8 +176,8 @@ def _update(hook: LemlistHook, task: Task, wishes: Wishes, lead_id: str, fields:
         if isinstance(error, FATAL):
             raise Stop(error, in_doubt=False) from error
         # The hash of what lemlist has, not of what we wanted: so that the next run sends it again.
-        line = _line(task, "failed", lead_id, message=str(error))
-        return Sent(replace(line, content=task.before.content if task.before else ""), error=error)
+        content = task.before.content if task.before else ""
+        return Sent(_line(task, "failed", lead_id, message=str(error), content=content), error=error)
     return Sent(_line(task, "updated", lead_id))
 
 
@@ -183,8 +199,16 @@ def _differing(lead: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, s
 
 
 def _line(
-    task: Task, outcome: str, lead_id: str | None = None, *, attempts: int = 1, message: str = ""
+    task: Task,
+    outcome: str,
+    lead_id: str | None = None,
+    *,
+    attempts: int = 1,
+    message: str = "",
+    content: str | None = None,
 ) -> Line:
+    if content is None:
+        content = content_hash(task.lead) if outcome not in ("failed", "uncertain", "elsewhere") else ""
     return Line(
         row=task.number,
         row_key=task.key,
@@ -192,5 +216,5 @@ def _line(
         lead_id=lead_id,
         attempts=task.attempts + attempts,
         message=message if len(message) <= _LONGEST else message[: _LONGEST - 1] + "…",
-        content=content_hash(task.lead) if outcome not in ("failed", "uncertain", "elsewhere") else "",
+        content=content,
     )

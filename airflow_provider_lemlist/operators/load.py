@@ -201,6 +201,13 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         self._ledger = storage_path(
             self.ledger_path or default_ledger(ti), self.storage_conn_id, self._the("ledger_path")
         )
+        previous = (
+            storage_path(self.previous_ledger, self.storage_conn_id, self._the("previous_ledger"))
+            if self.previous_ledger
+            else None
+        )
+        if previous is not None and str(previous) == str(self._ledger):
+            raise self._refuse("previous_ledger", "is the ledger itself; it must be that of an earlier run")
         order = Order(
             rows=self._source(),
             mapping=ColumnMapping(
@@ -216,11 +223,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
                 flags={name: self._flag(name) for name in FLAGS},
             ),
             ledger_path=self._ledger,
-            previous_ledger=storage_path(
-                self.previous_ledger, self.storage_conn_id, self._the("previous_ledger")
-            )
-            if self.previous_ledger
-            else None,
+            previous_ledger=previous,
             owner=f"task {ti.dag_id}.{ti.task_id} of run {ti.run_id}, attempt {ti.try_number}",
             if_variable_missing=self.if_variable_missing,
             dry_run=self.sends_nothing,

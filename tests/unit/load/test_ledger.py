@@ -106,11 +106,20 @@ def test_what_an_earlier_attempt_left_open_is_told_anew(place: Place) -> None:
     for attempt in (1, 2):
         with opened(path) as ledger, closing(Worklist()) as worklist:
             ledger.read_back(worklist)
+            ledger.clear_open()
             ledger.start([KEYS[0]])
             ledger.write(Line(1, KEYS[0], "failed", attempts=attempt), started=True)
             ledger.give_back([KEYS[0]])
     assert [(row["outcome"], row["attempts"]) for row in rows(path)] == [("failed", 2)]
     assert known(path, KEYS[:1]) == {0: (2, False)}
+
+
+def test_what_an_earlier_attempt_left_open_stands_until_it_is_told_anew(place: Place) -> None:
+    path = place("ledger")
+    with opened(path) as ledger:
+        ledger.write(Line(1, KEYS[0], "failed"))
+    known(path, KEYS[:1])  # an attempt that ends before it accounts for anything
+    assert [row["outcome"] for row in rows(path)] == ["failed"]
 
 
 def test_a_finished_ledger_holds_outcomes_only(place: Place) -> None:
@@ -139,6 +148,48 @@ def test_a_thread_that_was_given_up_writes_no_more(place: Place) -> None:
     with pytest.raises(LemlistError, match="has ended"):
         ledger.start(KEYS[1:2])
     assert known(place("ledger"), KEYS[:2]) == {0: (1, True), 1: (0, False)}
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ObjectStoragePath(f"file://{tmp_path}/ledger")
+    real = os.write
+    room = [300]
+
+    def write(file: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        written = real(file, data[: room[0]])
+        room[0] -= written
+        return written
+
+    with opened(path) as ledger:
+        monkeypatch.setattr(os, "write", write)
+        ledger.write(Line(0, KEYS[0], "created", "lea"))
+        with pytest.raises(OSError, match="No space"):
+            ledger.write(Line(1, KEYS[1], "created", "lea"))
+        monkeypatch.setattr(os, "write", real)  # somebody has cleared up
+        ledger.write(Line(5, KEYS[5], "created", "lea"))
+    assert [row["row"] for row in rows(path)] == [0, 5]
+    assert {*known(path, KEYS)} == {1, 2, 3, 4}
+
+
+def test_a_description_that_is_cut_off_does_not_harm_the_one_before(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ObjectStoragePath(f"file://{tmp_path}/ledger")
+    with opened(path):
+        pass
+
+    def cut_off(self: Any, data: bytes) -> None:
+        with open(self.path, "wb"):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path / "x"), "write_bytes", cut_off)
+        with pytest.raises(OSError, match="No space"):
+            opened(path).__enter__()
+    with opened(path):
+        pass
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
@@ -294,6 +345,17 @@ def test_behind_a_run_that_did_not_come_to_its_end_the_one_before_it_counts(
     )
     path = night(
         "tuesday", Line(1, KEYS[1], "updated", "lea_1", content="b"), previous="monday", finished=False
+    )
+    assert read_previous(path, CAMPAIGN, worklist)
+    assert before(worklist) == {0: ("lea_0", "a"), 1: ("lea_1", "b"), 2: None, 3: None, 4: None, 5: None}
+
+
+def test_ledgers_that_name_each_other_are_read_once(
+    night: Callable[..., ObjectStoragePath], worklist: Worklist
+) -> None:
+    night("monday", Line(0, KEYS[0], "created", "lea_0", content="a"), previous="tuesday", finished=False)
+    path = night(
+        "tuesday", Line(1, KEYS[1], "created", "lea_1", content="b"), previous="monday", finished=False
     )
     assert read_previous(path, CAMPAIGN, worklist)
     assert before(worklist) == {0: ("lea_0", "a"), 1: ("lea_1", "b"), 2: None, 3: None, 4: None, 5: None}

@@ -427,6 +427,19 @@ def test_a_campaign_that_is_not_there_is_found_out_before_the_source_is_read(
         run(campaign_id="cam_nobody", leads=(pytest.fail("was read") for _ in "x"))
 
 
+def test_columns_that_are_all_strange_to_lemlist_stop_the_load(lemlist: Sandbox, run: Runner) -> None:
+    with pytest.raises(LemlistValidationError, match=r"No column gives a field.*'E-Mail-Adresse', 'Vorname'"):
+        run(leads=[{"E-Mail-Adresse": "ana@example.com", "Vorname": "Ana"}])
+    assert not lemlist.requests(CREATE)
+
+
+def test_half_a_character_is_one_invalid_row(lemlist: Sandbox, run: Runner) -> None:
+    assert run(leads=[*people(1), {"email": "x@example.com", "jobTitle": "Chef \ud83d"}], max_failed=1)[
+        "created"
+    ]
+    assert run.outcomes() == ["created", "invalid"]
+
+
 @pytest.fixture
 def texts(lemlist: Sandbox, run: Runner) -> None:
     sequence = lemlist.state()["campaigns"][0]["sequenceId"]
@@ -572,6 +585,25 @@ def test_an_update_that_failed_is_sent_again_the_next_night(
     assert {lead["variables"]["plan"] for lead in lemlist.state()["leads"]} == {"b"}
 
 
+def test_what_skip_did_not_send_is_sent_by_a_later_update(
+    lemlist: Sandbox, night: Callable[..., dict[str, Any]]
+) -> None:
+    night(people(1, plan="free"))
+    night(people(1, plan="pro"))
+    assert night(people(1, plan="pro"), if_exists="update")["updated"] == 1
+    assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
+
+
+def test_what_changed_while_a_row_was_in_doubt_is_sent_by_a_later_update(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, night: Callable[..., dict[str, Any]]
+) -> None:
+    run.ledger = run.ledger.with_name("night-0")
+    cut_off(run, monkeypatch, run.task(leads=people(1, plan="free")), effect=True)
+    assert night(people(1, plan="pro"))["created"] == 1
+    assert night(people(1, plan="pro"), if_exists="update")["updated"] == 1
+    assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
+
+
 # --- Sources, templates, arguments ----------------------------------------------------------------------
 
 
@@ -655,6 +687,10 @@ def test_a_mistake_is_found_when_the_dag_is_parsed(run: Runner, arguments: Any, 
         ({"path": "{{ '' }}"}, "is empty"),
         ({"path": "ftp9://x/y.csv"}, "cannot open"),
         ({"sql": "{{ '' }}", "sql_conn_id": "x"}, "must be a query"),
+        (
+            {"leads": [], "ledger_path": "/x/{{ ds }}", "previous_ledger": "/x/2026-11-20"},
+            "is the ledger itself",
+        ),
     ],
 )
 def test_a_mistake_that_shows_when_it_is_rendered_costs_no_request(
