@@ -8,9 +8,11 @@ A ledger is a directory, on a disk or in an object store:
     settled-0001-0001.ndjson  one line for each row that needs nothing more
     open-0001-0001.ndjson     the same for rows that failed, are uncertain or invalid; the last attempt's only
     started-0001-0001.log     "+ key" before a row is sent, "- key" when it is known not to be in the campaign
+    earlier-0001-0001.log     people whom the run before knew and this source does not have
     lock                      held while a load works on it
 
-The first number is the attempt, the second the part. A row with a "+" and neither a "-" nor a settled line
+The first number is the attempt, the second the part; what follows them is of the process, so that two which
+both believe to be alone do not write over each other. A row with a "+" and neither a "-" nor a settled line
 was under way when a process died; it is looked for before anything else is done with it.
 """
 
@@ -55,6 +57,7 @@ class Line:
     :param attempts: How often the row was taken up.
     :param message: Why, in words.
     :param content: Hashes of the fields as they were last sent.
+    :param profile_key: What a person with an address is known by as well.
     """
 
     row: int
@@ -64,6 +67,7 @@ class Line:
     attempts: int = 0
     message: str = ""
     content: str = ""
+    profile_key: bytes | None = None
 
     def to_json(self) -> str:
         """Write the line, with the moment at which it is written."""
@@ -71,6 +75,7 @@ class Line:
             {
                 "row": self.row,
                 "row_key": self.row_key.hex() if self.row_key else None,
+                "profile_key": self.profile_key.hex() if self.profile_key else None,
                 "outcome": self.outcome,
                 "lead_id": self.lead_id,
                 "attempts": self.attempts,
@@ -123,7 +128,7 @@ class Ledger:
             describe(self.path, self._campaign_id)
             self._write_description(finished=False)
             attempt = max((file.attempt for file in files_of(self.path)), default=0) + 1
-            for kind in ("settled", "open", "started"):
+            for kind in ("settled", "open", "started", "earlier"):
                 self._logs[kind] = (LocalLog if self._local else StoredLog)(self.path, kind, attempt)
         except BaseException:
             self._lock.release()
@@ -185,7 +190,8 @@ class Ledger:
             if self._closed:
                 return  # from a thread that was given up; the row is in doubt and stays so
             settled = line.outcome in SETTLED
-            self._logs["settled" if settled else "open"].add([line.to_json()])
+            # What took no request will be known again without one.
+            self._logs["settled" if settled else "open"].add([line.to_json()], urgent=started)
             if started and settled:
                 self._unsettled -= 1
 
@@ -196,15 +202,21 @@ class Ledger:
                 if each.waiting() >= older_than:
                     each.sync()
 
-    def finish(self, doubts_elsewhere: int) -> None:
+    def finish(self, worklist: Worklist) -> None:
         """
         Write down that every row was tried. Where all are settled, outcomes are all that remains.
 
-        :param doubts_elsewhere: Rows that earlier attempts left in doubt and this source does not have.
+        The next run will read this ledger and none before it: people whom those knew are carried on, for who
+        is not in the source tonight, or invalid, may be back tomorrow.
         """
+        with self._writing:
+            for key, lead_id, content in worklist.known_before():
+                known = {"row_key": key.hex(), "outcome": None, "lead_id": lead_id, "content": content}
+                self._logs["earlier"].add([json.dumps(known)], urgent=False)
+            self._logs["started"].add([f"+ {key.hex()}" for key in worklist.doubts_before()])
         self.flush()
         self._write_description(finished=True)
-        if not self._unsettled and not doubts_elsewhere:
+        if not self._unsettled and not worklist.doubts_elsewhere():
             self._logs["started"].close()
             for file in files_of(self.path, "started"):
                 file.path.unlink()
@@ -259,7 +271,7 @@ def read_back(path: ObjectStoragePath, campaign_id: str, worklist: Worklist) -> 
     if describe(path, campaign_id) is None:
         return
     for file in files_of(path, "settled"):
-        worklist.note_settled((key, row["outcome"]) for key, row in _rows(file.path))
+        worklist.note_settled((key, row["outcome"]) for keys, row in _rows(file.path) for key in keys)
     for file in files_of(path, "started"):
         worklist.note_started((key, begun, begun) for key, begun in _marks(file.path))
 
@@ -286,28 +298,32 @@ def read_previous(
     # What was under way when that run died is as much in doubt in this one.
     for file in files_of(path, "started"):
         worklist.note_started((key, 0, begun) for key, begun in _marks(file.path))
-    for file in files_of(path, "open", "settled"):
+    for file in [*files_of(path, "earlier"), *files_of(path, "open", "settled")]:
         worklist.note_previous(
-            (key, row["lead_id"], row["content"]) for key, row in _rows(file.path) if row["content"]
+            (key, row["lead_id"], row["content"])
+            for keys, row in _rows(file.path)
+            if row["content"]
+            for key in keys
         )
     for file in files_of(path, "settled"):
-        worklist.note_started((key, 0, False) for key, _ in _rows(file.path))
+        worklist.note_started((keys[0], 0, False) for keys, _ in _rows(file.path))
     return True
 
 
-def _rows(path: ObjectStoragePath) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _rows(path: ObjectStoragePath) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
+    """Give the lines of a file, each with what its row is known by."""
     for number, line in enumerate(lines_of(path), 1):
         try:
             row = json.loads(line)
             row["outcome"], row["lead_id"], row["content"]
-            key = bytes.fromhex(row["row_key"] or "")
+            keys = [bytes.fromhex(key) for key in (row["row_key"], row.get("profile_key")) if key]
         except (ValueError, TypeError, KeyError):
             raise LemlistConfigurationError(
                 f"Line {number} of {shown(path)} is no line of a ledger. Put it right: rows that a ledger "
                 "does not know are sent again. Nothing was sent."
             ) from None
-        if key:
-            yield key, row
+        if keys:
+            yield keys, row
 
 
 def _marks(path: ObjectStoragePath) -> Iterator[tuple[bytes, bool]]:

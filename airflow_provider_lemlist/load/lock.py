@@ -90,6 +90,8 @@ class StoredLock:
         self._race = race
         self._ended = threading.Event()
         self._lost = False
+        #: When the lock was last known to be ours.
+        self._seen = 0.0
         self._keeper: threading.Thread | None = None
 
     def acquire(self) -> None:
@@ -117,6 +119,7 @@ class StoredLock:
         now = self._read()
         if now is None or now.get("token") != self._token:
             raise in_use(self._path, str((now or {}).get("owner")))
+        self._seen = time.monotonic()
         self._keeper = threading.Thread(target=self._keep, name="lemlist-ledger-lock", daemon=True)
         self._keeper.start()
 
@@ -126,7 +129,8 @@ class StoredLock:
 
         :raises LemlistError: Another load took it, because ours gave no sign of life for too long.
         """
-        if self._lost:
+        # Who was asleep for long is asked before the keeper has looked.
+        if self._lost or time.monotonic() - self._seen > self._beat * (self._missed - 1):
             raise in_use(self._path, "another task, which took the ledger over")
 
     def release(self) -> None:
@@ -141,7 +145,6 @@ class StoredLock:
 
     def _keep(self) -> None:
         beat = 0
-        last = time.monotonic()
         while not self._ended.wait(self._beat):
             beat += 1
             try:
@@ -149,12 +152,13 @@ class StoredLock:
                 if now is not None and now.get("token") != self._token:
                     self._lost = True
                     return
+                asked = time.monotonic()
                 self._write(beat)
-                last = time.monotonic()
+                self._seen = asked
             except Exception:
                 # A store that cannot be reached for a moment costs a sign of life. For longer, and somebody
                 # may rightly have taken the ledger over without our seeing it.
-                if time.monotonic() - last > self._beat * (self._missed - 1):
+                if time.monotonic() - self._seen > self._beat * (self._missed - 1):
                     self._lost = True
                     return
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 STRIDE = 20
 PART = 1000
 
-_NAME = re.compile(r"(settled|open|started)-(\d+)-(\d+)\.(?:ndjson|log)")
+_NAME = re.compile(r"(settled|open|started|earlier)-(\d+)-(\d+)-\w+\.(?:ndjson|log)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class PartFile:
     path: ObjectStoragePath
 
 
-def name_of(kind: str, attempt: int, part: int) -> str:
+def name_of(kind: str, attempt: int, part: int, process: str) -> str:
     """Return the name of a file; ``*.ndjson`` are those that tell of outcomes."""
-    return f"{kind}-{attempt:04}-{part:04}.{'log' if kind == 'started' else 'ndjson'}"
+    return f"{kind}-{attempt:04}-{part:04}-{process}.{'ndjson' if kind in ('settled', 'open') else 'log'}"
 
 
 def files_of(directory: ObjectStoragePath, *kinds: str) -> list[PartFile]:
@@ -84,11 +85,11 @@ class LocalLog:
     """
 
     def __init__(self, directory: ObjectStoragePath, kind: str, attempt: int) -> None:
-        self._path = os.path.join(directory.path, name_of(kind, attempt, 1))
+        self._path = os.path.join(directory.path, name_of(kind, attempt, 1, token_hex(2)))
         self._file: int | None = None
         self._synced = True
 
-    def add(self, lines: Iterable[str]) -> None:
+    def add(self, lines: Iterable[str], *, urgent: bool = True) -> None:
         if self._file is None:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         # One write for all: a line is there or it is not.
@@ -123,25 +124,27 @@ class StoredLog:
     """
     Collects lines, and writes a part of the log whole.
 
-    What was added is safe after ``sync``, or when enough lines have come together.
+    What was added is safe after ``sync``, or when enough lines have come together; those that are not urgent
+    wait until they fill a part.
     """
 
     def __init__(self, directory: ObjectStoragePath, kind: str, attempt: int) -> None:
         self._directory = directory
         self._kind = kind
         self._attempt = attempt
+        self._process = token_hex(2)
         self._part = 1
         self._lines: list[str] = []
         self._unwritten = 0
         self._since = 0.0
 
-    def add(self, lines: Iterable[str]) -> None:
+    def add(self, lines: Iterable[str], *, urgent: bool = True) -> None:
         if not self._unwritten:
             self._since = time.monotonic()
         for line in lines:
             self._lines.append(line)
             self._unwritten += 1
-        if self._unwritten >= STRIDE:
+        if self._unwritten >= STRIDE if urgent else len(self._lines) >= PART:
             self.sync()
 
     def waiting(self) -> float:
@@ -151,7 +154,7 @@ class StoredLog:
     def sync(self) -> None:
         if not self._unwritten:
             return
-        path = self._directory / name_of(self._kind, self._attempt, self._part)
+        path = self._directory / name_of(self._kind, self._attempt, self._part, self._process)
         path.write_bytes("".join(f"{line}\n" for line in self._lines).encode())
         self._unwritten = 0
         if len(self._lines) >= PART:

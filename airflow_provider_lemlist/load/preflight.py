@@ -137,6 +137,9 @@ def look_through(
         for name in variables:
             if not lead.get(name):
                 found.blank.setdefault(name, Finding()).add(number)
+    for number in worklist.refuse_namesakes():
+        found.valid -= 1
+        found.duplicates.add(number)
     mapping.check_columns()
     if found.valid and not any(found.sent[name] for name in LEAD_FIELDS):
         raise LemlistValidationError(
@@ -196,7 +199,7 @@ def tell(found: Findings, mapping: ColumnMapping) -> None:
     for reason, finding in sorted(found.problems.items(), key=lambda item: -item[1].rows):
         log.warning("Invalid: %s: %s.", finding, reason)
     if found.duplicates.rows:
-        log.warning("The same person as a row before: %s. Only the first is sent.", found.duplicates)
+        log.warning("The same person as another row: %s. Only one is sent.", found.duplicates)
     if custom := sorted(name for name in found.sent if name not in LEAD_FIELDS):
         log.info("Sent as custom variables: %s.", _names(custom))
     if mapping.left_out:

@@ -104,7 +104,7 @@ class Load:
                 try:
                     if ledger is not None:
                         self._send(ledger, worklist, account, campaign.latency)
-                        ledger.finish(worklist.doubts_elsewhere())
+                        ledger.finish(worklist)
                 finally:
                     log.info("Load of campaign %s:\n%s", campaign_id, account.table())
         return account

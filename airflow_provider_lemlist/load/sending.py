@@ -24,7 +24,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistValidationError,
 )
 from airflow_provider_lemlist.load.ledger import Line
-from airflow_provider_lemlist.load.worklist import changes, content_hash
+from airflow_provider_lemlist.load.worklist import changes, content_hash, profile_key
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -212,6 +212,7 @@ def _line(
     return Line(
         row=task.number,
         row_key=task.key,
+        profile_key=profile_key(task.lead),
         outcome=outcome,
         lead_id=lead_id,
         attempts=task.attempts + attempts,

@@ -10,14 +10,19 @@ when the table changes meanwhile, and memory stays flat however many rows there 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _TABLES = """
-CREATE TABLE rows(number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, lead TEXT NOT NULL);
+CREATE TABLE rows(
+    number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, other BLOB, lead TEXT NOT NULL
+);
+CREATE INDEX others ON rows(other) WHERE other IS NOT NULL;
+CREATE TABLE profiles(key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE refused(
     number INTEGER PRIMARY KEY, key BLOB UNIQUE, outcome TEXT NOT NULL, message TEXT NOT NULL
 );
@@ -28,11 +33,24 @@ CREATE TABLE previous(key BLOB PRIMARY KEY, lead_id TEXT, content TEXT NOT NULL)
 """
 _TO_SEND = """
 SELECT rows.number, rows.key, rows.lead, coalesce(started.times, 0), coalesce(started.in_doubt, 0),
-       previous.lead_id, previous.content
-FROM rows LEFT JOIN started USING (key) LEFT JOIN previous USING (key)
+       coalesce(same.lead_id, other.lead_id), coalesce(same.content, other.content)
+FROM rows LEFT JOIN started USING (key)
+     LEFT JOIN previous AS same ON same.key = rows.key LEFT JOIN previous AS other ON other.key = rows.other
 WHERE rows.key NOT IN (SELECT key FROM settled)
+  AND (rows.other IS NULL OR rows.other NOT IN (SELECT key FROM settled))
 ORDER BY rows.number
 """
+_SETTLED = """
+SELECT outcome, count(*)
+FROM (SELECT key, other FROM rows UNION ALL SELECT key, NULL FROM refused) AS row
+     JOIN settled ON settled.key = iif(row.key IN (SELECT key FROM settled), row.key, row.other)
+GROUP BY outcome
+"""
+_NAMESAKES = """
+SELECT rows.number, rows.lead, profiles.number FROM rows JOIN profiles ON profiles.key = rows.other
+WHERE rows.key NOT IN (SELECT key FROM settled) ORDER BY rows.number LIMIT 1000
+"""
+_PERSON = re.compile(r"(?:.*\.)?linkedin\.com(/in/[^/]+)")
 
 
 class Before(NamedTuple):
@@ -73,14 +91,40 @@ def row_key(lead: Mapping[str, str], occurrence: int = 1) -> bytes:
         name = f"linkedin {_profile(lead['linkedinUrl'])}"
     else:
         name = f"content {json.dumps(sorted((k, v) for k, v in lead.items() if v))}"
-    return blake2b(f"{name} {occurrence}".encode(), digest_size=16, person=b"lemlist row key").digest()
+    return _key(f"{name} {occurrence}")
+
+
+def profile_key(lead: Mapping[str, str]) -> bytes | None:
+    """Return what a person with an address is known by as well: the LinkedIn profile."""
+    profile = _profile(lead.get("linkedinUrl", ""))
+    return _key(f"profile {profile}") if lead.get("email") and profile.startswith("/in/") else None
+
+
+def other_key(lead: Mapping[str, str]) -> bytes | None:
+    """
+    Return what the same person was known by when a row said less of them, or more.
+
+    A row that has lost its address is looked for by profile among those that have one. One that has an
+    address is looked for among those that had none; never among the others, for two people with two
+    addresses may well have been given one profile by mistake.
+    """
+    profile = _profile(lead.get("linkedinUrl", ""))
+    if not profile.startswith("/in/"):
+        return None
+    return _key(f"linkedin {profile} 1" if lead.get("email") else f"profile {profile}")
+
+
+def _key(name: str) -> bytes:
+    return blake2b(name.encode(), digest_size=16, person=b"lemlist row key").digest()
 
 
 def _profile(url: str) -> str:
-    """Return what two ways of writing the address of one profile have in common."""
+    """Return what all ways of writing the address of a profile have in common; of a person, ``/in/name``."""
     parts = urlsplit(url.strip())
     host = (parts.hostname or "").removeprefix("www.")
-    return f"{host}{parts.path.rstrip('/')}".casefold()
+    address = f"{host}{unquote(parts.path).rstrip('/')}".casefold()
+    person = _PERSON.match(address)
+    return person[1] if person else address
 
 
 def content_hash(lead: Mapping[str, str]) -> str:
@@ -129,11 +173,24 @@ class Worklist:
         if known is None:
             self._database.execute("INSERT INTO persons VALUES (?, ?, 1)", (person, number))
             text = json.dumps(lead, ensure_ascii=False, separators=(",", ":"))
-            self._database.execute("INSERT INTO rows VALUES (?, ?, ?)", (number, person, text))
+            row = (number, person, other_key(lead), text)
+            self._database.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", row)
+            if profile := profile_key(lead):
+                self._database.execute("INSERT OR IGNORE INTO profiles VALUES (?, ?)", (profile, number))
             return person, None
         first, times = known
         self._database.execute("UPDATE persons SET times = ? WHERE key = ?", (times + 1, person))
         return row_key(lead, times + 1), first
+
+    def refuse_namesakes(self) -> Iterator[int]:
+        """Refuse rows without an address whose LinkedIn profile a row with one has; give their numbers."""
+        while found := self._database.execute(_NAMESAKES).fetchall():
+            for number, lead, first in found:
+                self._database.execute("DELETE FROM rows WHERE number = ?", (number,))
+                # Not the key of the row: should that person's other row be gone tomorrow, it is to be sent.
+                key = row_key(json.loads(lead), 0)
+                self.refuse(number, key, "duplicate", f"the same LinkedIn profile as row {first}")
+                yield number
 
     def refuse(self, number: int, key: bytes | None, outcome: str, message: str) -> None:
         """Take in a row that will not be sent."""
@@ -174,14 +231,24 @@ class Worklist:
             )
         )
 
+    def doubts_before(self) -> Iterator[bytes]:
+        """Give those of them that only the ledger of an earlier run knows: keys."""
+        for (key,) in self._database.execute(
+            "SELECT key FROM started WHERE in_doubt AND NOT times AND key NOT IN (SELECT key FROM settled)"
+            " AND key NOT IN (SELECT key FROM rows)"
+        ):
+            yield key
+
+    def known_before(self) -> Iterator[tuple[bytes, str | None, str]]:
+        """Give the people whom earlier runs knew and this source does not have: keys, lead ids, contents."""
+        yield from self._database.execute(
+            "SELECT * FROM previous WHERE key NOT IN (SELECT key FROM rows)"
+            " AND key NOT IN (SELECT key FROM profiles)"
+        )
+
     def settled_outcomes(self) -> dict[str, int]:
         """Count the rows of this source that an earlier attempt settled, by outcome."""
-        return dict(
-            self._database.execute(
-                "SELECT outcome, count(*) FROM settled WHERE key IN (SELECT key FROM rows)"
-                " OR key IN (SELECT key FROM refused) GROUP BY outcome"
-            )
-        )
+        return dict(self._database.execute(_SETTLED))
 
     def tasks(self) -> Iterator[Task]:
         """Give the rows that are not settled, in the order of the source."""

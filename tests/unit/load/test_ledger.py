@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from bucket import Bucket
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.load import parts
@@ -37,7 +38,7 @@ def known(path: ObjectStoragePath, keys: list[bytes]) -> dict[int, tuple[int, bo
     """Give the rows that are still to be sent: their numbers, attempts, and whether they are in doubt."""
     with closing(Worklist()) as worklist:
         for number, key in enumerate(keys):
-            worklist._database.execute("INSERT INTO rows VALUES (?, ?, '{}')", (number, key))
+            worklist._database.execute("INSERT INTO rows VALUES (?, ?, NULL, '{}')", (number, key))
         with opened(path) as ledger:
             ledger.read_back(worklist)
         return {task.number: (task.attempts, task.in_doubt) for task in worklist.tasks()}
@@ -57,6 +58,14 @@ def kinds(path: ObjectStoragePath) -> set[str]:
 
 
 KEYS = [bytes([number]) * 16 for number in range(6)]
+
+
+@pytest.fixture
+def worklist() -> Iterator[Worklist]:
+    with closing(Worklist()) as worklist:
+        for number in range(6):
+            worklist._database.execute("INSERT INTO rows VALUES (?, ?, NULL, '{}')", (number, KEYS[number]))
+        yield worklist
 
 
 def test_each_outcome_is_one_line_that_anybody_can_read(place: Place) -> None:
@@ -122,21 +131,25 @@ def test_what_an_earlier_attempt_left_open_stands_until_it_is_told_anew(place: P
     assert [row["outcome"] for row in rows(path)] == ["failed"]
 
 
-def test_a_finished_ledger_holds_outcomes_only(place: Place) -> None:
+def test_a_finished_ledger_holds_outcomes_only(place: Place, worklist: Worklist) -> None:
     with opened(place("ledger")) as ledger:
         ledger.start(KEYS[:1])
         ledger.write(Line(1, KEYS[0], "created"), started=True)
-        ledger.finish(doubts_elsewhere=0)
+        ledger.finish(worklist)
     assert kinds(place("ledger")) == {"settled"}
 
 
 @pytest.mark.parametrize("elsewhere", [0, 1])
-def test_a_finished_ledger_keeps_the_doubts_that_are_left(place: Place, elsewhere: int) -> None:
+def test_a_finished_ledger_keeps_the_doubts_that_are_left(
+    place: Place, worklist: Worklist, elsewhere: int
+) -> None:
+    if elsewhere:
+        worklist.note_started([(b"of another source", 1, True)])
     with opened(place("ledger")) as ledger:
         ledger.start(KEYS[:2])
         ledger.write(Line(1, KEYS[0], "created"), started=True)
         ledger.write(Line(2, KEYS[1], "uncertain" if not elsewhere else "created"), started=True)
-        ledger.finish(doubts_elsewhere=elsewhere)
+        ledger.finish(worklist)
     assert "started" in kinds(place("ledger"))
 
 
@@ -223,7 +236,7 @@ def test_a_store_gets_parts_of_bounded_size(place: Place, monkeypatch: pytest.Mo
     files = parts.files_of(path, "settled")
     assert len(rows(path)) == 220
     if not ledger._local:
-        assert len(files) == 4
+        assert len(files) == 5
         assert max(len(list(parts.lines_of(file.path))) for file in files) <= 60
 
 
@@ -263,7 +276,7 @@ def test_a_damaged_line_stops_the_load_because_its_row_would_be_sent_again(place
 
 
 @pytest.fixture
-def night(place: Place) -> Callable[..., ObjectStoragePath]:
+def night(place: Place, worklist: Worklist) -> Callable[..., ObjectStoragePath]:
     """Write the ledger of one night."""
 
     def write(
@@ -274,18 +287,10 @@ def night(place: Place) -> Callable[..., ObjectStoragePath]:
             for line in lines:
                 ledger.write(line, started=True)
             if finished:
-                ledger.finish(0)
+                ledger.finish(worklist)
         return place(name)
 
     return write
-
-
-@pytest.fixture
-def worklist() -> Iterator[Worklist]:
-    with closing(Worklist()) as worklist:
-        for number in range(6):
-            worklist._database.execute("INSERT INTO rows VALUES (?, ?, '{}')", (number, KEYS[number]))
-        yield worklist
 
 
 def before(worklist: Worklist) -> dict[int, Any]:
@@ -348,6 +353,45 @@ def test_behind_a_run_that_did_not_come_to_its_end_the_one_before_it_counts(
     )
     assert read_previous(path, CAMPAIGN, worklist)
     assert before(worklist) == {0: ("lea_0", "a"), 1: ("lea_1", "b"), 2: None, 3: None, 4: None, 5: None}
+
+
+def test_a_finished_ledger_carries_on_whom_the_one_before_knew(
+    night: Callable[..., ObjectStoragePath], worklist: Worklist, place: Place
+) -> None:
+    monday = night(
+        "monday",
+        Line(7, b"L" * 16, "created", "lea_7", content="x", profile_key=b"P" * 16),
+        under_way=[b"D" * 16],
+    )
+    with closing(Worklist()) as tonight:
+        assert read_previous(monday, CAMPAIGN, tonight)
+        with opened(place("tuesday"), previous=monday) as ledger:
+            ledger.finish(tonight)
+    assert not rows(place("tuesday"))  # none of its own
+    assert read_previous(place("tuesday"), CAMPAIGN, worklist)
+    assert sorted(worklist.known_before()) == [(b"L" * 16, "lea_7", "x"), (b"P" * 16, "lea_7", "x")]
+    assert list(worklist.doubts_before()) == [b"D" * 16]
+
+
+def test_two_processes_that_both_believe_to_be_alone_do_not_write_over_each_other(place: Place) -> None:
+    path = place("ledger")
+    with opened(path) as one:
+        one._lock.release()
+        with opened(path) as other:
+            for number, ledger in enumerate((one, other, one, other)):
+                ledger.start([KEYS[number]])
+                ledger.write(Line(number, KEYS[number], "created"), started=True)
+    assert [row["row"] for row in rows(path)] == [0, 1, 2, 3]
+
+
+def test_lines_that_took_no_request_are_written_a_thousand_at_a_time(place: Place) -> None:
+    path = place("ledger")
+    with opened(path) as ledger:
+        before = Bucket.puts
+        for number in range(2000):
+            ledger.write(Line(number, number.to_bytes(16), "unchanged"))
+        assert Bucket.puts - before <= 2 + 1  # a sign of life of the lock
+    assert len(rows(path)) == 2000
 
 
 def test_ledgers_that_name_each_other_are_read_once(

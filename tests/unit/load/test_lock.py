@@ -148,6 +148,15 @@ class TestInAStore:
         slow.release()
         assert path.exists()  # the lock of the next
 
+    def test_who_was_asleep_for_long_starts_nothing_more(self, path: ObjectStoragePath) -> None:
+        lock = StoredLock(path, "the sleeper", **QUICK)
+        lock.acquire()
+        lock._ended.set()  # as if its thread slept, too
+        time.sleep(0.4)
+        with pytest.raises(LemlistError):
+            lock.check()
+        lock.release()
+
     def test_who_cannot_reach_the_store_for_long_starts_nothing_more(
         self, path: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_lemlist.load.worklist import Worklist, changes, content_hash, row_key
+from airflow_provider_lemlist.load.worklist import Worklist, changes, content_hash, profile_key, row_key
 
 LEAD = st.dictionaries(st.text(min_size=1), st.text())
 
@@ -30,6 +30,10 @@ def worklist() -> Iterator[Worklist]:
             {"linkedinUrl": "https://www.linkedin.com/in/Ana/?src=x", "plan": "a"},
             {"linkedinUrl": "http://linkedin.com/in/ana"},
         ),
+        (
+            {"linkedinUrl": "https://fr.linkedin.com/in/andr%C3%A9/en"},
+            {"linkedinUrl": "https://m.linkedin.com/in/Andr\u00e9"},
+        ),
         ({"firstName": "Ana", "plan": "a"}, {"plan": "a", "firstName": "Ana", "note": ""}),
     ],
 )
@@ -43,6 +47,8 @@ def test_other_people_have_other_keys() -> None:
         {"email": "ana+x@example.com"},
         {"linkedinUrl": "https://linkedin.com/in/ana"},
         {"linkedinUrl": "https://linkedin.com/in/ben"},
+        {"linkedinUrl": "https://linkedin.com/company/ana"},
+        {"linkedinUrl": "https://notlinkedin.com/in/ana"},
         {"firstName": "Ana"},
         {"firstName": "Ana", "plan": "x"},
         {"lastName": "Ana"},
@@ -63,6 +69,47 @@ def test_a_person_is_taken_once_and_each_further_row_has_a_key_of_its_own(workli
     assert known == 1
     assert len({first, second, third}) == 3
     assert [task.number for task in worklist.tasks()] == [1]
+
+
+PROFILE = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
+WITH_ADDRESS = {"email": "ana@example.com", **PROFILE}
+
+
+@pytest.mark.parametrize("leads", [[PROFILE, WITH_ADDRESS], [WITH_ADDRESS, PROFILE]])
+def test_of_one_profile_the_row_with_an_address_is_taken(
+    worklist: Worklist, leads: list[dict[str, str]]
+) -> None:
+    for number, lead in enumerate(leads, 1):
+        worklist.add(number, lead)
+    (refused,) = worklist.refuse_namesakes()
+    assert leads[refused - 1] == PROFILE
+    ((number, key, outcome, message),) = worklist.refused()
+    assert (number, outcome, message[-5:]) == (refused, "duplicate", f"row {3 - refused}")
+    assert key not in (row_key(PROFILE), row_key(WITH_ADDRESS))
+    assert [task.lead for task in worklist.tasks()] == [WITH_ADDRESS]
+
+
+def test_people_with_addresses_of_their_own_are_all_taken_whatever_their_profile(worklist: Worklist) -> None:
+    worklist.add(1, WITH_ADDRESS)
+    worklist.add(2, {"email": "ben@example.com", **PROFILE})
+    worklist.add(3, {"linkedinUrl": "https://www.linkedin.com/company/acme"})
+    worklist.add(4, {"email": "cy@example.com", "linkedinUrl": "https://www.linkedin.com/company/acme"})
+    assert not list(worklist.refuse_namesakes())
+    worklist.note_settled([(row_key(WITH_ADDRESS), "created"), (profile_key(WITH_ADDRESS) or b"", "created")])
+    assert [task.number for task in worklist.tasks()] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(("sooner", "later"), [(PROFILE, WITH_ADDRESS), (WITH_ADDRESS, PROFILE)])
+def test_who_gains_or_loses_an_address_is_known_by_the_profile(
+    worklist: Worklist, sooner: dict[str, str], later: dict[str, str]
+) -> None:
+    keys = [key for key in (row_key(sooner), profile_key(sooner)) if key]
+    worklist.add(1, later)
+    worklist.note_previous((key, "lea_1", "content") for key in keys)
+    assert [task.before for task in worklist.tasks()] == [("lea_1", "content")]
+    worklist.note_settled((key, "created") for key in keys)
+    assert not list(worklist.tasks())
+    assert worklist.settled_outcomes() == {"created": 1}
 
 
 def test_settled_rows_are_no_tasks(worklist: Worklist) -> None:

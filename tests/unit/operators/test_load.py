@@ -485,7 +485,7 @@ def test_the_findings_name_rows_and_no_person(
     assert "12 rows: 3 valid, 8 invalid, 1 twice in the source." in caplog.text
     assert "7 rows (4, 5, 6, 7, 8, …): email: must be one email address" in caplog.text
     assert "row 11: timezone: must be an IANA time zone" in caplog.text
-    assert "The same person as a row before: row 12." in caplog.text
+    assert "The same person as another row: row 12." in caplog.text
     assert "3 rows to send, at least" in caplog.text
     assert "longer than the execution_timeout" in caplog.text
     assert "created            3" in caplog.text
@@ -571,6 +571,57 @@ def test_a_lead_that_was_deleted_or_unsubscribed_is_not_put_back(
         night(people(3, plan=plan), if_exists="update")
         assert run.outcomes() == ["gone", "gone", "updated"]
     assert emails(lemlist)["p1@example.com"] == 0
+
+
+PROFILES = [{"linkedinUrl": f"https://www.linkedin.com/in/{name}", "plan": "a"} for name in ("ana", "ben")]
+
+
+@pytest.mark.parametrize(
+    "tonight",
+    [PROFILES[1:], [PROFILES[0] | {"timezone": "Mars"}, PROFILES[1]], []],
+    ids=["gone", "invalid", "empty"],
+)
+def test_who_is_missing_or_invalid_one_night_is_known_the_next(
+    lemlist: Sandbox, night: Callable[..., dict[str, Any]], tonight: list[dict[str, Any]]
+) -> None:
+    night(PROFILES)
+    for _ in range(2):
+        night(tonight, max_failed=1)
+    assert night(PROFILES)["exists"] == 2
+    assert len(lemlist.state()["leads"]) == 2
+
+
+def test_who_was_deleted_is_not_put_back_after_a_night_without_them(
+    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+) -> None:
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+    night(people(2))
+    LemlistHook().delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
+    night(people(2)[1:], if_exists="update")
+    night(people(2, plan="b"), if_exists="update")
+    assert run.outcomes() == ["gone", "updated"]
+
+
+def test_who_gains_an_address_and_loses_it_again_stays_one_lead(
+    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+) -> None:
+    night(PROFILES[:1])
+    night([PROFILES[0] | {"email": "ana@example.com", "plan": "b"}], if_exists="update")
+    night([PROFILES[0] | {"plan": "c"}], if_exists="update")
+    assert run.outcomes() == ["updated"]
+    (lead,) = lemlist.state()["leads"]
+    assert lead["variables"] == PROFILES[0] | {"plan": "c"}
+
+
+def test_one_person_with_and_without_an_address_is_sent_once_in_whatever_order(
+    lemlist: Sandbox, run: Runner
+) -> None:
+    leads = [PROFILES[0], PROFILES[0] | {"email": "ana@example.com"}, PROFILES[1]]
+    for order in (leads, leads[::-1], leads[:1]):
+        run(leads=order)
+    assert len(lemlist.requests(CREATE)) == 2
+    assert Counter(run.outcomes()) == {"created": 2, "duplicate": 1}
 
 
 def test_an_update_that_failed_is_sent_again_the_next_night(
