@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from airflow_provider_lemlist.load import preflight
 from airflow_provider_lemlist.load.account import Account
 from airflow_provider_lemlist.load.ledger import Ledger, Line, read_back, read_previous
 from airflow_provider_lemlist.load.loader import Loader, Pace
+from airflow_provider_lemlist.load.sending import settle_without_asking
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import is_local, shown
 
@@ -148,8 +150,22 @@ class Load:
                 ledger.write(Line(number, key, outcome, message=message))
         if account.before:
             log.info("Earlier attempts settled %s rows.", f"{account.before:,}")
-        preflight.tell_duration(account.not_tried, preflight.present_rate(self._hook), self._order.time_limit)
+        known = self._known(worklist)
+        if known:
+            log.info("The previous ledger settles %s rows without a request.", f"{known.total():,}")
+        to_send = account.not_tried - known.total()
+        preflight.tell_duration(to_send, preflight.present_rate(self._hook), self._order.time_limit)
+        if ledger is None:
+            for outcome in known.elements():
+                account.count(outcome, sent=False)
         return account
+
+    def _known(self, worklist: Worklist) -> Counter[str]:
+        """Count the rows that will need no request, by outcome."""
+        if not self._order.previous_ledger:
+            return Counter()
+        lines = (settle_without_asking(task, self._order.wishes) for task in worklist.tasks())
+        return Counter(line.outcome for line in lines if line is not None)
 
     def _send(self, ledger: Ledger, worklist: Worklist, account: Account, latency: float) -> None:
         pace = Pace(preflight.present_rate(self._hook), latency)

@@ -535,6 +535,17 @@ def test_a_nightly_refresh_sends_what_changed_and_nothing_else(
     assert (report["unchanged"], report["rows"]) == (5, 5)
 
 
+def test_what_needs_no_request_is_neither_in_the_estimate_nor_in_a_dry_run(
+    lemlist: Sandbox, night: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    night(people(4))
+    caplog.set_level(logging.INFO)
+    report = night(people(5), if_exists="update", dry_run=True)
+    assert (report["unchanged"], report["not_tried"]) == (4, 1)
+    assert "The previous ledger settles 4 rows without a request." in caplog.text
+    assert "1 row to send, at least" in caplog.text
+
+
 def test_with_skip_whom_the_previous_run_loaded_costs_nothing(
     lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
 ) -> None:
