@@ -22,6 +22,7 @@ import json
 import os
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -139,14 +140,12 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what is not written yet, and let go."""
-        try:
-            self.flush()
-        finally:
+        with ExitStack() as stack:  # whatever cannot be written any more, the rest is, and the lock is let go
+            stack.callback(self._lock.release)
             with self._writing:
                 self._closed = True
                 for each in self._logs.values():
-                    each.close()
-            self._lock.release()
+                    stack.callback(each.close)
 
     def read_back(self, worklist: Worklist) -> None:
         """Tell the worklist what earlier attempts did."""
@@ -213,7 +212,8 @@ class Ledger:
             for key, lead_id, content in worklist.known_before():
                 known = {"row_key": key.hex(), "outcome": None, "lead_id": lead_id, "content": content}
                 self._logs["earlier"].add([json.dumps(known)], urgent=False)
-            self._logs["started"].add([f"+ {key.hex()}" for key in worklist.doubts_before()])
+            for key in worklist.doubts_before():
+                self._logs["started"].add([f"+ {key.hex()}"])
         self.flush()
         self._write_description(finished=True)
         if not self._unsettled and not worklist.doubts_elsewhere():

@@ -116,8 +116,11 @@ class LocalLog:
 
     def close(self) -> None:
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
+            try:
+                self.sync()
+            finally:
+                os.close(self._file)
+                self._file = None
 
 
 class StoredLog:

@@ -139,6 +139,24 @@ def test_a_finished_ledger_holds_outcomes_only(place: Place, worklist: Worklist)
     assert kinds(place("ledger")) == {"settled"}
 
 
+def test_a_ledger_whose_last_lines_cannot_be_written_is_let_go(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(place("ledger")).__enter__()
+    ledger.start(KEYS[:1])
+    ledger.write(Line(0, KEYS[0], "created"), started=True)
+
+    def fail(self: Any) -> None:
+        raise OSError("no store")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.LocalLog if ledger._local else parts.StoredLog, "sync", fail)
+        with pytest.raises(OSError, match="no store"):
+            ledger.__exit__(None, None, None)
+    with opened(place("ledger")):
+        pass
+
+
 @pytest.mark.parametrize("elsewhere", [0, 1])
 def test_a_finished_ledger_keeps_the_doubts_that_are_left(
     place: Place, worklist: Worklist, elsewhere: int
