@@ -22,7 +22,7 @@ import json
 import os
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -308,6 +308,27 @@ def read_previous(
     for file in files_of(path, "settled"):
         worklist.note_started((keys[0], 0, False) for keys, _ in _rows(file.path))
     return True
+
+
+def last_ledger(path: ObjectStoragePath, ledger: ObjectStoragePath) -> ObjectStoragePath:
+    """
+    Return the ledger that a path means: itself, or of those in it the last by name before our own.
+
+    So a night that was left out breaks no chain of nightly ledgers.
+
+    :param ledger: Our own.
+    """
+    if (path / "ledger.json").exists():
+        return path
+    names: list[str] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        names = sorted({entry.name for entry in path.iterdir()}, reverse=True)
+    parent, _, own = str(ledger).rstrip("/").rpartition("/")
+    beside = parent == str(path).rstrip("/")
+    for name in names:
+        if (not beside or name < own) and (path / name / "ledger.json").exists():
+            return path / name
+    return path
 
 
 def _rows(path: ObjectStoragePath) -> Iterator[tuple[list[bytes], dict[str, Any]]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.load import preflight
 from airflow_provider_lemlist.load.account import Account
-from airflow_provider_lemlist.load.ledger import Ledger, Line, read_back, read_previous
+from airflow_provider_lemlist.load.ledger import Ledger, Line, last_ledger, read_back, read_previous
 from airflow_provider_lemlist.load.loader import Loader, Pace
 from airflow_provider_lemlist.load.sending import settle_without_asking
 from airflow_provider_lemlist.load.worklist import Worklist
@@ -41,7 +41,7 @@ class Order:
     :param mapping: Turns its rows into leads.
     :param wishes: The campaign, and what is wanted for every row.
     :param ledger_path: Where the ledger is or shall be.
-    :param previous_ledger: The ledger of an earlier run.
+    :param previous_ledger: The ledger of an earlier run, or a directory of ledgers.
     :param owner: How another load on this ledger is told of us.
     :param if_variable_missing: Whether a variable of the campaign that no column gives is an error.
     :param dry_run: Whether nothing is sent and no ledger written.
@@ -72,6 +72,7 @@ class Load:
         self._order = order
         self._stopped = False
         self._loader: Loader | None = None
+        self._previous: ObjectStoragePath | None = None
         #: The counts, as soon as the rows were looked through.
         self.account: Account | None = None
 
@@ -91,11 +92,14 @@ class Load:
         order = self._order
         campaign_id = order.wishes.campaign_id
         with closing(Worklist()) as worklist:
-            if order.previous_ledger and not read_previous(order.previous_ledger, campaign_id, worklist):
-                log.info(
-                    "There is no previous ledger at %s; every row counts as new.",
-                    shown(order.previous_ledger),
-                )
+            if order.previous_ledger:
+                self._previous = last_ledger(order.previous_ledger, order.ledger_path)
+                if read_previous(self._previous, campaign_id, worklist):
+                    log.info("The previous ledger is %s.", shown(self._previous))
+                else:
+                    log.warning(
+                        "There is no previous ledger at %s; every row counts as new.", shown(self._previous)
+                    )
             with nullcontext() if order.dry_run else self._open_ledger() as ledger:
                 if ledger is None:
                     read_back(order.ledger_path, campaign_id, worklist)
@@ -117,9 +121,7 @@ class Load:
         log.info(
             "The ledger is %s%s.", shown(order.ledger_path), warning if is_local(order.ledger_path) else ""
         )
-        return Ledger(
-            order.ledger_path, order.wishes.campaign_id, order.owner, previous=order.previous_ledger
-        )
+        return Ledger(order.ledger_path, order.wishes.campaign_id, order.owner, previous=self._previous)
 
     def _look(self, worklist: Worklist) -> preflight.Campaign:
         """Look at the campaign and at every row."""

@@ -61,8 +61,9 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     :param storage_conn_id: Connection of the object storage of ``path`` and the ledgers. (templated)
     :param ledger_path: Directory of the ledger, best in an object storage; by default one for each run of the
         task below ``AIRFLOW_HOME`` of the worker. (templated)
-    :param previous_ledger: The ledger of an earlier run. People whom it knows cost a request only where they
-        changed and ``if_exists`` is ``update``. (templated)
+    :param previous_ledger: The ledger of an earlier run, or the directory in which they lie: then the last by
+        name before that of this run. People whom it knows cost a request only where they changed and
+        ``if_exists`` is ``update``. (templated)
     :param column_map: Column to field of lemlist or custom variable; None leaves the column out. Other
         columns go under their own names.
     :param variables: The custom variables that may be sent; other columns are left out. All by default.
@@ -206,7 +207,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             if self.previous_ledger
             else None
         )
-        if previous is not None and str(previous) == str(self._ledger):
+        if previous is not None and str(previous).rstrip("/") == str(self._ledger).rstrip("/"):
             raise self._refuse("previous_ledger", "is the ledger itself; it must be that of an earlier run")
         order = Order(
             rows=self._source(),

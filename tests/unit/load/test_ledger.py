@@ -15,7 +15,7 @@ from bucket import Bucket
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.load import parts
-from airflow_provider_lemlist.load.ledger import Ledger, Line, read_previous
+from airflow_provider_lemlist.load.ledger import Ledger, Line, last_ledger, read_previous
 from airflow_provider_lemlist.load.worklist import Worklist, content_hash
 
 Place = Callable[[str], ObjectStoragePath]
@@ -421,6 +421,25 @@ def test_ledgers_that_name_each_other_are_read_once(
     )
     assert read_previous(path, CAMPAIGN, worklist)
     assert before(worklist) == {0: ("lea_0", "a"), 1: ("lea_1", "b"), 2: None, 3: None, 4: None, 5: None}
+
+
+def test_of_a_directory_of_ledgers_the_last_before_this_one_counts(place: Place) -> None:
+    for name in ("2026-11-18", "2026-11-20", "2026-11-21"):
+        with opened(place(f"nights/{name}")):
+            pass
+    (place("nights/2026-11-19")).mkdir(parents=True, exist_ok=True)
+    (place("nights/2026-11-19") / "notes.txt").write_bytes(b"not a ledger")
+
+    def last(path: str, ledger: str) -> str:
+        return last_ledger(place(path), place(ledger)).name
+
+    assert last("nights", "nights/2026-11-22") == "2026-11-21"
+    assert last("nights", "nights/2026-11-21") == "2026-11-20"
+    assert last("nights/", "nights/2026-11-20/") == "2026-11-18"
+    assert last("nights", "nights/2026-11-18") == "nights"  # which is none
+    assert last("nights", "elsewhere/2026-11-01") == "2026-11-21"
+    assert last("nights/2026-11-18", "nights/2026-11-21") == "2026-11-18"
+    assert last("never", "never/2026-11-21") == "never"
 
 
 def test_no_previous_ledger_is_said_and_no_error(place: Place, worklist: Worklist) -> None:

@@ -535,6 +535,16 @@ def test_a_nightly_refresh_sends_what_changed_and_nothing_else(
     assert (report["unchanged"], report["rows"]) == (5, 5)
 
 
+def test_a_night_that_was_left_out_breaks_no_chain(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
+    for day in ("20", "21", "24"):
+        run.ledger = tmp_path / "nights" / f"2026-11-{day}"
+        run(leads=PROFILES, previous_ledger=str(tmp_path / "nights"))
+    assert run.outcomes() == ["exists", "exists"]
+    assert len(lemlist.state()["leads"]) == 2
+    about = json.loads((run.ledger / "ledger.json").read_bytes())
+    assert about["previous"].endswith("2026-11-21")
+
+
 def test_what_needs_no_request_is_neither_in_the_estimate_nor_in_a_dry_run(
     lemlist: Sandbox, night: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
