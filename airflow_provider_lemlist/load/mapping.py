@@ -82,7 +82,7 @@ class ColumnMapping:
         """Refuse a ``column_map`` that speaks of columns which no row had."""
         missing = [column for column in self._column_map if column not in self.columns]
         if missing and self.columns:
-            known = tuple(sorted(self.columns))
+            known = tuple(sorted(map(str, self.columns)))
             names = ", ".join(f"{column!r}{hint(column, known)}" for column in missing)
             raise LemlistValidationError(
                 f"column_map names columns that the source does not have: {names}; nothing was sent. "

@@ -143,8 +143,8 @@ def look_through(
     mapping.check_columns()
     if found.valid and not any(found.sent[name] for name in LEAD_FIELDS):
         raise LemlistValidationError(
-            f"No column gives a field of lemlist, such as email or linkedinUrl; nothing was sent. Name the "
-            f"columns in column_map; the source has {_names(sorted(mapping.columns))}."
+            "No column gives a field of lemlist, such as email or linkedinUrl; nothing was sent. Name the "
+            f"columns in column_map; the source has {_names(sorted(mapping.columns, key=str))}."
         )
     return found
 

@@ -33,7 +33,7 @@ CREATE TABLE previous(key BLOB PRIMARY KEY, lead_id TEXT, content TEXT NOT NULL)
 """
 _TO_SEND = """
 SELECT rows.number, rows.key, rows.lead, coalesce(started.times, 0), coalesce(started.in_doubt, 0),
-       coalesce(same.lead_id, other.lead_id), coalesce(same.content, other.content)
+       iif(same.key IS NULL, other.lead_id, same.lead_id), coalesce(same.content, other.content)
 FROM rows LEFT JOIN started USING (key)
      LEFT JOIN previous AS same ON same.key = rows.key LEFT JOIN previous AS other ON other.key = rows.other
 WHERE rows.key NOT IN (SELECT key FROM settled)
