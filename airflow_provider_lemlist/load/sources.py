@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 BATCH = 1000
 #: The widest cell of a CSV file; Python's own limit of 131,072 would end the file in the middle.
 _WIDEST_CELL = 16 * 1024 * 1024
+#: What is no name of a column: an address, a profile.
+_OF_A_PERSON = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|.*\blinkedin\.com/.*", re.IGNORECASE)
 
 
 class Broken(NamedTuple):
@@ -152,7 +155,7 @@ def _csv(stream: BinaryIO, name: str) -> Iterator[Row]:
     columns = [column.strip() for column in next(records, None) or ()]
     if not any(columns):
         raise LemlistValidationError(f"path …/{name} has no line of column names; nothing was sent.")
-    if any("@" in column or "://" in column for column in columns):
+    if any(map(_OF_A_PERSON.fullmatch, columns)):
         # Not to be told back: these are a person's.
         raise LemlistValidationError(
             f"path …/{name} begins with a row where the line of column names belongs; nothing was sent."

@@ -91,6 +91,12 @@ def test_a_csv_file_without_column_names_is_refused_and_names_nobody(write: Writ
     assert "ana" not in str(told.value).lower()
 
 
+def test_a_column_may_have_a_strange_name(write: Write) -> None:
+    row = {"@timestamp": "x", "https://schema.org/email": "y"}
+    path = write("leads.csv", f"{','.join(row)}\n{','.join(row.values())}\n".encode())
+    assert list(from_path(path)) == [row]
+
+
 def test_a_wide_cell_does_not_end_the_file(write: Write) -> None:
     path = write("leads.csv", b"email,page\na@example.com," + b"x" * 200_000 + b"\nb@example.com,y\n")
     assert [len(row["page"]) for row in from_path(path)] == [200_000, 1]  # type: ignore[call-overload]
