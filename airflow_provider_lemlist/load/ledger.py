@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
-from airflow_provider_lemlist.load.lock import LocalLock, StoredLock
+from airflow_provider_lemlist.load.lock import LocalLock, StoredLock, held_by
 from airflow_provider_lemlist.load.parts import STRIDE, LocalLog, StoredLog, files_of, lines_of, mend
 from airflow_provider_lemlist.storage import is_local, shown
 
@@ -289,6 +289,12 @@ def read_previous(
     about = describe(path, campaign_id)
     if about is None:
         return False
+    if owner := held_by(path / "lock"):
+        raise LemlistError(
+            f"The previous ledger {shown(path)} is in use by {owner}. This load would send again what that "
+            "one is about to send: let it end first, as max_active_runs=1 does for the runs of a DAG. "
+            "Nothing was sent."
+        )
     if not about["finished"] and about["previous"]:
         # A path without a connection has no such attribute on Airflow 2.
         conn_id = getattr(path, "conn_id", None)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.exceptions import LemlistError
+from airflow_provider_lemlist.storage import is_local
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -29,6 +30,7 @@ BEAT = 5.0
 MISSED = 4
 #: Seconds after which whoever wrote the lock at the same moment as we has done so.
 RACE = 1.0
+_SOMEBODY = "another task"
 
 
 class LocalLock:
@@ -54,9 +56,29 @@ class LocalLock:
             held = os.read(file, 1000).decode("utf-8", "replace")
             os.close(file)
             raise in_use(self._path, held) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, _signature(self._owner).encode(), 0)
         self._file = file
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, _signature(self._owner).encode(), 0)
+        except OSError:
+            self.release()
+            raise
+
+    def watch(self) -> str | None:
+        """Return whose the lock is, None when nobody holds it."""
+        import fcntl
+
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(file, 1000).decode("utf-8", "replace").strip() or _SOMEBODY
+        finally:
+            os.close(file)
+        return None
 
     def check(self) -> None:
         """Do nothing: nobody takes a lock of the kernel away."""
@@ -100,6 +122,23 @@ class StoredLock:
 
         :raises LemlistError: Another load has it.
         """
+        if owner := self.watch():
+            raise in_use(self._path, owner)
+        decided = time.monotonic()
+        self._write(0)
+        # After a slow write somebody else may have written, looked and begun before ours arrived: until
+        # the next sign of life, which tells them.
+        slow = time.monotonic() - decided > self._race
+        time.sleep(2 * self._beat if slow else self._race)
+        now = self._read()
+        if now is None or now.get("token") != self._token:
+            raise in_use(self._path, str((now or {}).get("owner")))
+        self._seen = time.monotonic()
+        self._keeper = threading.Thread(target=self._keep, name="lemlist-ledger-lock", daemon=True)
+        self._keeper.start()
+
+    def watch(self) -> str | None:
+        """Watch a lock that is there for signs of life; return whose it is, None when nobody holds it."""
         found = self._read()
         pause = min(1.0, self._beat / 2)
         # Looks are counted, not seconds: a machine that stood still, and its owner with it, proves no death.
@@ -112,16 +151,9 @@ class StoredLock:
                 found.get("token"),
                 found.get("beat"),
             ):
-                raise in_use(self._path, str(now.get("owner")))
+                return str(now.get("owner"))
             found = now
-        self._write(0)
-        time.sleep(self._race)
-        now = self._read()
-        if now is None or now.get("token") != self._token:
-            raise in_use(self._path, str((now or {}).get("owner")))
-        self._seen = time.monotonic()
-        self._keeper = threading.Thread(target=self._keep, name="lemlist-ledger-lock", daemon=True)
-        self._keeper.start()
+        return None
 
     def check(self) -> None:
         """
@@ -176,10 +208,15 @@ class StoredLock:
         self._path.write_bytes(json.dumps(lock).encode())
 
 
+def held_by(path: ObjectStoragePath) -> str | None:
+    """Return who holds the lock of another ledger, None when nobody does."""
+    return (LocalLock(path.path, "") if is_local(path) else StoredLock(path, "")).watch()
+
+
 def in_use(path: Any, owner: str) -> LemlistError:
     """Make the error for whoever finds the ledger in use."""
     return LemlistError(
-        f"The ledger is in use by {owner.strip() or 'another task'} ({path}). Two loads on one ledger would "
+        f"The ledger is in use by {owner.strip() or _SOMEBODY} ({path}). Two loads on one ledger would "
         "send rows twice: wait for that one to end, or give this task a ledger_path of its own. "
         "Nothing was sent."
     )

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from bucket import Bucket
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
-from airflow_provider_lemlist.load import parts
+from airflow_provider_lemlist.load import lock, parts
 from airflow_provider_lemlist.load.ledger import Ledger, Line, last_ledger, read_previous
 from airflow_provider_lemlist.load.worklist import Worklist, content_hash
 
@@ -24,8 +24,6 @@ CAMPAIGN = "cam_1"
 
 @pytest.fixture(autouse=True)
 def _no_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_lemlist.load import lock
-
     monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "race", 0.0)
     monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "beat", 0.05)
 
@@ -444,3 +442,16 @@ def test_of_a_directory_of_ledgers_the_last_before_this_one_counts(place: Place)
 
 def test_no_previous_ledger_is_said_and_no_error(place: Place, worklist: Worklist) -> None:
     assert not read_previous(place("never"), CAMPAIGN, worklist)
+
+
+def test_a_run_that_has_not_ended_is_no_previous_one(
+    place: Place, worklist: Worklist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "missed", 1000)  # however slow the machine
+    with (
+        opened(place("sunday")),
+        pytest.raises(LemlistError, match="previous ledger .* is in use by a test on .*Nothing was") as told,
+    ):
+        read_previous(place("sunday"), CAMPAIGN, worklist)
+    assert told.value.retryable
+    assert read_previous(place("sunday"), CAMPAIGN, worklist)

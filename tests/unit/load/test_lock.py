@@ -176,3 +176,36 @@ class TestInAStore:
         now[0] = QUICK["beat"] * QUICK["missed"]
         wait_for(lambda: is_stopped(lock))
         lock.release()
+
+    def test_a_lock_that_was_long_on_its_way_holds_when_the_other_has_stopped(
+        self, path: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = StoredLock(path, "first", **{**QUICK, "beat": 1.0})  # type: ignore[arg-type]
+        second = StoredLock(path, "second", **QUICK)
+        write, sleep = second._write, time.sleep
+
+        def write_late(beat: int) -> None:
+            if not beat:
+                first.acquire()  # it saw no lock either, and was quicker
+            write(beat)
+
+        def first_is_told() -> bool:
+            try:
+                first.check()
+            except LemlistError:
+                return True
+            return False
+
+        def sleep_long(seconds: float) -> None:
+            sleep(seconds)
+            until = time.monotonic() + (60 if seconds >= 2 * QUICK["beat"] else 0)  # however slow the machine
+            while time.monotonic() < until and not first_is_told():
+                sleep(0.01)
+
+        monkeypatch.setattr(second, "_write", write_late)
+        monkeypatch.setattr(lock_module.time, "sleep", sleep_long)
+        second.acquire()
+        assert first_is_told()
+        second.check()
+        first.release()
+        second.release()
