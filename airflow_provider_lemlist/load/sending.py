@@ -125,7 +125,7 @@ def _try(hook: LemlistHook, task: Task, wishes: Wishes) -> Sent:
     if task.before is not None and task.before.lead_id:
         return _update(hook, task, wishes, task.before.lead_id, _to_change(task.lead, task.before.content))
     if task.in_doubt:
-        if not lead_email:
+        if not lead_email or task.was_nameless:
             return Sent(_line(task, "uncertain", message=_LOOK_YOURSELF), in_doubt=True)
         if found := hook.find_lead(wishes.campaign_id, lead_email):
             return _arrived(hook, task, wishes, found)

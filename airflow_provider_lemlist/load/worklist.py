@@ -33,8 +33,9 @@ CREATE TABLE previous(key BLOB PRIMARY KEY, lead_id TEXT, content TEXT NOT NULL)
 """
 _TO_SEND = """
 SELECT rows.number, rows.key, rows.lead, coalesce(started.times, 0), coalesce(started.in_doubt, 0),
-       iif(same.key IS NULL, other.lead_id, same.lead_id), coalesce(same.content, other.content)
-FROM rows LEFT JOIN started USING (key)
+       iif(same.key IS NULL, other.lead_id, same.lead_id), coalesce(same.content, other.content),
+       coalesce(nameless.in_doubt, 0)
+FROM rows LEFT JOIN started USING (key) LEFT JOIN started AS nameless ON nameless.key = rows.other
      LEFT JOIN previous AS same ON same.key = rows.key LEFT JOIN previous AS other ON other.key = rows.other
 WHERE rows.key NOT IN (SELECT key FROM settled)
   AND (rows.other IS NULL OR rows.other NOT IN (SELECT key FROM settled))
@@ -71,6 +72,8 @@ class Task(NamedTuple):
     #: Whether an earlier attempt died while the row was under way.
     in_doubt: bool
     before: Before | None
+    #: Whether it had no address then, so that nobody can look it up by the one it has now.
+    was_nameless: bool = False
 
 
 # --- Keys and hashes ------------------------------------------------------------------------------------
@@ -252,9 +255,12 @@ class Worklist:
 
     def tasks(self) -> Iterator[Task]:
         """Give the rows that are not settled, in the order of the source."""
-        for number, key, lead, attempts, in_doubt, lead_id, content in self._database.execute(_TO_SEND):
+        for number, key, lead, attempts, in_doubt, lead_id, content, nameless in self._database.execute(
+            _TO_SEND
+        ):
             before = None if content is None else Before(lead_id, content)
-            yield Task(number, key, json.loads(lead), attempts, bool(in_doubt), before)
+            in_doubt = bool(in_doubt or nameless)
+            yield Task(number, key, json.loads(lead), attempts, in_doubt, before, bool(nameless))
 
     def _one(self, query: str, *values: Any) -> Any:
         return self._database.execute(query, values).fetchone()[0]

@@ -253,6 +253,18 @@ def test_a_row_without_an_address_that_was_under_way_is_left_to_a_person(
     assert "cannot be looked up" in run.rows()[1]["message"]
 
 
+def test_a_row_that_was_under_way_without_an_address_is_not_sent_with_one(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
+    cut_off(run, monkeypatch, run.task(leads=[lead]), effect=True)
+    for _ in range(2):
+        with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
+            run(leads=[lead | {"email": "ana@example.com"}])
+    assert len(lemlist.state()["leads"]) == 1
+    assert "cannot be looked up" in run.rows()[1]["message"]
+
+
 def test_a_lost_answer_of_a_row_without_an_address_is_uncertain_and_never_sent_again(
     lemlist: Sandbox, run: Runner
 ) -> None:
