@@ -10,6 +10,7 @@ and takes it over when it does not move. No clock is compared with another machi
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import socket
@@ -24,6 +25,8 @@ from airflow_provider_lemlist.storage import is_local
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two signs of life in an object store, and how many may be missed.
 BEAT = 5.0
@@ -140,6 +143,12 @@ class StoredLock:
     def watch(self) -> str | None:
         """Watch a lock that is there for signs of life; return whose it is, None when nobody holds it."""
         found = self._read()
+        if found is not None:
+            log.info(
+                "The ledger is locked by %s. Watching for %g s whether that is still alive.",
+                found.get("owner") or _SOMEBODY,
+                self._beat * self._missed,
+            )
         pause = min(1.0, self._beat / 2)
         # Looks are counted, not seconds: a machine that stood still, and its owner with it, proves no death.
         looks = math.ceil(self._beat * self._missed / pause)
