@@ -116,11 +116,10 @@ def is_stopped(lock: StoredLock) -> bool:
     return False
 
 
+@pytest.mark.parametrize("place", ["bucket"], indirect=True)
 class TestInAStore:
     @pytest.fixture
     def path(self, place: Place) -> ObjectStoragePath:
-        if place("x").protocol == "file":
-            pytest.skip("a disk has the locks of the kernel")
         return place("lock")
 
     def test_a_lock_without_signs_of_life_is_taken_over(self, path: ObjectStoragePath) -> None:
