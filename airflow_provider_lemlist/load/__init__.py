@@ -2,6 +2,7 @@
 """
 Loading many leads: what happens between a table of people and a campaign.
 
+    choices      what a user may choose
     storage      paths on a disk or in an object store
     sources      rows from a list, a query or a file, one after the other
     mapping      columns become lemlist's fields and custom variables

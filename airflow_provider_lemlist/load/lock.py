@@ -171,7 +171,7 @@ class StoredLock:
         :raises LemlistError: Another load took it, because ours gave no sign of life for too long.
         """
         # Who was asleep for long is asked before the keeper has looked.
-        if self._lost or time.monotonic() - self._seen > self._beat * (self._missed - 1):
+        if self._lost or self._is_overdue():
             raise in_use(self._path, "another task, which took the ledger over")
 
     def release(self) -> None:
@@ -199,9 +199,13 @@ class StoredLock:
             except Exception:
                 # A store that cannot be reached for a moment costs a sign of life. For longer, and somebody
                 # may rightly have taken the ledger over without our seeing it.
-                if time.monotonic() - self._seen > self._beat * (self._missed - 1):
+                if self._is_overdue():
                     self._lost = True
                     return
+
+    def _is_overdue(self) -> bool:
+        """Say whether whoever watches may take the lock over before our next sign of life."""
+        return time.monotonic() - self._seen > self._beat * (self._missed - 1)
 
     def _read(self) -> dict[str, Any] | None:
         try:

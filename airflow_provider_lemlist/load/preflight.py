@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.leads import LEAD_FIELDS
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+    from airflow_provider_lemlist.load.choices import IfMissing
     from airflow_provider_lemlist.load.mapping import ColumnMapping
     from airflow_provider_lemlist.load.worklist import Worklist
 
 log = logging.getLogger(__name__)
-
-IfMissing = Literal["fail", "warn"]
 
 #: How many rows a finding names.
 _EXAMPLES = 5

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+    from airflow_provider_lemlist.load.choices import IfMissing
     from airflow_provider_lemlist.load.mapping import ColumnMapping
     from airflow_provider_lemlist.load.sending import Wishes
     from airflow_provider_lemlist.load.sources import Row
@@ -54,7 +55,7 @@ class Order:
     ledger_path: ObjectStoragePath
     previous_ledger: ObjectStoragePath | None = None
     owner: str = "a load"
-    if_variable_missing: preflight.IfMissing = "fail"
+    if_variable_missing: IfMissing = "fail"
     dry_run: bool = False
     time_limit: timedelta | None = None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
@@ -28,10 +28,8 @@ from airflow_provider_lemlist.load.worklist import changes, content_hash, profil
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+    from airflow_provider_lemlist.load.choices import IfElsewhere, IfExists
     from airflow_provider_lemlist.load.worklist import Task
-
-IfExists = Literal["skip", "update"]
-IfElsewhere = Literal["skip", "fail"]
 
 #: What concerns every row alike: the load stops at once, and the rest stays untried.
 FATAL = (

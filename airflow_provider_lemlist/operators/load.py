@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
@@ -13,6 +13,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistValidationError,
 )
 from airflow_provider_lemlist.links import CampaignLink
+from airflow_provider_lemlist.load.choices import IfElsewhere, IfExists, IfMissing
 from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.operators.lead import FLAGS
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.load.account import Account
     from airflow_provider_lemlist.load.run import Load
     from airflow_provider_lemlist.load.sources import Row
-
-IfExists = Literal["skip", "update"]
-IfElsewhere = Literal["skip", "fail"]
-IfMissing = Literal["fail", "warn"]
 
 _CHOICES = {"if_exists": IfExists, "if_elsewhere": IfElsewhere, "if_variable_missing": IfMissing}
 _SOURCES = ("leads", "sql", "path")

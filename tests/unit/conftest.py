@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from airflow_provider_lemlist.api.transport import Patience, Transport
 from airflow_provider_lemlist.connection import Settings
+from airflow_provider_lemlist.sandbox import Sandbox
 
 API_KEY = "s3cr3t+k/ey%7E:with=signs"
 
@@ -204,3 +206,12 @@ def transport(settings: Settings, budget: OpenBudget, pauses: list[float]) -> It
     )
     yield transport
     transport.close()
+
+
+@pytest.fixture
+def quick_lemlist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A sandbox that allows a hundred requests a second, with a key and so a budget of its own."""
+    with Sandbox(api_key=uuid4().hex, limit="none", requests=200) as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
+        monkeypatch.setitem(Transport.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+        yield sandbox

@@ -20,7 +20,6 @@ from uuid import uuid4
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Asset, BaseOperator, literal
 
-from airflow_provider_lemlist.api.transport import Transport
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
     LemlistConfigurationError,
@@ -42,12 +41,8 @@ LOOK = "GET /leads/{email}"
 
 
 @pytest.fixture
-def lemlist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A sandbox that allows a hundred requests a second, with a key and so a budget of its own."""
-    with Sandbox(api_key=uuid4().hex, limit="none", requests=200) as sandbox:
-        monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
-        monkeypatch.setitem(Transport.__init__.__kwdefaults__, "sleep", lambda seconds: None)
-        yield sandbox
+def lemlist(quick_lemlist: Sandbox) -> Sandbox:
+    return quick_lemlist
 
 
 @pytest.fixture
