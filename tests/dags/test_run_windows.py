@@ -41,8 +41,8 @@ COMMANDS = [
     ["dags", "trigger", "manual", "--run-id", "one", DATE_OPTION, FIRST.isoformat()],
     ["dags", "trigger", "manual", "--run-id", "two", DATE_OPTION, SECOND.isoformat()],
     ["dags", "trigger", "manual", "--run-id", "now"],
-    ["tasks", "clear", "--yes", "--task-regex", "^wait$", "cron"],
-    ["tasks", "clear", "--yes", "--task-regex", "^wait$", "consume"],
+    ["tasks", "clear", "--yes", "--task-regex", "wait", "cron"],
+    ["tasks", "clear", "--yes", "--task-regex", "wait", "consume"],
     ["backfill", "create", "--dag-id", "backfilled", "--from-date", "2026-03-01", "--to-date", "2026-03-03"]
     if AIRFLOW_3
     else ["dags", "backfill", "backfilled", "--start-date", "2026-03-01", "--end-date", "2026-03-03"],
