@@ -142,7 +142,9 @@ class TestArguments:
     @pytest.mark.parametrize("empty", [None, "", "None", " "])
     def test_an_empty_argument_of_one_map_index_does_not_widen_the_wait(self, lemlist: Listing, name, empty):
         with DAG("mapped", schedule=None, start_date=NOON):
-            mapped = ActivitySensor.partial(task_id="wait", activity_type=REPLY).expand(**{name: [empty]})
+            mapped = ActivitySensor.partial(task_id="wait", activity_type=REPLY, timeout=0).expand(
+                **{name: [empty]}
+            )
         with pytest.raises(LemlistConfigurationError, match=f"{name} of task 'wait' is empty"):
             mapped.unmap({name: empty}).execute(context())
         assert not lemlist.queries
