@@ -9,7 +9,7 @@ twice is a line of one of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.delivery.evidence import (
@@ -22,7 +22,7 @@ from airflow_provider_lemlist.delivery.policy import IfStepExists, LeadPolicy
 from airflow_provider_lemlist.exceptions import LemlistDuplicateError
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How one lead ended; the words of the ledger."""
 
     CREATED = "created"
