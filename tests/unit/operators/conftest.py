@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_lemlist.api.transport import Transport
+from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.contract.documents import departures
@@ -26,7 +26,7 @@ def lemlist(monkeypatch: pytest.MonkeyPatch, budget: Any) -> Iterator[Sandbox]:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
         # The budget, and the pauses between retries, have tests of their own.
         monkeypatch.setattr(LemlistHook, "budget", budget)
-        monkeypatch.setitem(Transport.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+        monkeypatch.setattr(CLOCK, "sleep", lambda seconds: None)
         yield sandbox
         # The log of the sandbox shortens large uploads; small ones are held against the documents elsewhere.
         wrong = [each for each in departures(sandbox.requests()) if "too long for the log" not in each]
