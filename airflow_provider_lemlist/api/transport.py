@@ -119,6 +119,8 @@ class Transport:
                 found = self._reconcile(call, verdict, reconcile or Reconcile(None))
                 if found is not None:
                     return found
+                # It is not there. A request that the network has lost may still arrive.
+                error.in_doubt = isinstance(error, LemlistNetworkError)
             pause = attempts.pause_after(error)
             if pause is None:
                 raise error

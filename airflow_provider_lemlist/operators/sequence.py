@@ -154,7 +154,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
             raise
         finally:
             self._in_flight = ""
-        self._log(step, response, added=choice.row is None)
+        self._log_outcome(step, response, added=choice.row is None)
         step_id = str(response["_id"])
         history.finish(step_id, sequence_id=sequence["_id"])
         branches = steps.branches(response)
@@ -210,7 +210,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
             sequence_id, step, campaign_id=self.campaign_id, known=known, resumable=True
         )
 
-    def _log(self, step: Mapping[str, Any], response: Mapping[str, Any], *, added: bool) -> None:
+    def _log_outcome(self, step: Mapping[str, Any], response: Mapping[str, Any], *, added: bool) -> None:
         event = "added to sequence" if added else "already in sequence"
         self.log.info("Step %s (%s): %s.", response["_id"], step["type"], event)
         if not added and is_equal(step, response) is False:
