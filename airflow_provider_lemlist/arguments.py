@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The shared rule for arguments: a value that was given and is empty when the task runs is an error.
+
+An upstream task that returned nothing would otherwise turn "this lead" into "any lead", or "this branch" into
+"the main sequence". Every function here is pure; operators and the sensor call them with their arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
+
+
+class _Default(Enum):
+    NOT_GIVEN = "not given"
+
+
+#: The default of an optional argument: tells ``lead_id=None`` of a mapped task from no ``lead_id`` at all.
+NOT_GIVEN: Final[Any] = _Default.NOT_GIVEN
+
+#: How an empty value reads once a template has turned it into text: Python's None, JSON's null, pandas' NaN.
+_EMPTY_TEXTS = frozenset({"", "none", "null", "nan"})
+
+
+def or_none(value: Any) -> Any:
+    """Return the value of an argument, or None if it was not given."""
+    return None if value is NOT_GIVEN else value
+
+
+def is_from_mapped(operator: Any) -> bool:
+    """Return whether Airflow made this operator from a mapped one, with the values of one map index."""
+    # Airflow has no public name for it; its own decorators read this one, in 2.11 as in 3.x.
+    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
+
+
+def given_names(arguments: Mapping[str, Any], *, mapped: bool) -> tuple[str, ...]:
+    """
+    Return the names of the arguments that were given, whose values must not be empty when the task runs.
+
+    :param arguments: The arguments as the constructor received them, by name.
+    :param mapped: Whether they belong to one map index. Their values are then known already, and None comes
+        from upstream; elsewhere None is written in the DAG file and means the same as leaving it out.
+    """
+    return tuple(
+        name for name, value in arguments.items() if value is not NOT_GIVEN and (mapped or value is not None)
+    )
+
+
+def given_but_empty(value: Any) -> bool:
+    """Return whether a given value is empty: None, NaN, blank, or the text that a template makes of these."""
+    if isinstance(value, str):
+        return value.strip().casefold() in _EMPTY_TEXTS
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def checked_id(value: Any, what: str, *, error: type[LemlistError] = LemlistValidationError) -> str:
+    """
+    Return an id without surrounding spaces.
+
+    :param value: The value when the task runs.
+    :param what: The argument for the error: ``The lead_id of task 'wait'``.
+    :param error: The class to raise.
+    :raises LemlistError: The value is empty, is not text, or has spaces inside.
+    """
+    if given_but_empty(value):
+        raise error(
+            f"{what} is empty, but must be an id; check its template or upstream task. Nothing was sent."
+        )
+    if not isinstance(value, str):
+        raise error(f"{what} must be an id, not {type(value).__name__}. Nothing was sent.")
+    if len(value.split()) > 1:
+        raise error(f"{what} must be an id, not {value!r}. Nothing was sent.")
+    return value.strip()
