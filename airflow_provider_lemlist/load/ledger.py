@@ -316,7 +316,9 @@ def read_history(path: ObjectStoragePath, campaign_id: str, worklist: Worklist) 
     if read_description(path, campaign_id) is None:
         return
     for file in list_parts(path, "settled"):
-        worklist.add_settled((key, line["outcome"]) for keys, line in _read_outcomes(file.path) for key in keys)
+        worklist.add_settled(
+            (key, line["outcome"]) for keys, line in _read_outcomes(file.path) for key in keys
+        )
     for file in list_parts(path, "started"):
         worklist.add_in_flight((key, begun, begun) for key, begun in _read_marks(file.path))
 

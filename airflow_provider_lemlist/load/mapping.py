@@ -2,8 +2,8 @@
 """
 Map the columns of a source to lemlist's fields and custom variables.
 
-A column keeps its name unless ``column_map`` renames it or, with None, leaves it out. The values are checked by
-``leads.clean``, as for a single lead.
+A column keeps its name unless ``column_map`` renames it or, with None, leaves it out. ``leads.clean`` checks
+the values, as for a single lead.
 """
 
 from __future__ import annotations

@@ -173,7 +173,9 @@ class SenderPool:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if left := sum(thread.is_alive() for thread in self._threads):
-            log.warning("%d rows are still in flight and stay in doubt; the next attempt looks them up.", left)
+            log.warning(
+                "%d rows are still in flight and stay in doubt; the next attempt looks them up.", left
+            )
         with self._taking:
             if self._ready:
                 self._ledger.release([row.key for row in self._ready])

@@ -3,7 +3,7 @@
 Everything that is checked before the first lead is sent.
 
 Whether the campaign exists, which rows are invalid and why, who is in the source twice, whether every variable
-in the campaign's texts gets a value, and how long the load will take. Rows are named by number only.
+of the campaign gets a value, and how long the load will take. Rows are named by number only.
 """
 
 from __future__ import annotations

@@ -75,9 +75,7 @@ def from_sql(conn_id: str, sql: str, parameters: Any = None) -> Iterator[Row]:
         # A server-side cursor of PostgreSQL knows its columns only after the first rows were fetched.
         rows = cursor.fetchmany(BATCH)
         if cursor.description is None:
-            raise LemlistValidationError(
-                "sql has no result; it must be a query. Nothing was sent."
-            )
+            raise LemlistValidationError("sql has no result; it must be a query. Nothing was sent.")
         columns = [column[0] for column in cursor.description]
         _check_unique(columns, "sql returns")
         while rows:
@@ -185,8 +183,8 @@ def _records(lines: Any, name: str) -> Iterator[list[str] | None]:
             # An unclosed quote swallows the lines after it into its cell, and with them other people.
             if lines.line_num > begins:
                 raise LemlistValidationError(
-                    f"path …/{name} has a quote in line {begins} or below that is not closed at the end of its "
-                    "cell; nothing was sent."
+                    f"path …/{name} has a quote in line {begins} or below that is not closed at the end of "
+                    "its cell; nothing was sent."
                 ) from None
             cells = None
         yield cells

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from airflow_provider_lemlist.delivery.identity import alternate_key, person_key, profile_key
 
@@ -188,7 +188,7 @@ class Worklist:
             yield key
 
     def known_absentees(self) -> Iterator[tuple[bytes, str | None, str]]:
-        """Yield key, lead id and content of people that earlier runs know and this source does not contain."""
+        """Yield key, lead id and content of people whom earlier runs know and this source lacks."""
         yield from self._database.execute(
             "SELECT * FROM previous WHERE key NOT IN (SELECT key FROM rows)"
             " AND key NOT IN (SELECT key FROM profiles)"

@@ -29,7 +29,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistServerError,
     LemlistValidationError,
 )
-from airflow_provider_lemlist.load.loader import MOST_THREADS
+from airflow_provider_lemlist.load.pool import MAX_THREADS
 from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.templating import AirflowText
@@ -110,7 +110,7 @@ def emails(lemlist: Sandbox) -> Counter[str]:
 # --- Every row is accounted for -------------------------------------------------------------------------
 
 
-def test_every_row_is_in_the_campaign_once_and_in_the_ledger_once(lemlist: Sandbox, run: Runner) -> None:
+def test_every_row_is_in_campaign_once_and_in_ledger_once(lemlist: Sandbox, run: Runner) -> None:
     report = run(leads=[*people(30), {"email": "P3@example.com"}, {"email": "nobody"}], max_failed=1)
     assert emails(lemlist) == Counter(f"p{n}@example.com" for n in range(1, 31))
     assert report == {
@@ -126,7 +126,7 @@ def test_every_row_is_in_the_campaign_once_and_in_the_ledger_once(lemlist: Sandb
     assert (rows[32]["outcome"], rows[32]["message"][:6]) == ("invalid", "email:")
 
 
-def test_a_cleared_task_costs_no_request_for_what_is_settled(lemlist: Sandbox, run: Runner) -> None:
+def test_cleared_task_sends_no_request_for_settled_rows(lemlist: Sandbox, run: Runner) -> None:
     leads = [*people(5), {"email": "nobody"}, {"email": "p1@example.com"}]
     first = run(leads=leads, max_failed=1)
     before = len(lemlist.requests(CREATE))
@@ -136,7 +136,7 @@ def test_a_cleared_task_costs_no_request_for_what_is_settled(lemlist: Sandbox, r
     assert not lemlist.requests(LOOK)
 
 
-def test_people_who_are_there_are_told_from_those_elsewhere(lemlist: Sandbox, run: Runner) -> None:
+def test_people_in_campaign_and_in_other_campaigns_have_different_outcomes(lemlist: Sandbox, run: Runner) -> None:
     other = lemlist.campaign("Other")["_id"]
     lemlist.lead(run.campaign_id, "p1@example.com")
     lemlist.lead(other, "p2@example.com")
@@ -144,23 +144,23 @@ def test_people_who_are_there_are_told_from_those_elsewhere(lemlist: Sandbox, ru
     assert run.outcomes() == ["exists", "elsewhere", "created"]
 
 
-def test_people_elsewhere_may_count_as_failures(lemlist: Sandbox, run: Runner) -> None:
+def test_if_elsewhere_fail_counts_people_in_other_campaigns_as_failed(lemlist: Sandbox, run: Runner) -> None:
     lemlist.lead(lemlist.campaign("Other")["_id"], "p2@example.com")
     with pytest.raises(LemlistError, match="1 failed of 3 rows"):
         run(leads=people(3), deduplicate=True, if_elsewhere="fail")
 
 
-def test_the_campaign_gets_its_asset_event(lemlist: Sandbox, run: Runner) -> None:
+def test_outlet_asset_gets_event_with_report(lemlist: Sandbox, run: Runner) -> None:
     report = run(leads=people(2), outlets=[Asset("lemlist://campaign")])
     assert run.extra == report
 
 
-def test_an_empty_source_is_no_error(lemlist: Sandbox, run: Runner) -> None:
+def test_empty_source_is_no_error(lemlist: Sandbox, run: Runner) -> None:
     lemlist.step(lemlist.state()["campaigns"][0]["sequenceId"], "manual", title="{{firstName}}")
     assert run(leads=[])["rows"] == 0
 
 
-def test_without_a_ledger_path_every_run_has_a_ledger_of_its_own(
+def test_default_ledger_path_is_one_per_run(
     lemlist: Sandbox, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
@@ -169,7 +169,7 @@ def test_without_a_ledger_path_every_run_has_a_ledger_of_its_own(
     assert run.rows(Path(report["ledger_path"]))[1]["outcome"] == "created"
 
 
-def test_failed_rows_fail_the_task_after_the_others_and_are_taken_up_again(
+def test_failed_rows_fail_task_after_the_others_and_are_sent_again_by_retry(
     lemlist: Sandbox, run: Runner
 ) -> None:
     lemlist.fault(CREATE, "status", status=400, text="Something about this lead", skip=1, times=2)
@@ -185,14 +185,14 @@ def test_failed_rows_fail_the_task_after_the_others_and_are_taken_up_again(
     assert Counter(row["attempts"] for row in run.rows().values()) == {1: 4, 2: 2}
 
 
-def test_invalid_rows_alone_are_not_retried_by_airflow(lemlist: Sandbox, run: Runner) -> None:
+def test_task_with_only_invalid_rows_is_not_retried(lemlist: Sandbox, run: Runner) -> None:
     with pytest.raises(LemlistValidationError, match="1 invalid of 3 rows") as told:
         run(leads=[*people(2), {"email": "x"}])
     assert isinstance(told.value, AirflowFailException)
     assert emails(lemlist).total() == 2
 
 
-def test_max_failed_lets_some_rows_fail(lemlist: Sandbox, run: Runner) -> None:
+def test_max_failed_allows_some_rows_to_fail(lemlist: Sandbox, run: Runner) -> None:
     assert run(leads=[*people(2), {"email": "x"}, "y"], max_failed=2)["invalid"] == 2
 
 
@@ -209,7 +209,7 @@ def cut_off(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperato
         if effect:
             real(*arguments, **flags)
         monkeypatch.setattr(Ledger, "write", lambda *_, **__: None)
-        monkeypatch.setattr(Ledger, "give_back", lambda *_: None)
+        monkeypatch.setattr(Ledger, "release", lambda *_: None)
         raise RuntimeError("dead")
 
     monkeypatch.setattr(task.hook, "create_lead", die)
@@ -220,7 +220,7 @@ def cut_off(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperato
 
 
 @pytest.mark.parametrize("effect", [True, False], ids=["after the effect", "before it"])
-def test_a_row_that_was_under_way_is_looked_for_and_never_sent_twice(
+def test_row_in_flight_at_kill_is_looked_up_and_not_created_twice(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, effect: bool
 ) -> None:
     cut_off(run, monkeypatch, run.task(leads=people(1)), effect=effect)
@@ -235,7 +235,7 @@ def test_a_row_that_was_under_way_is_looked_for_and_never_sent_twice(
 
 
 @pytest.mark.parametrize("effect", [True, False], ids=["after the effect", "before it"])
-def test_a_row_without_an_address_that_was_under_way_is_left_to_a_person(
+def test_row_without_email_in_flight_at_kill_is_uncertain(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, effect: bool
 ) -> None:
     leads = [{"linkedinUrl": "https://www.linkedin.com/in/ana"}]
@@ -248,7 +248,7 @@ def test_a_row_without_an_address_that_was_under_way_is_left_to_a_person(
     assert "cannot be looked up" in run.rows()[1]["message"]
 
 
-def test_a_row_that_was_under_way_without_an_address_is_not_sent_with_one(
+def test_row_in_flight_at_kill_without_email_is_not_sent_with_email_later(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
@@ -260,7 +260,7 @@ def test_a_row_that_was_under_way_without_an_address_is_not_sent_with_one(
     assert "cannot be looked up" in run.rows()[1]["message"]
 
 
-def test_a_lost_answer_of_a_row_without_an_address_is_uncertain_and_never_sent_again(
+def test_lost_response_for_row_without_email_is_uncertain_and_not_sent_again(
     lemlist: Sandbox, run: Runner
 ) -> None:
     leads = [{"linkedinUrl": f"https://www.linkedin.com/in/p{n}"} for n in range(3)]
@@ -273,7 +273,7 @@ def test_a_lost_answer_of_a_row_without_an_address_is_uncertain_and_never_sent_a
     assert Counter(run.outcomes()) == {"created": 2, "uncertain": 1}
 
 
-def test_a_duplicate_that_an_attempt_of_ours_made_counts_as_created(
+def test_duplicate_created_by_earlier_attempt_counts_as_created(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(run, monkeypatch, run.task(leads=people(1)), effect=True)
@@ -283,7 +283,7 @@ def test_a_duplicate_that_an_attempt_of_ours_made_counts_as_created(
     assert (row["outcome"], row["lead_id"]) == ("created", lemlist.state()["leads"][0]["_id"])
 
 
-def test_an_update_that_was_cut_off_after_the_refusal_is_made(
+def test_update_that_was_interrupted_is_sent_by_next_attempt(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lemlist.lead(run.campaign_id, "p1@example.com", plan="free")
@@ -303,7 +303,7 @@ STOPS = {
 
 
 @pytest.mark.parametrize("what", STOPS)
-def test_what_concerns_every_row_stops_the_load_and_the_rest_stays_untried(
+def test_error_that_concerns_every_row_aborts_load(
     lemlist: Sandbox, run: Runner, what: str
 ) -> None:
     details, error = STOPS[what]
@@ -321,7 +321,7 @@ def test_what_concerns_every_row_stops_the_load_and_the_rest_stays_untried(
     assert run.outcomes() == ["created"] * 200
 
 
-def test_a_lemlist_that_is_down_stops_the_load_instead_of_failing_every_row(
+def test_outage_of_lemlist_aborts_load_instead_of_failing_every_row(
     lemlist: Sandbox, run: Runner
 ) -> None:
     lemlist.fault(CREATE, "status", status=503, times=100_000)
@@ -348,7 +348,7 @@ def once_some_are_there(lemlist: Sandbox, act: Callable[[], None]) -> Iterator[N
     thread.join()
 
 
-def test_a_killed_task_begins_no_further_row_and_keeps_its_ledger(run: Runner) -> None:
+def test_stopped_task_sends_no_further_row_and_keeps_ledger(run: Runner) -> None:
     with Sandbox(api_key=uuid4().hex, latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
         run.campaign_id = slow.campaign()["_id"]
@@ -365,12 +365,12 @@ def test_a_killed_task_begins_no_further_row_and_keeps_its_ledger(run: Runner) -
         ):
             run(task)
         assert told.value.retryable
-        assert len(slow.requests(CREATE)) <= begun[0] + MOST_THREADS  # each had a row under way
+        assert len(slow.requests(CREATE)) <= begun[0] + MAX_THREADS  # each had a row under way
         created = [row for row in run.rows().values() if row["outcome"] == "created"]
         assert 1 <= len(created) == len(slow.state()["leads"]) < 300
 
 
-def test_an_interruption_by_airflow_leaves_the_ledger_whole(run: Runner) -> None:
+def test_interruption_by_airflow_leaves_ledger_complete(run: Runner) -> None:
     """As ``execution_timeout`` does: an exception out of nowhere in the thread that executes."""
 
     class TimeIsUp(BaseException):
@@ -398,7 +398,7 @@ def test_an_interruption_by_airflow_leaves_the_ledger_whole(run: Runner) -> None
         assert run.pushed["report"]["not_tried"] == 300 - len(created)
 
 
-def test_a_task_that_is_killed_while_it_reads_sends_nothing(lemlist: Sandbox, run: Runner) -> None:
+def test_task_stopped_while_reading_source_sends_nothing(lemlist: Sandbox, run: Runner) -> None:
     task = run.task(leads=people(3))
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -412,7 +412,7 @@ def test_a_task_that_is_killed_while_it_reads_sends_nothing(lemlist: Sandbox, ru
     assert not lemlist.requests(CREATE)
 
 
-def test_the_second_task_on_a_ledger_is_told(lemlist: Sandbox, run: Runner) -> None:
+def test_second_task_on_same_ledger_fails_with_name_of_first(lemlist: Sandbox, run: Runner) -> None:
     from airflow_provider_lemlist.load.ledger import Ledger
     from airflow_provider_lemlist.storage import storage_path
 
@@ -427,20 +427,20 @@ def test_the_second_task_on_a_ledger_is_told(lemlist: Sandbox, run: Runner) -> N
 # --- Before the first row -------------------------------------------------------------------------------
 
 
-def test_a_campaign_that_is_not_there_is_found_out_before_the_source_is_read(
+def test_missing_campaign_is_found_before_source_is_read(
     lemlist: Sandbox, run: Runner
 ) -> None:
     with pytest.raises(LemlistNotFoundError):
         run(campaign_id="cam_nobody", leads=(pytest.fail("was read") for _ in "x"))
 
 
-def test_columns_that_are_all_strange_to_lemlist_stop_the_load(lemlist: Sandbox, run: Runner) -> None:
+def test_source_without_any_lemlist_field_aborts_load(lemlist: Sandbox, run: Runner) -> None:
     with pytest.raises(LemlistValidationError, match=r"No column gives a field.*'E-Mail-Adresse', 'Vorname'"):
         run(leads=[{"E-Mail-Adresse": "ana@example.com", "Vorname": "Ana"}])
     assert not lemlist.requests(CREATE)
 
 
-def test_half_a_character_is_one_invalid_row(lemlist: Sandbox, run: Runner) -> None:
+def test_truncated_character_makes_one_invalid_row(lemlist: Sandbox, run: Runner) -> None:
     assert run(leads=[*people(1), {"email": "x@example.com", "jobTitle": "Chef \ud83d"}], max_failed=1)[
         "created"
     ]
@@ -455,7 +455,7 @@ def texts(lemlist: Sandbox, run: Runner) -> None:
 
 
 @pytest.mark.usefixtures("texts")
-def test_a_variable_that_no_column_gives_stops_the_load_before_the_first_row(
+def test_variable_without_column_aborts_load_before_first_row(
     lemlist: Sandbox, run: Runner
 ) -> None:
     with pytest.raises(
@@ -470,19 +470,19 @@ def test_a_variable_that_no_column_gives_stops_the_load_before_the_first_row(
     "more",
     [{"defaults": {"icebreaker": "Hello"}}, {"if_variable_missing": "warn"}, {"linkedin_enrichment": True}],
 )
-def test_a_missing_variable_may_be_given_or_meant(lemlist: Sandbox, run: Runner, more: Any) -> None:
+def test_missing_variable_may_have_default_be_accepted_or_be_enriched(lemlist: Sandbox, run: Runner, more: Any) -> None:
     assert run(leads=people(1), **more)["created"] == 1
 
 
 @pytest.mark.usefixtures("texts")
-def test_a_variable_that_is_blank_in_some_rows_is_counted(
+def test_variable_blank_in_some_rows_is_logged(
     lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(leads=[*people(2, icebreaker="x"), {"email": "b@example.com", "firstName": "", "icebreaker": "y"}])
     assert "uses 'firstName', which is blank in row 3" in caplog.text.replace("campaign use", "campaign uses")
 
 
-def test_the_findings_name_rows_and_no_person(
+def test_findings_name_rows_and_no_person(
     lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -499,7 +499,7 @@ def test_the_findings_name_rows_and_no_person(
     assert not [word for word in ("secret", "Secret", "p1@", lemlist.api_key) if word in caplog.text]
 
 
-def test_a_dry_run_does_everything_but_send(lemlist: Sandbox, run: Runner) -> None:
+def test_dry_run_sends_nothing(lemlist: Sandbox, run: Runner) -> None:
     report = run(leads=[*people(3), {"email": "x"}], dry_run=True, max_failed=1)
     assert (report["rows"], report["invalid"], report["not_tried"], report["ledger_path"]) == (4, 1, 3, None)
     assert not lemlist.requests(CREATE)
@@ -526,7 +526,7 @@ def night(run: Runner, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return night
 
 
-def test_a_nightly_refresh_sends_what_changed_and_nothing_else(
+def test_daily_run_sends_only_changes(
     lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
 ) -> None:
     leads = people(4, plan="free", seats="1")
@@ -542,7 +542,7 @@ def test_a_nightly_refresh_sends_what_changed_and_nothing_else(
     assert (report["unchanged"], report["rows"]) == (5, 5)
 
 
-def test_a_night_that_was_left_out_breaks_no_chain(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
+def test_skipped_day_breaks_no_chain_of_ledgers(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
     for day in ("20", "21", "24"):
         run.ledger = tmp_path / "nights" / f"2026-11-{day}"
         run(leads=PROFILES, previous_ledger=str(tmp_path / "nights"))
@@ -552,7 +552,7 @@ def test_a_night_that_was_left_out_breaks_no_chain(lemlist: Sandbox, run: Runner
     assert about["previous"].endswith("2026-11-21")
 
 
-def test_what_needs_no_request_is_neither_in_the_estimate_nor_in_a_dry_run(
+def test_rows_without_request_are_not_in_estimate_nor_dry_run(
     lemlist: Sandbox, night: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     night(people(4))
@@ -563,7 +563,7 @@ def test_what_needs_no_request_is_neither_in_the_estimate_nor_in_a_dry_run(
     assert "1 row to send, at least" in caplog.text
 
 
-def test_with_skip_whom_the_previous_run_loaded_costs_nothing(
+def test_if_exists_skip_sends_no_request_for_people_of_previous_run(
     lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
 ) -> None:
     night(people(3))
@@ -575,7 +575,7 @@ def test_with_skip_whom_the_previous_run_loaded_costs_nothing(
     assert len(lemlist.state()["leads"]) == 5
 
 
-def test_without_a_previous_ledger_update_sends_what_differs_in_lemlist(
+def test_update_without_previous_ledger_sends_fields_that_differ_in_lemlist(
     lemlist: Sandbox, run: Runner
 ) -> None:
     lemlist.lead(run.campaign_id, "p1@example.com", firstName="P1", plan="free")
@@ -586,7 +586,7 @@ def test_without_a_previous_ledger_update_sends_what_differs_in_lemlist(
     assert json.loads(patch["request"]["body"]) == {"plan": "pro"}
 
 
-def test_a_lead_that_was_deleted_or_unsubscribed_is_not_put_back(
+def test_deleted_or_unsubscribed_lead_is_not_created_again(
     lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
 ) -> None:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -609,7 +609,7 @@ PROFILES = [{"linkedinUrl": f"https://www.linkedin.com/in/{name}", "plan": "a"} 
     [PROFILES[1:], [PROFILES[0] | {"timezone": "Mars"}, PROFILES[1]], []],
     ids=["gone", "invalid", "empty"],
 )
-def test_who_is_missing_or_invalid_one_night_is_known_the_next(
+def test_person_missing_or_invalid_on_one_day_is_known_on_the_next(
     lemlist: Sandbox, night: Callable[..., dict[str, Any]], tonight: list[dict[str, Any]]
 ) -> None:
     night(PROFILES)
@@ -619,7 +619,7 @@ def test_who_is_missing_or_invalid_one_night_is_known_the_next(
     assert len(lemlist.state()["leads"]) == 2
 
 
-def test_who_was_deleted_is_not_put_back_after_a_night_without_them(
+def test_deleted_lead_is_not_created_again_after_a_day_without_the_person(
     lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
 ) -> None:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -631,7 +631,7 @@ def test_who_was_deleted_is_not_put_back_after_a_night_without_them(
     assert run.outcomes() == ["gone", "updated"]
 
 
-def test_who_gains_an_address_and_loses_it_again_stays_one_lead(
+def test_person_who_gains_and_loses_address_stays_one_lead(
     lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
 ) -> None:
     night(PROFILES[:1])
@@ -642,7 +642,7 @@ def test_who_gains_an_address_and_loses_it_again_stays_one_lead(
     assert lead["variables"] == PROFILES[0] | {"plan": "c"}
 
 
-def test_one_person_with_and_without_an_address_is_sent_once_in_whatever_order(
+def test_person_with_and_without_address_is_sent_once_in_any_order(
     lemlist: Sandbox, run: Runner
 ) -> None:
     leads = [PROFILES[0], PROFILES[0] | {"email": "ana@example.com"}, PROFILES[1]]
@@ -652,7 +652,7 @@ def test_one_person_with_and_without_an_address_is_sent_once_in_whatever_order(
     assert Counter(run.outcomes()) == {"created": 2, "duplicate": 1}
 
 
-def test_an_update_that_failed_is_sent_again_the_next_night(
+def test_failed_update_is_sent_again_the_next_day(
     lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
 ) -> None:
     night(people(2, plan="a"))
@@ -664,7 +664,7 @@ def test_an_update_that_failed_is_sent_again_the_next_night(
     assert {lead["variables"]["plan"] for lead in lemlist.state()["leads"]} == {"b"}
 
 
-def test_what_skip_did_not_send_is_sent_by_a_later_update(
+def test_change_not_sent_by_skip_is_sent_by_later_update(
     lemlist: Sandbox, night: Callable[..., dict[str, Any]]
 ) -> None:
     night(people(1, plan="free"))
@@ -673,7 +673,7 @@ def test_what_skip_did_not_send_is_sent_by_a_later_update(
     assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
 
 
-def test_what_changed_while_a_row_was_in_doubt_is_sent_by_a_later_update(
+def test_change_while_row_was_in_doubt_is_sent_by_later_update(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, night: Callable[..., dict[str, Any]]
 ) -> None:
     run.ledger = run.ledger.with_name("night-0")
@@ -686,7 +686,7 @@ def test_what_changed_while_a_row_was_in_doubt_is_sent_by_a_later_update(
 # --- Sources, templates, arguments ----------------------------------------------------------------------
 
 
-def test_a_query_fills_a_campaign(
+def test_query_is_loaded(
     lemlist: Sandbox, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = sqlite3.connect(tmp_path / "w.db")
@@ -699,13 +699,13 @@ def test_a_query_fills_a_campaign(
     assert lemlist.state()["leads"][0]["variables"] == {"email": "ana@example.com", "since": "2026-11-20"}
 
 
-def test_a_file_fills_a_campaign(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
+def test_file_is_loaded(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
     (tmp_path / "leads-2026-11-20.csv").write_text("email;firstName\nana@example.com;\n")
     run(path=f"{tmp_path}/leads-{{{{ ds }}}}.csv", defaults={"firstName": "{{x}}"})
     assert lemlist.state()["leads"][0]["variables"] == {"email": "ana@example.com", "firstName": "{{x}}"}
 
 
-def test_values_are_lemlists_and_airflow_fills_in_what_is_marked(lemlist: Sandbox, run: Runner) -> None:
+def test_airflow_renders_only_airflow_text_in_values(lemlist: Sandbox, run: Runner) -> None:
     leads = [
         {"email": "a@example.com", "icebreaker": "{{firstName}} {% raw", "since": AirflowText("[[ ds ]]")},
         {"email": "b@example.com", "icebreaker": literal("{{ ds }}")},
@@ -718,7 +718,7 @@ def test_values_are_lemlists_and_airflow_fills_in_what_is_marked(lemlist: Sandbo
     ]
 
 
-def test_what_an_upstream_task_gives_makes_a_dependency(run: Runner) -> None:
+def test_upstream_result_in_leads_makes_a_dependency(run: Runner) -> None:
     with DAG("d", schedule=None):
         up = BaseOperator(task_id="up")
         whole = run.task(leads=up.output)
@@ -752,7 +752,7 @@ def test_what_an_upstream_task_gives_makes_a_dependency(run: Runner) -> None:
         ({"leads": [], "find_email": "perhaps"}, "must be true or false"),
     ],
 )
-def test_a_mistake_is_found_when_the_dag_is_parsed(run: Runner, arguments: Any, told: str) -> None:
+def test_invalid_arguments_are_found_when_dag_is_parsed(run: Runner, arguments: Any, told: str) -> None:
     with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=told):
         run.task(**arguments)
 
@@ -772,7 +772,7 @@ def test_a_mistake_is_found_when_the_dag_is_parsed(run: Runner, arguments: Any, 
         ),
     ],
 )
-def test_a_mistake_that_shows_when_it_is_rendered_costs_no_request(
+def test_invalid_rendered_arguments_send_no_request(
     lemlist: Sandbox, run: Runner, arguments: Any, told: str
 ) -> None:
     with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=told):
@@ -780,10 +780,10 @@ def test_a_mistake_that_shows_when_it_is_rendered_costs_no_request(
     assert not lemlist.requests()
 
 
-def test_airflows_own_dry_run_of_a_task_still_works(run: Runner) -> None:
+def test_dry_run_method_of_base_operator_still_works(run: Runner) -> None:
     run.task(leads=[], dry_run=True).dry_run()
 
 
-def test_every_template_field_is_an_argument_of_its_name(run: Runner) -> None:
+def test_every_template_field_is_an_attribute(run: Runner) -> None:
     task = run.task(leads=[])
     assert all(hasattr(task, name) for name in task.template_fields)
