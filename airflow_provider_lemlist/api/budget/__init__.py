@@ -38,7 +38,14 @@ from airflow_provider_lemlist.api.budget.stores import MemoryStore, Store, Store
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["Budget", "Slot", "open_budget"]
+__all__ = ["NOT_SHARED", "Budget", "Slot", "open_budget"]
+
+#: Why requests may be refused although every process books its slots.
+NOT_SHARED = (
+    "The rate budget of the lemlist API key is shared by the processes of this machine only, while tasks of "
+    "this Airflow run on several: set budget_store of the connection to Redis, or budget_share to the part of "
+    "the limit that each machine may use."
+)
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +152,7 @@ class Budget:
             self._find(slot)
         slot.left = self._clock()
 
-    def heard(
+    def report(
         self,
         slot: Slot,
         *,
@@ -189,7 +196,7 @@ class Budget:
 
     async def async_heard(self, slot: Slot, **said: Any) -> None:
         """Learn from an answer without blocking the loop; see ``heard``."""
-        await _in_thread(lambda: self.heard(slot, **said))
+        await _in_thread(lambda: self.report(slot, **said))
 
     def state(self) -> dict[str, float]:
         """
