@@ -319,15 +319,15 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     # --- Parsing ----------------------------------------------------------------------------------------
 
     def _check_written(self) -> None:
-        given = [name for name in _SOURCES if getattr(self, name) is not None]
+        given = [name for name in _SOURCES if or_none(getattr(self, name)) is not None]
         if len(given) != 1:
             told = "none is" if not given else f"{' and '.join(given)} are"
             raise LemlistConfigurationError(
                 f"Task {self.task_id!r} needs exactly one of leads, sql and path; {told} given."
             )
-        if (self.sql is None) != (self.sql_conn_id is None):
+        if (or_none(self.sql) is None) != (or_none(self.sql_conn_id) is None):
             raise LemlistConfigurationError(f"{self._the('sql')} and its sql_conn_id belong together.")
-        if self.sql is None and self.sql_parameters is not None:
+        if or_none(self.sql) is None and self.sql_parameters is not None:
             raise LemlistConfigurationError(f"{self._the('sql_parameters')} need sql.")
         for argument, choices in _CHOICES.items():
             if getattr(self, argument) not in get_args(choices):

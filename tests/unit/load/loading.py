@@ -10,7 +10,7 @@ import time
 import bucket  # beside this file
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_lemlist.api.transport import Transport
+from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.load import lock, sources
 from airflow_provider_lemlist.load.mapping import ColumnMapping
@@ -31,7 +31,7 @@ def attempt(connection: str, campaign_id: str, path: str, ledger: str, bucket_ro
     def brief(seconds: float) -> None:
         time.sleep(min(seconds, 0.01))
 
-    Transport.__init__.__kwdefaults__["sleep"] = brief
+    CLOCK.sleep = brief
     lock.StoredLock.__init__.__kwdefaults__.update(heartbeat=0.05, settle_time=0.01)
     bucket.use(bucket_root)
     source = ObjectStoragePath(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoadLeadsOperator on the sandbox: every row once, every row accounted for, mistakes before the first."""
+"""LoadLeadsOperator on the sandbox: every row once, an outcome for every row, mistakes before the first."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistServerError,
     LemlistValidationError,
 )
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.load.pool import MAX_THREADS
 from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.sandbox import Sandbox
@@ -37,7 +38,7 @@ from tests.waiting import wait_for
 
 CREATE = "POST /campaigns/{campaignId}/leads/"
 UPDATE = "PATCH /campaigns/{campaignId}/leads/{leadId}"
-LOOK = "GET /leads/{email}"
+LOOK_UP = "GET /leads/{email}"
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def campaign(lemlist: Sandbox) -> str:
 
 
 class Runner:
-    """Runs attempts of one task on one ledger."""
+    """Run attempts of one task on one ledger."""
 
     def __init__(self, campaign_id: str, ledger: Path) -> None:
         self.campaign_id = campaign_id
@@ -67,7 +68,7 @@ class Runner:
         task = task or self.task(**arguments)
         self.pushed = {}
         ti = SimpleNamespace(
-            dag_id="nightly", run_id="manual__1", task_id="load", map_index=-1, try_number=1, task=task,
+            dag_id="daily", run_id="manual__1", task_id="load", map_index=-1, try_number=1, task=task,
             xcom_push=lambda key, value: self.pushed.update({key: json.loads(json.dumps(value))}),
         )  # fmt: skip
         events = SimpleNamespace(extra=self.extra)
@@ -81,7 +82,7 @@ class Runner:
         return task.execute(context)
 
     def rows(self, ledger: Path | None = None) -> dict[int, dict[str, Any]]:
-        """Read every outcome by row number, and make sure that there is one for each."""
+        """Read the outcomes by row number, and make sure that no row has two."""
         lines = [
             json.loads(line)
             for file in (ledger or self.ledger).glob("*.ndjson")
@@ -107,11 +108,11 @@ def emails(lemlist: Sandbox) -> Counter[str]:
     return Counter(lead["variables"].get("email", "") for lead in lemlist.state()["leads"])
 
 
-# --- Every row is accounted for -------------------------------------------------------------------------
+# --- Every row has an outcome -------------------------------------------------------------------------
 
 
 def test_every_row_is_in_campaign_once_and_in_ledger_once(lemlist: Sandbox, run: Runner) -> None:
-    report = run(leads=[*people(30), {"email": "P3@example.com"}, {"email": "nobody"}], max_failed=1)
+    report = run(leads=[*people(30), {"email": "P3@example.com"}, {"email": "no address"}], max_failed=1)
     assert emails(lemlist) == Counter(f"p{n}@example.com" for n in range(1, 31))
     assert report == {
         "rows": 32, "created": 30, "duplicate": 1, "invalid": 1, "not_tried": 0, "settled_before": 0,
@@ -127,13 +128,13 @@ def test_every_row_is_in_campaign_once_and_in_ledger_once(lemlist: Sandbox, run:
 
 
 def test_cleared_task_sends_no_request_for_settled_rows(lemlist: Sandbox, run: Runner) -> None:
-    leads = [*people(5), {"email": "nobody"}, {"email": "p1@example.com"}]
+    leads = [*people(5), {"email": "no address"}, {"email": "p1@example.com"}]
     first = run(leads=leads, max_failed=1)
     before = len(lemlist.requests(CREATE))
-    again = run(leads=list(reversed(leads)), max_failed=1)  # a query without ORDER BY
+    again = run(leads=list(reversed(leads)), max_failed=1)  # as a query without ORDER BY returns them
     assert len(lemlist.requests(CREATE)) == before == 5
     assert again == first | {"settled_before": 6}
-    assert not lemlist.requests(LOOK)
+    assert not lemlist.requests(LOOK_UP)
 
 
 def test_people_in_campaign_and_in_other_campaigns_have_different_outcomes(lemlist: Sandbox, run: Runner) -> None:
@@ -165,7 +166,7 @@ def test_default_ledger_path_is_one_per_run(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     report = run(leads=people(1), ledger_path=None)
-    assert report["ledger_path"] == str(tmp_path / "lemlist-ledgers" / "nightly" / "manual__1" / "load")
+    assert report["ledger_path"] == str(tmp_path / "lemlist-ledgers" / "daily" / "manual__1" / "load")
     assert run.rows(Path(report["ledger_path"]))[1]["outcome"] == "created"
 
 
@@ -173,22 +174,22 @@ def test_failed_rows_fail_task_after_the_others_and_are_sent_again_by_retry(
     lemlist: Sandbox, run: Runner
 ) -> None:
     lemlist.fault(CREATE, "status", status=400, text="Something about this lead", skip=1, times=2)
-    with pytest.raises(LemlistError, match="2 failed of 6 rows, and max_failed is 0") as told:
+    with pytest.raises(LemlistError, match="2 failed of 6 rows, and max_failed is 0") as raised:
         run(leads=people(6))
-    assert not isinstance(told.value, AirflowFailException)  # Airflow shall retry
+    assert not isinstance(raised.value, AirflowFailException)  # so Airflow retries
     assert run.pushed["report"]["created"] == 4
     assert Counter(run.outcomes()) == {"created": 4, "failed": 2}
     before = len(lemlist.requests())
     assert run(leads=people(6))["created"] == 6
-    assert len(lemlist.requests()) - before == 2 + 2  # campaign and sequences, two rows, no look
+    assert len(lemlist.requests()) - before == 2 + 2  # campaign and sequences, two rows, no look-up
     assert run.outcomes() == ["created"] * 6
     assert Counter(row["attempts"] for row in run.rows().values()) == {1: 4, 2: 2}
 
 
 def test_task_with_only_invalid_rows_is_not_retried(lemlist: Sandbox, run: Runner) -> None:
-    with pytest.raises(LemlistValidationError, match="1 invalid of 3 rows") as told:
+    with pytest.raises(LemlistValidationError, match="1 invalid of 3 rows") as raised:
         run(leads=[*people(2), {"email": "x"}])
-    assert isinstance(told.value, AirflowFailException)
+    assert isinstance(raised.value, AirflowFailException)
     assert emails(lemlist).total() == 2
 
 
@@ -196,11 +197,11 @@ def test_max_failed_allows_some_rows_to_fail(lemlist: Sandbox, run: Runner) -> N
     assert run(leads=[*people(2), {"email": "x"}, "y"], max_failed=2)["invalid"] == 2
 
 
-# --- Cut off --------------------------------------------------------------------------------------------
+# --- Killed --------------------------------------------------------------------------------------------
 
 
-def cut_off(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperator, *, effect: bool) -> None:
-    """Let the process die while a row is under way: nothing is written any more, not even at the end."""
+def kill(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperator, *, effect: bool) -> None:
+    """Simulate the death of the process while a row is in flight: nothing more is written to the ledger."""
     from airflow_provider_lemlist.load.ledger import Ledger
 
     real = task.hook.create_lead
@@ -223,14 +224,14 @@ def cut_off(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperato
 def test_row_in_flight_at_kill_is_looked_up_and_not_created_twice(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, effect: bool
 ) -> None:
-    cut_off(run, monkeypatch, run.task(leads=people(1)), effect=effect)
+    kill(run, monkeypatch, run.task(leads=people(1)), effect=effect)
     assert emails(lemlist).total() == effect
     run(leads=people(1))
     assert emails(lemlist) == {"p1@example.com": 1}
     row = run.rows()[1]
     assert (row["outcome"], row["attempts"]) == ("created", 2)
     assert row["lead_id"] == lemlist.state()["leads"][0]["_id"]
-    assert len(lemlist.requests(LOOK)) == 1
+    assert len(lemlist.requests(LOOK_UP)) == 1
     assert len(lemlist.requests(CREATE)) == 1
 
 
@@ -239,7 +240,7 @@ def test_row_without_email_in_flight_at_kill_is_uncertain(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, effect: bool
 ) -> None:
     leads = [{"linkedinUrl": "https://www.linkedin.com/in/ana"}]
-    cut_off(run, monkeypatch, run.task(leads=leads), effect=effect)
+    kill(run, monkeypatch, run.task(leads=leads), effect=effect)
     before = len(lemlist.requests(CREATE))
     for _ in range(2):
         with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
@@ -252,7 +253,7 @@ def test_row_in_flight_at_kill_without_email_is_not_sent_with_email_later(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
-    cut_off(run, monkeypatch, run.task(leads=[lead]), effect=True)
+    kill(run, monkeypatch, run.task(leads=[lead]), effect=True)
     for _ in range(2):
         with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
             run(leads=[lead | {"email": "ana@example.com"}])
@@ -273,11 +274,29 @@ def test_lost_response_for_row_without_email_is_uncertain_and_not_sent_again(
     assert Counter(run.outcomes()) == {"created": 2, "uncertain": 1}
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_outage_during_create_and_look_up_is_reconciled_by_next_attempt(
+    lemlist: Sandbox, run: Runner, when: str
+) -> None:
+    lemlist.fault(CREATE, "status", status=503, when=when)
+    lemlist.fault(LOOK_UP, "status", status=503, times=1000)
+    with pytest.raises(LemlistError, match="1 failed of 1 rows") as raised:
+        run(leads=people(1))
+    assert raised.value.retryable
+    created, looked_up = len(lemlist.requests(CREATE)), len(lemlist.requests(LOOK_UP))
+    lemlist.clear_faults()
+    run(leads=people(1))
+    assert run.outcomes() == ["created"]
+    assert emails(lemlist) == {"p1@example.com": 1}
+    assert len(lemlist.requests(CREATE)) - created == (when == "before")
+    assert len(lemlist.requests(LOOK_UP)) - looked_up == 1
+
+
 def test_duplicate_created_by_earlier_attempt_counts_as_created(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut_off(run, monkeypatch, run.task(leads=people(1)), effect=True)
-    lemlist.fault(LOOK, "status", status=404, text="Lead not found")  # it was not listed yet
+    kill(run, monkeypatch, run.task(leads=people(1)), effect=True)
+    lemlist.fault(LOOK_UP, "status", status=404, text="Lead not found")  # it is not listed yet
     run(leads=people(1))
     row = run.rows()[1]
     assert (row["outcome"], row["lead_id"]) == ("created", lemlist.state()["leads"][0]["_id"])
@@ -287,7 +306,7 @@ def test_update_that_was_interrupted_is_sent_by_next_attempt(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lemlist.lead(run.campaign_id, "p1@example.com", plan="free")
-    cut_off(run, monkeypatch, run.task(leads=people(1, plan="pro"), if_exists="update"), effect=False)
+    kill(run, monkeypatch, run.task(leads=people(1, plan="pro"), if_exists="update"), effect=False)
     run(leads=people(1, plan="pro"), if_exists="update")
     assert run.outcomes() == ["updated"]
     assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
@@ -325,9 +344,9 @@ def test_outage_of_lemlist_aborts_load_instead_of_failing_every_row(
     lemlist: Sandbox, run: Runner
 ) -> None:
     lemlist.fault(CREATE, "status", status=503, times=100_000)
-    with pytest.raises(LemlistServerError) as told:
+    with pytest.raises(LemlistServerError) as raised:
         run(leads=people(200))
-    assert told.value.retryable
+    assert raised.value.retryable
     assert 20 <= run.pushed["report"]["failed"] < 60
     lemlist.clear_faults()
     run(leads=people(200))
@@ -336,7 +355,7 @@ def test_outage_of_lemlist_aborts_load_instead_of_failing_every_row(
 
 @contextmanager
 def once_some_are_there(lemlist: Sandbox, act: Callable[[], None]) -> Iterator[None]:
-    """Do something from outside as soon as the first rows of a load are in lemlist."""
+    """Do something in another thread as soon as the first rows of a load are in lemlist."""
 
     def wait_and_act() -> None:
         wait_for(lambda: len(lemlist.state()["leads"]) >= 3)
@@ -355,41 +374,41 @@ def test_stopped_task_sends_no_further_row_and_keeps_ledger(run: Runner) -> None
         task = run.task(leads=people(300))
         begun: list[int] = []
 
-        def kill() -> None:
+        def stop() -> None:
             task.on_kill()
             begun.append(len(slow.requests(CREATE)))
 
         with (
-            once_some_are_there(slow, kill),
-            pytest.raises(LemlistError, match="stopped from outside") as told,
+            once_some_are_there(slow, stop),
+            pytest.raises(LemlistError, match="The load was stopped") as raised,
         ):
             run(task)
-        assert told.value.retryable
-        assert len(slow.requests(CREATE)) <= begun[0] + MAX_THREADS  # each had a row under way
+        assert raised.value.retryable
+        assert len(slow.requests(CREATE)) <= begun[0] + MAX_THREADS  # each had a row in flight
         created = [row for row in run.rows().values() if row["outcome"] == "created"]
         assert 1 <= len(created) == len(slow.state()["leads"]) < 300
 
 
 def test_interruption_by_airflow_leaves_ledger_complete(run: Runner) -> None:
-    """As ``execution_timeout`` does: an exception out of nowhere in the thread that executes."""
+    """Like ``execution_timeout``, which raises in the thread that executes the task."""
 
-    class TimeIsUp(BaseException):
+    class TimedOut(BaseException):
         pass
 
     with Sandbox(api_key=uuid4().hex, latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
         import signal
 
-        def ring(*_: Any) -> None:
-            raise TimeIsUp
+        def on_alarm(*_: Any) -> None:
+            raise TimedOut
 
         def interrupt() -> None:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
 
         patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
         run.campaign_id = slow.campaign()["_id"]
-        old = signal.signal(signal.SIGALRM, ring)
+        old = signal.signal(signal.SIGALRM, on_alarm)
         try:
-            with once_some_are_there(slow, interrupt), pytest.raises(TimeIsUp):
+            with once_some_are_there(slow, interrupt), pytest.raises(TimedOut):
                 run(leads=people(300))
         finally:
             signal.signal(signal.SIGALRM, old)
@@ -431,11 +450,11 @@ def test_missing_campaign_is_found_before_source_is_read(
     lemlist: Sandbox, run: Runner
 ) -> None:
     with pytest.raises(LemlistNotFoundError):
-        run(campaign_id="cam_nobody", leads=(pytest.fail("was read") for _ in "x"))
+        run(campaign_id="cam_missing", leads=(pytest.fail("was read") for _ in "x"))
 
 
 def test_source_without_any_lemlist_field_aborts_load(lemlist: Sandbox, run: Runner) -> None:
-    with pytest.raises(LemlistValidationError, match=r"No column gives a field.*'E-Mail-Adresse', 'Vorname'"):
+    with pytest.raises(LemlistValidationError, match=r"No column maps to a field.*'E-Mail-Adresse', 'Vorname'"):
         run(leads=[{"E-Mail-Adresse": "ana@example.com", "Vorname": "Ana"}])
     assert not lemlist.requests(CREATE)
 
@@ -459,7 +478,7 @@ def test_variable_without_column_aborts_load_before_first_row(
     lemlist: Sandbox, run: Runner
 ) -> None:
     with pytest.raises(
-        LemlistValidationError, match=r"no column gives: 'icebreaker' \(did you mean 'ice_breakr'\?\)"
+        LemlistValidationError, match=r"no column provides: 'icebreaker' \(did you mean 'ice_breakr'\?\)"
     ):
         run(leads=[{"email": "a@example.com", "firstName": "A", "ice_breakr": "x"}], variables=["ice_breakr"])
     assert not lemlist.requests(CREATE)
@@ -504,74 +523,74 @@ def test_dry_run_sends_nothing(lemlist: Sandbox, run: Runner) -> None:
     assert (report["rows"], report["invalid"], report["not_tried"], report["ledger_path"]) == (4, 1, 3, None)
     assert not lemlist.requests(CREATE)
     assert not run.ledger.exists()
-    with pytest.raises(LemlistValidationError, match="nothing was sent"):
+    with pytest.raises(LemlistValidationError, match="Nothing was sent"):
         run(leads=[{"email": "x"}], dry_run=True)
     run(leads=people(2))
     assert run(leads=people(3), dry_run=True)["not_tried"] == 1
 
 
-# --- The run before -------------------------------------------------------------------------------------
+# --- The previous run -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def night(run: Runner, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Run one night after another, each with its own ledger and that of the night before."""
-    nights = iter(range(1000))
+def day(run: Runner, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run one day after another, each with its own ledger and that of the day before."""
+    days = iter(range(1000))
 
-    def night(leads: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        number = next(nights)
-        run.ledger = tmp_path / f"night-{number}"
-        return run(leads=leads, previous_ledger=str(tmp_path / f"night-{number - 1}"), **more)
+    def day(leads: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        number = next(days)
+        run.ledger = tmp_path / f"day-{number}"
+        return run(leads=leads, previous_ledger=str(tmp_path / f"day-{number - 1}"), **more)
 
-    return night
+    return day
 
 
 def test_daily_run_sends_only_changes(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
     leads = people(4, plan="free", seats="1")
-    night(leads, if_exists="update")
+    day(leads, if_exists="update")
     leads[1] |= {"plan": "pro"}
     before = len(lemlist.requests())
-    report = night([*leads, {"email": "new@example.com"}], if_exists="update")
+    report = day([*leads, {"email": "new@example.com"}], if_exists="update")
     assert (report["unchanged"], report["updated"], report["created"]) == (3, 1, 1)
     assert len(lemlist.requests()) - before == 2 + 1 + 1
     (patch,) = lemlist.requests(UPDATE)
     assert json.loads(patch["request"]["body"]) == {"plan": "pro"}
-    report = night([*leads, {"email": "new@example.com"}], if_exists="update")
+    report = day([*leads, {"email": "new@example.com"}], if_exists="update")
     assert (report["unchanged"], report["rows"]) == (5, 5)
 
 
 def test_skipped_day_breaks_no_chain_of_ledgers(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
-    for day in ("20", "21", "24"):
-        run.ledger = tmp_path / "nights" / f"2026-11-{day}"
-        run(leads=PROFILES, previous_ledger=str(tmp_path / "nights"))
+    for date in ("20", "21", "24"):
+        run.ledger = tmp_path / "days" / f"2026-11-{date}"
+        run(leads=PROFILES, previous_ledger=str(tmp_path / "days"))
     assert run.outcomes() == ["exists", "exists"]
     assert len(lemlist.state()["leads"]) == 2
-    about = json.loads((run.ledger / "ledger.json").read_bytes())
-    assert about["previous"].endswith("2026-11-21")
+    description = json.loads((run.ledger / "ledger.json").read_bytes())
+    assert description["previous"].endswith("2026-11-21")
 
 
 def test_rows_without_request_are_not_in_estimate_nor_dry_run(
-    lemlist: Sandbox, night: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+    lemlist: Sandbox, day: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    night(people(4))
+    day(people(4))
     caplog.set_level(logging.INFO)
-    report = night(people(5), if_exists="update", dry_run=True)
+    report = day(people(5), if_exists="update", dry_run=True)
     assert (report["unchanged"], report["not_tried"]) == (4, 1)
     assert "The previous ledger settles 4 rows without a request." in caplog.text
     assert "1 row to send, at least" in caplog.text
 
 
 def test_if_exists_skip_sends_no_request_for_people_of_previous_run(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    night(people(3))
-    night(people(4, plan="pro"))
+    day(people(3))
+    day(people(4, plan="pro"))
     assert len(lemlist.requests(CREATE)) == 4
     assert run.outcomes() == ["exists"] * 3 + ["created"]
-    night([{"linkedinUrl": "https://linkedin.com/in/ana"}])
-    night([{"linkedinUrl": "https://linkedin.com/in/ana"}])
+    day([{"linkedinUrl": "https://linkedin.com/in/ana"}])
+    day([{"linkedinUrl": "https://linkedin.com/in/ana"}])
     assert len(lemlist.state()["leads"]) == 5
 
 
@@ -587,56 +606,102 @@ def test_update_without_previous_ledger_sends_fields_that_differ_in_lemlist(
 
 
 def test_deleted_or_unsubscribed_lead_is_not_created_again(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
     hook = LemlistHook()
-    night(people(3))
+    day(people(3))
     hook.delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
     hook.unsubscribe_lead(run.campaign_id, "p2@example.com")
     for plan in ("a", "b"):
-        night(people(3, plan=plan), if_exists="update")
+        day(people(3, plan=plan), if_exists="update")
         assert run.outcomes() == ["gone", "gone", "updated"]
     assert emails(lemlist)["p1@example.com"] == 0
+
+
+@pytest.mark.parametrize(
+    ("if_gone", "outcomes"), [("skip", ["gone", "gone"]), ("create", ["created", "gone"])]
+)
+def test_deleted_lead_is_created_again_only_if_gone_says_so(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]], if_gone: str, outcomes: list[str]
+) -> None:
+    hook = LemlistHook()
+    day(people(2, plan="a"))
+    hook.delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
+    hook.unsubscribe_lead(run.campaign_id, "p2@example.com")  # an unsubscribed person is never put back
+    day(people(2, plan="b"), if_exists="update")
+    assert run.outcomes() == ["gone", "gone"]
+    day(people(2, plan="b"), if_exists="update", if_gone=if_gone)
+    assert run.outcomes() == outcomes
+    assert emails(lemlist)["p1@example.com"] == (if_gone == "create")
+    if if_gone == "create":
+        assert day(people(1, plan="b"), if_exists="update")["unchanged"] == 1
+
+
+def test_if_gone_fail_counts_deleted_lead_as_failed(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
+) -> None:
+    day(people(2, plan="a"))
+    LemlistHook().delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
+    with pytest.raises(LemlistError, match="1 failed of 2 rows"):
+        day(people(2, plan="b"), if_exists="update", if_gone="fail")
+    assert run.outcomes() == ["failed", "updated"]
+    assert emails(lemlist)["p1@example.com"] == 0
+    day(people(2, plan="b"), if_exists="update")
+    assert run.outcomes() == ["gone", "unchanged"]
+
+
+def test_deleted_lead_without_email_is_not_created_again_twice_after_a_kill(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, day: Callable[..., dict[str, Any]]
+) -> None:
+    day(PROFILES[:1])
+    LemlistHook().delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
+    more = {
+        "leads": [PROFILES[0] | {"plan": "b"}],
+        "previous_ledger": str(run.ledger),
+        "if_exists": "update",
+        "if_gone": "create",
+    }
+    run.ledger = run.ledger.with_name("day-1")
+    kill(run, monkeypatch, run.task(**more), effect=True)
+    with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
+        run(**more)
+    assert len(lemlist.state()["leads"]) == 1
 
 
 PROFILES = [{"linkedinUrl": f"https://www.linkedin.com/in/{name}", "plan": "a"} for name in ("ana", "ben")]
 
 
 @pytest.mark.parametrize(
-    "tonight",
+    "source",
     [PROFILES[1:], [PROFILES[0] | {"timezone": "Mars"}, PROFILES[1]], []],
-    ids=["gone", "invalid", "empty"],
+    ids=["missing", "invalid", "empty"],
 )
 def test_person_missing_or_invalid_on_one_day_is_known_on_the_next(
-    lemlist: Sandbox, night: Callable[..., dict[str, Any]], tonight: list[dict[str, Any]]
+    lemlist: Sandbox, day: Callable[..., dict[str, Any]], source: list[dict[str, Any]]
 ) -> None:
-    night(PROFILES)
+    day(PROFILES)
     for _ in range(2):
-        night(tonight, max_failed=1)
-    assert night(PROFILES)["exists"] == 2
+        day(source, max_failed=1)
+    assert day(PROFILES)["exists"] == 2
     assert len(lemlist.state()["leads"]) == 2
 
 
 def test_deleted_lead_is_not_created_again_after_a_day_without_the_person(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
-    night(people(2))
+    day(people(2))
     LemlistHook().delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
-    night(people(2)[1:], if_exists="update")
-    night(people(2, plan="b"), if_exists="update")
+    day(people(2)[1:], if_exists="update")
+    day(people(2, plan="b"), if_exists="update")
     assert run.outcomes() == ["gone", "updated"]
 
 
 def test_person_who_gains_and_loses_address_stays_one_lead(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    night(PROFILES[:1])
-    night([PROFILES[0] | {"email": "ana@example.com", "plan": "b"}], if_exists="update")
-    night([PROFILES[0] | {"plan": "c"}], if_exists="update")
+    day(PROFILES[:1])
+    day([PROFILES[0] | {"email": "ana@example.com", "plan": "b"}], if_exists="update")
+    day([PROFILES[0] | {"plan": "c"}], if_exists="update")
     assert run.outcomes() == ["updated"]
     (lead,) = lemlist.state()["leads"]
     assert lead["variables"] == PROFILES[0] | {"plan": "c"}
@@ -653,33 +718,33 @@ def test_person_with_and_without_address_is_sent_once_in_any_order(
 
 
 def test_failed_update_is_sent_again_the_next_day(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    night(people(2, plan="a"))
+    day(people(2, plan="a"))
     lemlist.fault(UPDATE, "status", status=400, text="no")
     with pytest.raises(LemlistError):
-        night(people(2, plan="b"), if_exists="update")
+        day(people(2, plan="b"), if_exists="update")
     assert Counter(run.outcomes()) == {"failed": 1, "updated": 1}
-    assert night(people(2, plan="b"), if_exists="update")["updated"] == 1
+    assert day(people(2, plan="b"), if_exists="update")["updated"] == 1
     assert {lead["variables"]["plan"] for lead in lemlist.state()["leads"]} == {"b"}
 
 
 def test_change_not_sent_by_skip_is_sent_by_later_update(
-    lemlist: Sandbox, night: Callable[..., dict[str, Any]]
+    lemlist: Sandbox, day: Callable[..., dict[str, Any]]
 ) -> None:
-    night(people(1, plan="free"))
-    night(people(1, plan="pro"))
-    assert night(people(1, plan="pro"), if_exists="update")["updated"] == 1
+    day(people(1, plan="free"))
+    day(people(1, plan="pro"))
+    assert day(people(1, plan="pro"), if_exists="update")["updated"] == 1
     assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
 
 
 def test_change_while_row_was_in_doubt_is_sent_by_later_update(
-    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, night: Callable[..., dict[str, Any]]
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, day: Callable[..., dict[str, Any]]
 ) -> None:
-    run.ledger = run.ledger.with_name("night-0")
-    cut_off(run, monkeypatch, run.task(leads=people(1, plan="free")), effect=True)
-    assert night(people(1, plan="pro"))["created"] == 1
-    assert night(people(1, plan="pro"), if_exists="update")["updated"] == 1
+    run.ledger = run.ledger.with_name("day-0")
+    kill(run, monkeypatch, run.task(leads=people(1, plan="free")), effect=True)
+    assert day(people(1, plan="pro"))["created"] == 1
+    assert day(people(1, plan="pro"), if_exists="update")["updated"] == 1
     assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
 
 
@@ -711,7 +776,7 @@ def test_airflow_renders_only_airflow_text_in_values(lemlist: Sandbox, run: Runn
         {"email": "b@example.com", "icebreaker": literal("{{ ds }}")},
     ]
     run(leads=leads)
-    # Rows go out side by side: which of the two arrives first is nobody's promise.
+    # Rows are sent concurrently, in no particular order.
     assert sorted((lead["variables"] for lead in lemlist.state()["leads"]), key=itemgetter("email")) == [
         {"email": "a@example.com", "icebreaker": "{{firstName}} {% raw", "since": "2026-11-20"},
         {"email": "b@example.com", "icebreaker": "{{ ds }}"},
@@ -731,7 +796,7 @@ def test_upstream_result_in_leads_makes_a_dependency(run: Runner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({}, "exactly one of leads, sql and path; none is given"),
         ({"leads": [], "path": "x.csv"}, "leads and path are given"),
@@ -752,20 +817,20 @@ def test_upstream_result_in_leads_makes_a_dependency(run: Runner) -> None:
         ({"leads": [], "find_email": "perhaps"}, "must be true or false"),
     ],
 )
-def test_invalid_arguments_are_found_when_dag_is_parsed(run: Runner, arguments: Any, told: str) -> None:
-    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=told):
+def test_invalid_arguments_are_found_when_dag_is_parsed(run: Runner, arguments: Any, message: str) -> None:
+    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=message):
         run.task(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"leads": literal("text")}, "must be a list of dicts, not str"),
         ({"leads": literal(None)}, "must be one source"),
         ({"leads": literal(7)}, "must be a list of dicts, not int"),
         ({"path": "{{ '' }}"}, "is empty"),
         ({"path": "ftp9://x/y.csv"}, "cannot open"),
-        ({"sql": "{{ '' }}", "sql_conn_id": "x"}, "must be a query"),
+        ({"sql": "{{ '' }}", "sql_conn_id": "x"}, "The sql of task 'load' is empty"),
         (
             {"leads": [], "ledger_path": "/x/{{ ds }}", "previous_ledger": "/x/2026-11-20"},
             "is the ledger itself",
@@ -773,11 +838,44 @@ def test_invalid_arguments_are_found_when_dag_is_parsed(run: Runner, arguments: 
     ],
 )
 def test_invalid_rendered_arguments_send_no_request(
-    lemlist: Sandbox, run: Runner, arguments: Any, told: str
+    lemlist: Sandbox, run: Runner, arguments: Any, message: str
 ) -> None:
-    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=told):
+    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=message):
         run(**arguments)
     assert not lemlist.requests()
+
+
+SQL = {"sql": "SELECT 1 AS email", "sql_conn_id": "x"}
+
+
+@pytest.mark.parametrize("empty", ["{{ None }}", "{{ '' }}", "{{ params.missing }}", literal(None), " "])
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("path", {}),
+        ("sql", {"sql_conn_id": "x"}),
+        ("sql_conn_id", SQL),
+        ("storage_conn_id", {"leads": []}),
+        ("ledger_path", {"leads": []}),
+        ("previous_ledger", {"leads": []}),
+    ],
+)
+def test_given_but_empty_argument_sends_no_request(
+    lemlist: Sandbox, run: Runner, name: str, others: dict[str, Any], empty: Any
+) -> None:
+    with pytest.raises(LemlistValidationError, match=f"The {name} of task 'load' is empty"):
+        run(**{**others, name: empty})
+    assert not lemlist.requests()
+
+
+def test_none_in_the_dag_file_means_not_given(run: Runner) -> None:
+    assert run(leads=people(1), storage_conn_id=None, previous_ledger=None, path=None, sql=None)["created"] == 1
+
+
+def test_none_for_a_map_index_is_not_the_default(lemlist: Sandbox, run: Runner) -> None:
+    task = run.task(leads=[], ledger_path=None, _airflow_from_mapped=True)
+    with pytest.raises(LemlistValidationError, match="The ledger_path of task 'load' is empty"):
+        run(task)
 
 
 def test_dry_run_method_of_base_operator_still_works(run: Runner) -> None:
