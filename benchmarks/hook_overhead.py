@@ -107,13 +107,13 @@ def main() -> None:
         def wait(self, slot: object, *, early: float = 0.0) -> None:
             pass
 
-        def heard(self, slot: object, **feedback: object) -> None:
+        def report(self, slot: object, **feedback: object) -> None:
             pass
 
     session = requests.Session()
     session.auth = ("", "k3y-of-a-benchmark")
     hook = LemlistHook()
-    hook._budget = Open()  # type: ignore[assignment]
+    LemlistHook.budget = Open()  # type: ignore[assignment, method-assign]
 
     times = take_turns(
         {

@@ -21,7 +21,7 @@ from urllib3.util.retry import Retry
 
 from airflow_provider_lemlist.api.budget import open_budget
 from airflow_provider_lemlist.api.operations import GET_TEAM
-from airflow_provider_lemlist.api.transport import Patience, Transport
+from airflow_provider_lemlist.api.transport import RetryPolicy, Transport
 from airflow_provider_lemlist.connection import Settings
 
 # Every refusal is counted in the table; a line for each would bury it.
@@ -46,8 +46,8 @@ class Ours:
         budget = open_budget(
             key, store=settings.budget_store, share=self.share, max_wait=300, directory=self.directory(folder)
         )
-        patience = Patience(seconds=math.inf, refusals=1_000)
-        self._transport = Transport(settings, budget, user_agent="benchmark", patience=patience)
+        policy = RetryPolicy(seconds=math.inf, refusals=1_000)
+        self._transport = Transport(settings, budget, user_agent="benchmark", retry_policy=policy)
 
     def store(self, redis_url: str) -> str:
         return ""

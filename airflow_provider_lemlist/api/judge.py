@@ -219,9 +219,7 @@ def _judge_refusal(call: Call, response: Response) -> Verdict:
     rule = next((rule for rule in REFUSAL_RULES if _fits(rule, status, texts)), None)
     if rule is None:
         rule = _SERVER if status >= 500 else _REFUSED
-    if status != 429 and (
-        _is_html(response) or (rule.reason is Reason.NOT_FOUND and call.base_url_problem)
-    ):
+    if status != 429 and (_is_html(response) or (rule.reason is Reason.NOT_FOUND and call.base_url_problem)):
         return _judge_page(call, status)
     if rule.reason is call.operation.already:
         return Success({})
@@ -270,9 +268,7 @@ def _judge_success(call: Call, response: Response) -> Verdict:
             "lemlist responded with a redirect, which is never followed because it would carry the key along. "
             "Check the host of the connection."
         )
-        return Failure(
-            _error(LemlistUnexpectedReplyError, call, Reason.UNEXPECTED, message, response.status)
-        )
+        return Failure(_error(LemlistUnexpectedReplyError, call, Reason.UNEXPECTED, message, response.status))
     shape = call.operation.shape
     if _is_html(response):
         problem = "an HTML page"

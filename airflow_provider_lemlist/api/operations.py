@@ -96,7 +96,11 @@ class Operation:
             value = values.get(name)
             if not isinstance(value, str) or not value.strip() or value in (".", ".."):
                 given = (
-                    "is empty" if not value else "must be text" if not isinstance(value, str) else "is not an id"
+                    "is empty"
+                    if not value
+                    else "must be text"
+                    if not isinstance(value, str)
+                    else "is not an id"
                 )
                 raise LemlistValidationError(f"{name} {given}; {self} needs it.", operation=str(self))
             return quote(value, safe="")
@@ -152,7 +156,9 @@ GET_CAMPAIGN_STATS = Operation("GET", "/v2/campaigns/{campaignId}/stats", Effect
 GET_CAMPAIGNS_STATS = Operation("POST", "/v2/campaigns/stats/batch", Effect.READ, Shape.OBJECT)
 
 GET_SEQUENCES = Operation("GET", "/campaigns/{campaignId}/sequences", Effect.READ, Shape.OBJECT)
-ADD_STEP = Operation("POST", "/sequences/{sequenceId}/steps", Effect.CREATE, Shape.RECORD, min_read_timeout=_MEDIA)
+ADD_STEP = Operation(
+    "POST", "/sequences/{sequenceId}/steps", Effect.CREATE, Shape.RECORD, min_read_timeout=_MEDIA
+)
 ADD_STEP_WITH_MEDIA = replace(ADD_STEP, effect=Effect.CREATE_SLOWLY)
 UPDATE_STEP = Operation(
     "PATCH", "/sequences/{sequenceId}/steps/{stepId}", Effect.SET, Shape.RECORD, min_read_timeout=_MEDIA
@@ -272,7 +278,9 @@ def _value_text(name: str, value: object) -> str:
             return json.dumps(value if isinstance(value, Mapping) else list(value))
         parts = [_value_text(name, part) for part in value]
         if any("," in part for part in parts):
-            raise LemlistValidationError(f"A value of {name} holds a comma; lemlist separates values by commas.")
+            raise LemlistValidationError(
+                f"A value of {name} holds a comma; lemlist separates values by commas."
+            )
         return ",".join(parts)
     return str(value)
 

@@ -108,9 +108,8 @@ def added_step(
         return new[0] if new else None
     ids = ", ".join(str(row["_id"]) for row in new)
     raise LemlistUncertainError(
-        f"It is not known whether lemlist added the {step['type']} step: {ids} may be the step or may be an older "
-        "one. Check the sequence in lemlist; mark the task as succeeded if the step is there, otherwise clear "
-        "the task."
+        f"It is not known whether lemlist added the {step['type']} step: {ids} may be it or may be older. "
+        "Check the sequence in lemlist; if the step is there, mark the task as succeeded, otherwise clear it."
     )
 
 

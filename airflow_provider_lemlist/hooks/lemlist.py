@@ -346,9 +346,7 @@ class LemlistHook(BaseHook):
         upload = MultipartFile("file", audio, file_name=file_name, content_type=content_type)
         return self._object(ops.UPLOAD_AUDIO, query={"leadId": lead_id, "stepId": step_id}, upload=upload)
 
-    def export_leads(
-        self, campaign_id: str, *, state: str | Sequence[str] = "all"
-    ) -> list[dict[str, Any]]:
+    def export_leads(self, campaign_id: str, *, state: str | Sequence[str] = "all") -> list[dict[str, Any]]:
         """
         Return all leads of a campaign with their fields.
 
@@ -403,7 +401,9 @@ class LemlistHook(BaseHook):
         return self._object(
             ops.CREATE_CAMPAIGN,
             body={name: value for name, value in fields.items() if value is not None},
-            reconcile=ops.Reconcile(None, "Check whether lemlist has the campaign before you create it again."),
+            reconcile=ops.Reconcile(
+                None, "Check whether lemlist has the campaign before you create it again."
+            ),
         )
 
     def start_campaign(self, campaign_id: str) -> dict[str, Any]:
@@ -745,7 +745,12 @@ def _warn_not_shared() -> None:
 
 
 def _stats_of(start: datetime, end: datetime, send_user: str | None, variant: str | None) -> dict[str, Any]:
-    fields = {"startDate": ops.iso(start), "endDate": ops.iso(end), "sendUser": send_user, "ABSelected": variant}
+    fields = {
+        "startDate": ops.iso(start),
+        "endDate": ops.iso(end),
+        "sendUser": send_user,
+        "ABSelected": variant,
+    }
     return {name: value for name, value in fields.items() if value is not None}
 
 
