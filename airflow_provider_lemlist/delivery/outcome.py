@@ -62,6 +62,8 @@ def next_action(evidence: LeadEvidence, policy: LeadPolicy) -> Action:
     if evidence.lead_id is not None:
         if not evidence.looked_up:
             return Action.LOOK_UP if evidence.changes is None else existing
+        if not evidence.found and policy.if_gone == "create" and evidence.in_doubt and not evidence.has_email:
+            return Action.STOP  # the attempt in doubt may have put the person back
         return existing if evidence.found else _IF_GONE[policy.if_gone]
 
     may_look_up = evidence.has_email and not evidence.looked_up
