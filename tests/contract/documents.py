@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, unquote
 import yaml
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
-ROOM = Path(__file__).parent / "openapi"
+HERE = Path(__file__).parent / "openapi"
 
 #: Statuses that the prose of the documents knows and their response lists do not: the rate limit everywhere,
 #: a duplicate lead, and the ingestion of LinkedIn media.
@@ -63,7 +63,7 @@ def operations() -> tuple[Operation, ...]:
 
 
 def _read() -> Iterator[Operation]:
-    for file in sorted(ROOM.glob("*.yaml")):
+    for file in sorted(HERE.glob("*.yaml")):
         for template, item in yaml.safe_load(file.read_text())["paths"].items():
             shared = item.pop("parameters", [])
             for method, description in item.items():
@@ -89,7 +89,7 @@ def violations(exchange: Mapping[str, Any]) -> list[str]:
     operation = operation_of(exchange)
     if operation is None:
         return []
-    return [*request_violations(exchange, operation), *reply_violations(exchange, operation)]
+    return [*request_violations(exchange, operation), *response_violations(exchange, operation)]
 
 
 # --- Requests ---------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def departures(exchanges: Iterable[Mapping[str, Any]]) -> list[str]:
 # --- Answers ----------------------------------------------------------------------------------------------
 
 
-def reply_violations(exchange: Mapping[str, Any], operation: Operation) -> list[str]:
+def response_violations(exchange: Mapping[str, Any], operation: Operation) -> list[str]:
     """Return in what an answer contradicts its operation."""
     if exchange["status"] is None:
         return ["answer: none was sent"]

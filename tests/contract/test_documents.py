@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.contract.documents import ROOM, operation_of, operations, violations
+from tests.contract.documents import HERE, operation_of, operations, violations
 
 ORIGINALS = Path(__file__).parents[3] / "shared" / "lemlist-api"
 PROSE = {"description", "example", "examples", "summary", "title", "tags", "info"}
@@ -30,12 +30,12 @@ def without_prose(node: Any, *, names: bool = False) -> Any:
 @pytest.mark.skipif(not ORIGINALS.is_dir(), reason="the documents themselves are not here")
 @pytest.mark.parametrize("original", sorted(ORIGINALS.glob("openapi-*.yaml")), ids=lambda path: path.stem)
 def test_the_copy_says_what_the_document_says(original: Path) -> None:
-    ours = yaml.safe_load((ROOM / original.name.removeprefix("openapi-")).read_text())
+    ours = yaml.safe_load((HERE / original.name.removeprefix("openapi-")).read_text())
     assert ours == without_prose(yaml.safe_load(original.read_text()))
 
 
 def test_the_copies_hold_no_prose() -> None:
-    for file in ROOM.glob("*.yaml"):
+    for file in HERE.glob("*.yaml"):
         document = yaml.safe_load(file.read_text())
         assert document == without_prose(document)
 

@@ -29,7 +29,7 @@ def count(lemlist: Sandbox) -> int:
 
 
 @pytest.mark.parametrize(
-    ("route", "struck"),
+    ("route", "applied"),
     [
         ("*", True),
         ("* *", True),
@@ -44,25 +44,25 @@ def count(lemlist: Sandbox) -> int:
         ("POST /campaigns/cam_2/leads/", False),
     ],
 )
-def test_a_route_is_a_documented_path_or_one_with_wildcards(route: str, struck: bool) -> None:
+def test_a_route_is_a_documented_path_or_one_with_wildcards(route: str, applied: bool) -> None:
     path = "/campaigns/cam_1/leads/"
-    assert matches(route, "POST", "/campaigns/{campaignId}/leads/", path) is struck
+    assert matches(route, "POST", "/campaigns/{campaignId}/leads/", path) is applied
 
 
 def test_a_fault_strikes_as_often_as_it_says_after_those_it_skips(lemlist: Sandbox, http: Client) -> None:
     lemlist.fault("GET /team", "status", status=503, times=2, skip=1)
     assert [http.get("/team").status_code for _ in range(5)] == [200, 503, 503, 200, 200]
-    assert lemlist.state()["faults"][0]["struck"] == 2
+    assert lemlist.state()["faults"][0]["applied"] == 2
 
 
 def test_a_chance_is_seeded(lemlist: Sandbox) -> None:
-    def strikes(seed: int) -> list[bool]:
+    def selections(seed: int) -> list[bool]:
         script = Script(seed)
         script.add(Fault("*", "status", probability=0.3))
-        return [script.strike("GET", None, "/") is not None for _ in range(200)]
+        return [script.select("GET", None, "/") is not None for _ in range(200)]
 
-    assert strikes(1) == strikes(1) != strikes(2)
-    assert 30 < sum(strikes(1)) < 90
+    assert selections(1) == selections(1) != selections(2)
+    assert 30 < sum(selections(1)) < 90
 
 
 def test_faults_are_set_read_and_cleared_by_http(lemlist: Sandbox, http: Client) -> None:

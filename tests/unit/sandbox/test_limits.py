@@ -59,10 +59,10 @@ def test_after_the_wait_that_it_names_a_window_has_room(kind: str, gaps: list[fl
     at = 100.0
     for gap in gaps:
         at += gap
-        verdict = window.admit(at)
-        assert 0 <= verdict.wait <= 2.0 + 1e-9
-        if verdict.refused:
-            at += verdict.wait + 1e-6
+        admission = window.admit(at)
+        assert 0 <= admission.wait <= 2.0 + 1e-9
+        if admission.refused:
+            at += admission.wait + 1e-6
             assert not window.admit(at).refused
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox, page
-from airflow_provider_lemlist.sandbox.journal import Exchange
+from airflow_provider_lemlist.sandbox.request_log import Exchange
 from tests.unit.sandbox.conftest import Client
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"

@@ -10,7 +10,12 @@ import pytest
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.sandbox.activity_types import ACTIVITY_TYPES
 from airflow_provider_lemlist.sandbox.model import World
-from airflow_provider_lemlist.sandbox.prospects import EXECUTED, Behaviour, Prospects, journey
+from airflow_provider_lemlist.sandbox.prospects import (
+    STEP_ACTIVITIES,
+    Prospects,
+    SimulationOptions,
+    plan_events,
+)
 from airflow_provider_lemlist.steps import CATALOGUE
 from tests.unit.sandbox.conftest import Client
 from tests.waiting import wait_for
@@ -32,7 +37,7 @@ def types(world: World, **behaviour: Any) -> list[list[str]]:
     """Return what happens to each lead, in order."""
     sequence = next(iter(world.campaigns.values())).sequence_id
     return [
-        [event.type for event in journey(lead, sequence, world.sequences, Behaviour(**behaviour))]
+        [event.type for event in plan_events(lead, sequence, world.sequences, SimulationOptions(**behaviour))]
         for lead in world.leads.values()
     ]
 
@@ -82,7 +87,7 @@ def test_nobody_who_is_unsubscribed_is_contacted(value: str) -> None:
     else:
         world.unsubscribe(value)
     prospects = Prospects(world)
-    prospects.start(Behaviour())
+    prospects.start(SimulationOptions())
     prospects.tick(0)
     prospects.tick(1000)
     assert (world.activities, lead.status) == ([], "unsubscribed")
@@ -97,14 +102,14 @@ def test_a_condition_may_ask_what_the_lead_has() -> None:
 
 
 def test_every_kind_of_step_is_executed_with_a_documented_activity() -> None:
-    assert EXECUTED.keys() == CATALOGUE.keys()
-    assert {type for each in EXECUTED.values() for type in each} <= ACTIVITY_TYPES
+    assert STEP_ACTIVITIES.keys() == CATALOGUE.keys()
+    assert {type for each in STEP_ACTIVITIES.values() for type in each} <= ACTIVITY_TYPES
 
 
 @pytest.mark.parametrize("wrong", [{"opens": 1.1}, {"speed": 0}, {"pace": -1}])
 def test_impossible_behaviour_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Behaviour(**wrong)
+        SimulationOptions(**wrong)
 
 
 # --- When it comes true -----------------------------------------------------------------------------------
@@ -115,9 +120,9 @@ def test_nothing_happens_before_its_time_nor_while_it_is_paused() -> None:
     (lead,) = world.leads.values()
     (campaign,) = world.campaigns.values()
     prospects = Prospects(world)
-    prospects.start(Behaviour(opens=1, clicks=0, replies=0, pace=10))
+    prospects.start(SimulationOptions(opens=1, clicks=0, replies=0, pace=10))
     prospects.tick(1000)
-    assert (lead.place, world.activities) == ("running", [])
+    assert (lead.stage, world.activities) == ("running", [])
     prospects.tick(1010)
     assert [each.type for each in world.activities] == ["emailsSent"]
     campaign.status = "paused"
@@ -131,7 +136,7 @@ def test_nothing_happens_before_its_time_nor_while_it_is_paused() -> None:
     prospects.tick(1032)
     assert [each.type for each in world.activities] == ["emailsSent", "emailsOpened"]
     prospects.tick(1033)
-    assert lead.place == "done"
+    assert lead.stage == "done"
 
 
 def test_without_review_only_launched_leads_are_contacted() -> None:
@@ -139,7 +144,7 @@ def test_without_review_only_launched_leads_are_contacted() -> None:
     launched, _ = world.leads.values()
     launched.launch(0)
     prospects = Prospects(world)
-    prospects.start(Behaviour(review=False))
+    prospects.start(SimulationOptions(review=False))
     prospects.tick(1000)
     prospects.tick(2000)
     assert {each.lead.id for each in world.activities} == {launched.id}
@@ -171,7 +176,7 @@ def test_after_a_campaign_is_started_its_leads_react(
 def test_prospects_are_set_and_stilled_by_http(lemlist: Sandbox, http: Client) -> None:
     control = f"{lemlist.origin}/_sandbox/simulate"
     assert http.post(control, json={"speed": 2}).json() == {"ok": True}
-    assert lemlist.service.prospects.behaviour == Behaviour(speed=2)
+    assert lemlist.service.prospects.behaviour == SimulationOptions(speed=2)
     assert http.post(control, json={"speed": 0}).status_code == 400
     assert http.post(control, json={"mood": "good"}).status_code == 400
     http.delete(control)

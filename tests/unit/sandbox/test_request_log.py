@@ -4,8 +4,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lemlist.sandbox import Sandbox, journal
-from airflow_provider_lemlist.sandbox.journal import Journal
+from airflow_provider_lemlist.sandbox import Sandbox, request_log
+from airflow_provider_lemlist.sandbox.request_log import RequestLog
 from tests.unit.sandbox.conftest import Client
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def test_bodies_are_kept_as_they_were_and_found_by_their_route(
 
 
 def test_the_log_is_bounded_and_the_counts_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "BODY_LIMIT", 10)
-    monkeypatch.setattr(journal, "BODIES_LIMIT", 50)
-    log = Journal(length=8)
+    monkeypatch.setattr(request_log, "BODY_LIMIT", 10)
+    monkeypatch.setattr(request_log, "BODIES_LIMIT", 50)
+    log = RequestLog(length=8)
     for number in range(20):
         exchange = log.open(
             time=0.0,
