@@ -220,7 +220,7 @@ async def _file(scope: Scope, body: bytes, headers: dict[str, str]) -> UploadedF
 
 
 def _ends_request(fault: Fault | None, when: str) -> bool:
-    """Return whether a fault ends the request before a response is made."""
+    """Return whether a fault ends the request without a response."""
     return fault is not None and fault.when == when and fault.kind in ("reset", "hang", "cut_body")
 
 

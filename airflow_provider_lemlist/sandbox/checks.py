@@ -232,7 +232,7 @@ def _media(body: Mapping[str, Any]) -> None:
 
 
 def is_public(url: str) -> bool:
-    """Return whether a URL is HTTPS and its host, judged by name or address, is public."""
+    """Return whether a URL is HTTPS and its host is public, by its name or address."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -3,7 +3,7 @@
 Images and videos of LinkedIn steps: the eight error codes of the ingestion, each requested by a URL.
 
 Nothing is downloaded. The *file name* selects the error: ``https://anything.example.com/too-large.png`` is
-refused with ``LINKEDIN_MEDIA_TOO_LARGE``. Three codes also occur by themselves: for more than six items, a URL
+refused with ``LINKEDIN_MEDIA_TOO_LARGE``. Three codes also occur without it: more than six items, a URL
 that is not HTTPS or not public, and a file extension of another type.
 """
 

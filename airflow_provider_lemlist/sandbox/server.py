@@ -42,7 +42,7 @@ class Sandbox:
 
     The methods make no requests and are not in the request log.
 
-    :param api_key: The valid key. ``blocked-key``, ``no-user-key``, ``bad-team-key`` and ``low-plan-key`` exist
+    :param api_key: The valid key. ``blocked-key``, ``no-user-key``, ``bad-team-key``, ``low-plan-key`` exist
         too and fail as their names say.
     :param host: Address to listen on. The default is loopback because there is no other protection.
     :param port: Port to listen on; 0 uses a free port.

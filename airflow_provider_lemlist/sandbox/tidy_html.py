@@ -33,7 +33,10 @@ class _Tidier(HTMLParser):
                 break
 
     def handle_data(self, data: str) -> None:
-        if data.strip() and not self.open:
+        if not self.open:
+            data = data.lstrip()
+            if not data:
+                return
             self.handle_starttag("p", [])
         self.parts.append(escape(re.sub(r"\s+", " ", data), quote=False))
 

@@ -26,5 +26,5 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"--help"}))
-def test_everything_that_can_be_chosen_is_in_the_guide(name: str) -> None:
+def test_every_option_is_documented(name: str) -> None:
     assert f"`{name}`" in GUIDE
