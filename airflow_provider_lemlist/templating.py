@@ -127,11 +127,11 @@ class KeepsPlaceholders(BaseOperator):
         seen_oids: set[int] | None = None,
     ) -> Any:
         """Render as Airflow does, except the texts that lemlist renders."""
-        ours = isinstance(content, (Mapping, list, tuple)) and any(
+        has_placeholders = isinstance(content, (Mapping, list, tuple)) and any(
             content is getattr(self, name, None) for name in self.placeholders_in
         )
         # What an upstream task returned is data: Airflow marks it as seen and does not render it.
-        if not ours or (seen_oids is not None and id(content) in seen_oids):
+        if not has_placeholders or (seen_oids is not None and id(content) in seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)
         env = jinja_env or self.get_template_env()
         if isinstance(content, Mapping):

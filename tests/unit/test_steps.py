@@ -22,7 +22,7 @@ from airflow_provider_lemlist.steps import CATALOGUE, FIELDS, Step, branches, ch
 HTTPS = "https://cdn.example.com/a.png"
 
 #: A valid value for each field.
-GOOD: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "index": 2,
     "delay": 3,
     "subject": "{{firstName}}, a question",
@@ -44,7 +44,7 @@ TYPED = {cls.type: cls for cls in Step.__subclasses__()}
 
 
 def full(kind: str) -> dict[str, Any]:
-    return {"type": kind, **{name: GOOD[name] for name in CATALOGUE[kind].fields}}
+    return {"type": kind, **{name: VALID[name] for name in CATALOGUE[kind].fields}}
 
 
 def reasons(step: Any) -> dict[str, str]:
@@ -66,7 +66,7 @@ class TestCatalogue:
 
     @pytest.mark.parametrize("kind", CATALOGUE)
     def test_step_with_only_its_required_fields_is_accepted(self, kind: str) -> None:
-        step = {"type": kind, **{name: GOOD[name] for name in CATALOGUE[kind].required}}
+        step = {"type": kind, **{name: VALID[name] for name in CATALOGUE[kind].required}}
         if kind == "conditional":
             step["delayType"] = "waitUntil"
         assert problems(step) == []
@@ -86,7 +86,7 @@ class TestCatalogue:
         [(kind, name) for kind in CATALOGUE for name in FIELDS if name not in CATALOGUE[kind].fields],
     )
     def test_field_of_another_type_is_refused_by_name(self, kind: str, name: str) -> None:
-        assert f"{kind!r} has no such field" in reasons({**full(kind), name: GOOD[name]})[name]
+        assert f"{kind!r} has no such field" in reasons({**full(kind), name: VALID[name]})[name]
 
 
 class TestLimits:
@@ -214,7 +214,7 @@ class TestTypedSteps:
 
     @pytest.mark.parametrize("kind", CATALOGUE)
     def test_typed_step_equals_the_plain_dict(self, kind: str) -> None:
-        typed = TYPED[kind](**{snake(name): GOOD[name] for name in CATALOGUE[kind].fields})
+        typed = TYPED[kind](**{snake(name): VALID[name] for name in CATALOGUE[kind].fields})
         assert typed == full(kind)
         assert json.loads(json.dumps(typed)) == full(kind)
         assert copy.deepcopy(typed) == pickle.loads(pickle.dumps(typed)) == typed
