@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lemlist over HTTP in plain Python: what may be asked, when it may leave, and what an answer means."""
+"""lemlist over HTTP in plain Python: which operations there are, when they are sent, what a response means."""
