@@ -4,8 +4,8 @@ What a call through the hook costs beside a bare ``requests`` call to the same s
 
     python benchmarks/hook_overhead.py
 
-A loopback server responds at once and closes nothing. Both sides send ``GET /team`` in turn, so that a machine
-whose speed drifts drifts for both; the figure to quote is the ratio of the medians.
+A loopback server responds at once and closes nothing. Both sides send ``GET /team`` in turn, so that a drift
+of the machine's speed affects both; the figure to quote is the ratio of the medians.
 """
 
 from __future__ import annotations

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lemlist over HTTP in plain Python: which operations there are, when they are sent, what a response means."""
+"""lemlist over HTTP in plain Python: the operations, when they are sent, and what a response means."""

@@ -718,9 +718,10 @@ class LemlistHook(BaseHook):
             raise self._no_connection() from None
 
     def _no_connection(self) -> LemlistConfigurationError:
+        conn_id = self.lemlist_conn_id
         return LemlistConfigurationError(
-            f"Connection {self.lemlist_conn_id!r} does not exist; create it with type {CONN_TYPE!r} and the "
-            f"API key as password, or set the environment variable AIRFLOW_CONN_{self.lemlist_conn_id.upper()}."
+            f"Connection {conn_id!r} does not exist; create it with type {CONN_TYPE!r} and the API key as "
+            f"password, or set the environment variable AIRFLOW_CONN_{conn_id.upper()}."
         )
 
     def _budget_store(self, settings: Settings) -> str:
