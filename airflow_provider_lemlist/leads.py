@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from airflow_provider_lemlist.validation import Problem, nearest, refusal
+from airflow_provider_lemlist.validation import Problem, nearest, validation_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -101,7 +101,7 @@ def check(
     """
     lead, found = clean(values, variables=variables, drop_empty=drop_empty)
     if found := [problem for problem in found if problem.field not in {*ignore}]:
-        raise refusal(what, found)
+        raise validation_error(what, found)
     return lead
 
 

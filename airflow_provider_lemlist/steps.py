@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
-from airflow_provider_lemlist.validation import Problem, hint, refusal
+from airflow_provider_lemlist.validation import Problem, hint, validation_error
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
     from typing import TypeAlias
 
     from airflow.providers.common.compat.sdk import XComArg
@@ -200,7 +199,7 @@ def check(step: Mapping[str, Any], what: str = "The step") -> dict[str, Any]:
     :raises LemlistValidationError: Everything that is wrong with it, at once.
     """
     if found := problems(step):
-        raise refusal(what, found)
+        raise validation_error(what, found)
     return body(step)
 
 
@@ -291,71 +290,6 @@ def branches(step: Mapping[str, Any]) -> dict[str, str]:
         if key and branch.get("sequenceId"):
             found[key] = branch["sequenceId"]
     return found
-
-
-def recognise(
-    step: Mapping[str, Any],
-    listed: Iterable[Mapping[str, Any]],
-    *,
-    known: Collection[str] | None = None,
-    claimed: Collection[str] = (),
-) -> str | None:
-    """
-    Say which of a sequence's steps is the one that was sent when its answer was lost.
-
-    Only what lemlist lists again is compared, and texts without their markup and spacing, since lemlist may
-    add defaults and tidy HTML.
-
-    :param step: The step as it was sent.
-    :param listed: The steps of the sequence as lemlist lists them now.
-    :param known: Ids that the sequence had before the step was sent; None where nobody looked.
-    :param claimed: Ids of steps that others are known to have added.
-    :return: The id of the step; None when it is not there.
-    :raises LemlistUncertainError: When several steps could be it.
-    """
-    other = {*(known or ()), *claimed}
-    found = [
-        str(candidate["_id"])
-        for candidate in listed
-        if candidate.get("_id") and candidate["_id"] not in other and _same(body(step), candidate)
-    ]
-    if len(found) > 1:
-        from airflow_provider_lemlist.exceptions import LemlistUncertainError
-
-        raise LemlistUncertainError(
-            f"Several steps of the sequence equal the one that was sent ({', '.join(found)}), so it is "
-            "not sure whether it was added. Look at the sequence in lemlist; then mark the task as succeeded "
-            "or clear it."
-        )
-    return found[0] if found else None
-
-
-def _same(sent: Mapping[str, Any], listed: Mapping[str, Any]) -> bool:
-    if listed.get("type") != sent["type"]:
-        return False
-    # A condition's own fields are listed on its branches.
-    conditions: list[dict[str, Any]] = listed.get("conditions") or []
-    branch = next((condition for condition in conditions if not condition.get("fallback")), {})
-    there = {"conditionKey": branch.get("key"), "delayType": branch.get("delayType"), **body(listed)}
-    if sent["type"] == "conditional":
-        there["delay"] = branch.get("delay", listed.get("delay"))
-    for name, value in sent.items():
-        # A position moves when steps are put before it, and lemlist hosts its own copies of media.
-        if name in ("type", "index", *_MEDIA) or there.get(name) is None:
-            continue
-        if _gist(value) != _gist(there[name]):
-            return False
-    return True
-
-
-def _gist(value: Any) -> Any:
-    """Return the words and links of a text without its markup and spacing; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    from html import unescape
-
-    links = " ".join(re.findall(r"""(?:href|src)\s*=\s*["']?([^"'\s>]+)""", value))
-    return " ".join(unescape(f"{re.sub(r'<[^>]*>', ' ', value)} {links}").split())
 
 
 # --- Typed steps ------------------------------------------------------------------------------------------

@@ -8,10 +8,13 @@ Airflow render the rest. :class:`AirflowText` is the one way to put a value of A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_lemlist.validation import Problem
 
 if TYPE_CHECKING:
     import jinja2
@@ -43,6 +46,38 @@ class AirflowText(dict[str, str]):
 
     def __init__(self, text: str) -> None:
         super().__init__(airflow=text)
+
+
+#: Names that only Airflow knows: lemlist would send the placeholder as it is.
+_AIRFLOW_ONLY = re.compile(
+    r"(?:\{\{-?|\{%-?\s*\w+\s|\{\{[^}]*[(~+,])\s*"
+    r"((?:ds|ts)(?:_nodash)?\b(?!\s*[.\[(])|(?:ti|task_instance|dag_run|params|macros|var|conn)\b(?=\s*[.\[])"
+    r"|data_interval_\w+|logical_date\b)"
+)
+
+
+def airflow_name(text: str) -> str | None:
+    """Return the name in a placeholder of a text that only Airflow can fill in, such as ``ds``; or None."""
+    found = _AIRFLOW_ONLY.search(text) if "{" in text else None
+    return found[1] if found else None
+
+
+def misplaced_templates(values: Mapping[str, Any], is_lemlists: Callable[[str], bool]) -> list[Problem]:
+    """
+    Return the texts in which lemlist would be given a template of Airflow's.
+
+    :param values: The fields of a step or a lead, as they are written in the DAG file.
+    :param is_lemlists: Returns whether lemlist renders the field of a name.
+    """
+    return [
+        Problem(
+            str(field),
+            f"holds a template of Airflow's ({name!r}), which lemlist would send as it is. Write "
+            "AirflowText('… [[ … ]] …') from airflow_provider_lemlist.templating",
+        )
+        for field, value in values.items()
+        if type(value) is str and is_lemlists(str(field)) and (name := airflow_name(value))
+    ]
 
 
 def is_open(value: Any, *, rendered: bool = True) -> bool:

@@ -31,7 +31,7 @@ class Problem(NamedTuple):
         return f"{self.field or repr('')}: {self.reason}"
 
 
-def refusal(what: str, problems: Iterable[Problem]) -> LemlistValidationError:
+def validation_error(what: str, problems: Iterable[Problem]) -> LemlistValidationError:
     """
     Make the error that tells all problems of one thing.
 

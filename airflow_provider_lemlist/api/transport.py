@@ -106,19 +106,22 @@ class Transport:
         settings = self._settings
         call = Call(operation, settings.conn_id, self._wire.secrets, settings.base_url_problem)
         attempts = _Attempts(self._policy)
+        in_doubt = False
         while True:
             verdict = self._attempt(call, request)
             if isinstance(verdict, Success):
                 return verdict.value
             call = replace(call, in_doubt=call.in_doubt or verdict.in_doubt)
             error = verdict.error
-            error.in_doubt = call.in_doubt
+            in_doubt = error.in_doubt = in_doubt or verdict.in_doubt
             if verdict.action is Action.RAISE:
                 raise error
             if verdict.action is not Action.RETRY:
                 found = self._reconcile(call, verdict, reconcile or Reconcile(None))
                 if found is not None:
                     return found
+                # It is not there; only a request that the network has lost may still arrive.
+                in_doubt = error.in_doubt = isinstance(error, LemlistNetworkError)
             pause = attempts.pause_after(error)
             if pause is None:
                 raise error

@@ -15,12 +15,15 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from urllib.parse import unquote, urlsplit
 
+#: The fields by which a lead can be found again.
+IDENTIFIERS = ("email", "linkedinUrl", "phone")
+
 _PROFILE = re.compile(r"(?:.*\.)?linkedin\.com(/in/[^/]+)")
 
 
 def identifies(lead: Mapping[str, str]) -> bool:
     """Return whether a lead can be found again: by address, LinkedIn profile or phone number."""
-    return any(lead.get(name) for name in ("email", "linkedinUrl", "phone"))
+    return any(lead.get(name) for name in IDENTIFIERS)
 
 
 def person_key(lead: Mapping[str, str], occurrence: int = 1) -> bytes:

@@ -129,7 +129,7 @@ def _keep(
     found = evidence.found
     return Delivered(
         # An attempt that was interrupted has created it.
-        Outcome.CREATED if evidence.in_doubt else unchanged,
+        Outcome.CREATED if evidence.in_doubt and evidence.lead_id is None else unchanged,
         found,
         str(found["_id"]) if found else evidence.lead_id,
         ours=evidence.in_doubt or evidence.lead_id is not None,
@@ -140,10 +140,12 @@ def _keep(
 def _error(action: Action, campaign_id: str, evidence: LeadEvidence) -> LemlistError:
     if action is Action.FAIL_GONE:
         return LemlistNotFoundError(
-            f"Lead {evidence.lead_id} was created from here and has been deleted in lemlist since. Nothing was "
-            "sent. Set if_gone to 'create' to put the person back."
+            f"Lead {evidence.lead_id} was created from here and has been deleted in lemlist since. Nothing "
+            "was sent. Set if_gone to 'create' to put the person back.",
+            reason=Reason.LEAD_NOT_FOUND,
         )
     return LemlistUncertainError(
-        "It is not known whether an earlier attempt created the lead: it has no email and so cannot be looked "
-        f"up. Check campaign {campaign_id!r}; if the lead is there, mark the task as succeeded, otherwise clear it."
+        "It is not known whether an earlier attempt created the lead, which has no email and so cannot be "
+        f"looked up. Check campaign {campaign_id!r}; if the lead is there, mark the task as succeeded, "
+        "otherwise clear it."
     )

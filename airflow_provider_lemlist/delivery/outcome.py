@@ -9,7 +9,7 @@ twice is a line of one of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.delivery.evidence import (
@@ -22,7 +22,7 @@ from airflow_provider_lemlist.delivery.policy import IfStepExists, LeadPolicy
 from airflow_provider_lemlist.exceptions import LemlistDuplicateError
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How one lead ended; the words of the ledger."""
 
     CREATED = "created"
@@ -62,6 +62,8 @@ def next_action(evidence: LeadEvidence, policy: LeadPolicy) -> Action:
     if evidence.lead_id is not None:
         if not evidence.looked_up:
             return Action.LOOK_UP if evidence.changes is None else existing
+        if not evidence.found and policy.if_gone == "create" and evidence.in_doubt and not evidence.has_email:
+            return Action.STOP  # the attempt in doubt may have put the person back
         return existing if evidence.found else _IF_GONE[policy.if_gone]
 
     may_look_up = evidence.has_email and not evidence.looked_up

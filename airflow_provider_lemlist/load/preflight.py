@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Everything that is found out before the first lead is sent.
+Everything that is checked before the first lead is sent.
 
-Does the campaign exist, what is wrong with which rows, who is in the source twice, does every variable that
-the campaign's texts use get a value, and how long will it take. Rows are named by number, never by content.
+Whether the campaign exists, which rows are invalid and why, who is in the source twice, whether every variable
+of the campaign gets a value, and how long the load will take. Rows are named by number only.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.leads import LEAD_FIELDS
-from airflow_provider_lemlist.load.account import duration
 from airflow_provider_lemlist.load.placeholders import Variables, texts_of, variables_of
-from airflow_provider_lemlist.load.sources import Broken, Row
+from airflow_provider_lemlist.load.report import duration
+from airflow_provider_lemlist.load.sources import MalformedRow, Row
 from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-    from airflow_provider_lemlist.load.choices import IfMissing
     from airflow_provider_lemlist.load.mapping import ColumnMapping
+    from airflow_provider_lemlist.load.options import IfVariableMissing
     from airflow_provider_lemlist.load.worklist import Worklist
 
 log = logging.getLogger(__name__)
 
-#: How many rows a finding names.
-_EXAMPLES = 5
-#: How many kinds of problems are told apart; a source where each row has another is no table.
-_KINDS = 200
+#: The most rows that a finding names.
+_MAX_EXAMPLES = 5
+#: The most different problems that are counted separately.
+_MAX_PROBLEMS = 200
 
 
 @dataclass
 class Finding:
-    """Something that some rows have in common."""
+    """The rows that a finding concerns: their number, and the first few of them."""
 
     rows: int = 0
     examples: list[int] = field(default_factory=list)
 
     def add(self, number: int) -> None:
         self.rows += 1
-        if len(self.examples) < _EXAMPLES:
+        if len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(number)
 
     def __str__(self) -> str:
@@ -59,60 +59,60 @@ class Finding:
 
 @dataclass
 class Findings:
-    """What the look through all rows found."""
+    """The result of checking all rows."""
 
     rows: int = 0
     valid: int = 0
     invalid: int = 0
     problems: dict[str, Finding] = field(default_factory=dict)
     duplicates: Finding = field(default_factory=Finding)
-    #: Variables of the campaign that some valid rows leave blank.
+    #: Variables of the campaign that are blank in some valid rows.
     blank: dict[str, Finding] = field(default_factory=dict)
-    #: Names of everything that the valid rows send.
+    #: How many valid rows have a value for each field and variable.
     sent: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What matters of the campaign."""
+    """The properties of the campaign that a load needs."""
 
     name: str
     status: str
     variables: Variables
-    #: Seconds that lemlist took to answer.
+    #: Seconds that lemlist took to respond.
     latency: float
 
 
-def look_at_campaign(hook: LemlistHook, campaign_id: str) -> Campaign:
+def read_campaign(hook: LemlistHook, campaign_id: str) -> Campaign:
     """
     Read the campaign and its texts.
 
     :raises LemlistNotFoundError: It does not exist for this key.
     """
-    # The connection is opened by the first request, so the second tells how long an answer takes.
+    # The first request also opens the connection, so the latency is measured on the second.
     campaign = hook.get_campaign(campaign_id)
-    asked = time.monotonic()
+    began = time.monotonic()
     sequences = hook.get_sequences(campaign_id)
     return Campaign(
         name=str(campaign.get("name") or campaign_id),
         status=str(campaign.get("status") or "unknown"),
         variables=variables_of(texts_of(sequences)),
-        latency=time.monotonic() - asked,
+        latency=time.monotonic() - began,
     )
 
 
-def look_through(
+def check_rows(
     rows: Iterable[Row], mapping: ColumnMapping, worklist: Worklist, variables: Collection[str] = ()
 ) -> Findings:
     """
-    Map and check every row, and put it on the worklist.
+    Map and check every row, and add it to the worklist.
 
-    :param variables: The variables of which is counted how many rows leave them blank.
+    :param variables: Variables for which blank values are counted.
     """
     found = Findings()
     for number, row in enumerate(rows, 1):
         found.rows = number
-        if isinstance(row, Broken):
+        if isinstance(row, MalformedRow):
             reasons = [row.reason]
         else:
             lead, problems = mapping.lead(row)
@@ -120,74 +120,70 @@ def look_through(
         if reasons:
             found.invalid += 1
             for reason in reasons:
-                kind = (
-                    reason if reason in found.problems or len(found.problems) < _KINDS else "other problems"
-                )
-                found.problems.setdefault(kind, Finding()).add(number)
-            worklist.refuse(number, None, "invalid", "; ".join(reasons))
+                known = reason in found.problems or len(found.problems) < _MAX_PROBLEMS
+                found.problems.setdefault(reason if known else "other problems", Finding()).add(number)
+            worklist.reject(number, None, "invalid", "; ".join(reasons))
             continue
         key, first = worklist.add(number, lead)
         if first is not None:
             found.duplicates.add(number)
-            worklist.refuse(number, key, "duplicate", f"the same person as row {first}")
+            worklist.reject(number, key, "duplicate", f"the same person as row {first}")
             continue
         found.valid += 1
         found.sent.update(lead.keys())
         for name in variables:
             if not lead.get(name):
                 found.blank.setdefault(name, Finding()).add(number)
-    for number in worklist.refuse_namesakes():
+    for number in worklist.reject_same_profiles():
         found.valid -= 1
         found.duplicates.add(number)
     mapping.check_columns()
     if found.valid and not any(found.sent[name] for name in LEAD_FIELDS):
         raise LemlistValidationError(
-            "No column gives a field of lemlist, such as email or linkedinUrl; nothing was sent. Name the "
-            f"columns in column_map; the source has {_names(sorted(mapping.columns, key=str))}."
+            "No column maps to a field of lemlist, such as email or linkedinUrl; nothing was sent. Map the "
+            f"columns with column_map; the source has {_names(sorted(mapping.columns, key=str))}."
         )
     return found
 
 
 def check_variables(
-    variables: Variables, offered: Collection[str], *, enriched: bool, if_missing: IfMissing
+    variables: Variables, offered: Collection[str], *, enriched: bool, if_missing: IfVariableMissing
 ) -> None:
     """
-    Make sure that the texts of the campaign get a value for every variable that stands bare in them.
+    Make sure that every variable without a default in the campaign's texts gets a value.
 
-    :param offered: Fields and variables that the source brings.
-    :param enriched: Whether lemlist looks up fields of its own.
-    :param if_missing: Whether a variable that no column gives is an error.
-    :raises LemlistValidationError: Some are missing.
+    :param offered: Fields and variables that the source provides.
+    :param enriched: Whether lemlist is asked to find out its own fields.
+    :param if_missing: What to do when no column provides a variable.
+    :raises LemlistValidationError: Variables are missing.
     """
     missing = sorted(variables.needed - set(offered))
-    unsure = sorted(variables.optional - set(offered))
-    if unsure:
-        log.info(
-            "No column gives %s; the texts have a default, or ask for it in a condition.", _names(unsure)
-        )
+    optional = sorted(variables.optional - set(offered))
+    if optional:
+        log.info("No column provides %s; the texts have a default or a condition for it.", _names(optional))
     if enriched:
-        hoped = [name for name in missing if name in LEAD_FIELDS]
+        enrichable = [name for name in missing if name in LEAD_FIELDS]
         missing = [name for name in missing if name not in LEAD_FIELDS]
-        if hoped:
+        if enrichable:
             log.warning(
-                "No column gives %s, which the texts use: left to lemlist's enrichment.", _names(hoped)
+                "No column provides %s, used in the texts: left to lemlist's enrichment.", _names(enrichable)
             )
     if not missing:
         return
     known = tuple(sorted(offered)) or ("",)
-    told = ", ".join(f"{name!r}{hint(name, known)}" for name in missing)
-    message = f"The texts of the campaign use variables that no column gives: {told}."
+    names = ", ".join(f"{name!r}{hint(name, known)}" for name in missing)
+    message = f"The texts of the campaign use variables that no column provides: {names}."
     if if_missing == "warn":
-        log.warning("%s They stay empty unless lemlist knows them otherwise.", message)
+        log.warning("%s They are empty unless lemlist already has a value.", message)
         return
     raise LemlistValidationError(
-        f"{message} Nothing was sent. Add the column, name it in column_map, give it a value in defaults, or "
+        f"{message} Nothing was sent. Add the column, name it in column_map, set a value in defaults, or "
         'set if_variable_missing="warn".'
     )
 
 
-def tell(found: Findings, mapping: ColumnMapping) -> None:
-    """Log what the look through the rows found."""
+def log_findings(found: Findings, mapping: ColumnMapping) -> None:
+    """Log the result of checking the rows."""
     log.info(
         "%s: %s valid, %s invalid, %s twice in the source.",
         _rows(found.rows),
@@ -202,31 +198,31 @@ def tell(found: Findings, mapping: ColumnMapping) -> None:
     if custom := sorted(name for name in found.sent if name not in LEAD_FIELDS):
         log.info("Sent as custom variables: %s.", _names(custom))
     if mapping.left_out:
-        log.info("Columns left out, because they are not in variables: %s.", _names(sorted(mapping.left_out)))
+        log.info("Columns left out because they are not in variables: %s.", _names(sorted(mapping.left_out)))
     for name, finding in sorted(found.blank.items()):
         log.warning("The texts of the campaign use %r, which is blank in %s.", name, finding)
-    if nameless := found.valid - found.sent["email"]:
+    if without_email := found.valid - found.sent["email"]:
         log.warning(
-            "%s without an email: lemlist sees no duplicate among such leads. The ledger alone keeps them "
-            "from being sent twice; a row that is cut off on its way is left to you as uncertain.",
-            _rows(nameless),
+            "%s without an email: lemlist detects no duplicates among such leads. Only the ledger prevents "
+            "sending them twice; a row whose response is lost stays uncertain until you check the campaign.",
+            _rows(without_email),
         )
 
 
-def tell_duration(rows: int, rate: float, limit: timedelta | None) -> None:
-    """Log how long it will take at the present limit, with a warning where the task has less time."""
+def log_estimate(campaign_id: str, rows: int, rate: float, limit: timedelta | None) -> None:
+    """Log how long the load will take at least, with a warning if the task has less time."""
     seconds = rows / rate
-    log.info("%s to send, at least %s at the present limit.", _rows(rows), duration(seconds))
+    log.info("Campaign %s: %s to send, at least %s.", campaign_id, _rows(rows), duration(seconds))
     if limit is not None and seconds > limit.total_seconds():
         log.warning(
-            "That is longer than the execution_timeout of the task, %s. What is sent by then is kept in the "
-            "ledger, and the next attempt goes on from there.",
+            "That is longer than the execution_timeout of the task, %s. The next attempt continues from the "
+            "ledger.",
             duration(limit.total_seconds()),
         )
 
 
-def present_rate(hook: LemlistHook) -> float:
-    """Return how many requests the budget of the key lets go each second."""
+def request_rate(hook: LemlistHook) -> float:
+    """Return the requests per second that the budget of the key allows."""
     state = hook.budget.state()
     return max(state["capacity"] / state["period"], 0.1)
 
@@ -236,5 +232,5 @@ def _rows(number: int) -> str:
 
 
 def _names(names: Collection[str]) -> str:
-    shown = [repr(name) for name in names][:20]
-    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
+    listed = [repr(name) for name in names][:20]
+    return ", ".join(listed) + (", …" if len(names) > len(listed) else "")

@@ -133,24 +133,24 @@ def stored(run) -> Iterator[Stored]:
 
 
 @pytest.mark.parametrize("way", ["as_dict", "from_upstream", "with_a_text_from_upstream"])
-def test_a_step_arrives_as_written(stored: Stored, way: str):
+def test_step_is_sent_unrendered(stored: Stored, way: str):
     [step] = stored.steps(way)
     assert {name: step[name] for name in PLAIN} == PLAIN
 
 
-def test_a_typed_step_arrives_as_written(stored: Stored):
+def test_typed_step_is_sent_unrendered(stored: Stored):
     [step] = stored.steps("as_typed_step")
     assert (step["type"], step["message"], step["altMessage"]) == ("linkedinSend", HI, HI)
 
 
 @pytest.mark.parametrize("way", ["expanded", "expanded_from_upstream"])
-def test_expanded_steps_arrive_as_written(stored: Stored, way: str):
+def test_expanded_steps_are_sent_unrendered(stored: Stored, way: str):
     email, manual = sorted(stored.steps(way), key=lambda step: step["type"])
     assert {name: email[name] for name in PLAIN} == PLAIN
     assert manual["title"] == HI
 
 
-def test_airflow_renders_what_is_its_own_beside_them(stored: Stored):
+def test_airflow_text_is_rendered_beside_placeholders(stored: Stored):
     [step] = stored.steps("with_airflow_values")
     assert step["subject"] == "{{firstName}}"
     assert step["message"] == "Hi {{firstName}}, see you on 12 March"
@@ -166,7 +166,7 @@ def test_airflow_renders_what_is_its_own_beside_them(stored: Stored):
         ("lead_with_airflow_values", ["12.March@example.com"]),
     ],
 )
-def test_the_values_of_a_lead_arrive_as_written(stored: Stored, way: str, emails: list[str]):
+def test_values_of_lead_are_sent_unrendered(stored: Stored, way: str, emails: list[str]):
     leads = stored.leads(way)
     assert sorted(lead["email"] for lead in leads) == emails
     assert {lead["icebreaker"] for lead in leads} == {HI}

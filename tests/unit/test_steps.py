@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from airflow_provider_lemlist import steps
-from airflow_provider_lemlist.exceptions import LemlistUncertainError, LemlistValidationError
-from airflow_provider_lemlist.steps import CATALOGUE, FIELDS, Step, branches, check, problems, recognise
+from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.steps import CATALOGUE, FIELDS, Step, branches, check, problems
 
 HTTPS = "https://cdn.example.com/a.png"
 
@@ -227,75 +225,6 @@ class TestTypedSteps:
     def test_an_unknown_argument_is_refused_by_python(self) -> None:
         with pytest.raises(TypeError):
             steps.Sms(message="m", subject="s")  # type: ignore[call-arg]  # the mistake of the test
-
-
-class TestRecognise:
-    SENT: dict[str, Any] = {
-        "type": "email",
-        "subject": "{{firstName}}",
-        "message": "Hi <b>you</b>",
-        "delay": 2,
-    }
-
-    def listed(self, step_id: str, **other: Any) -> dict[str, Any]:
-        return {"_id": step_id, "index": 1, "emailTemplateId": "etp_1", **self.SENT, **other}
-
-    def test_the_step_is_found_however_lemlist_tidied_its_text(self) -> None:
-        tidy = self.listed("stp_1", message="<p>Hi\n <strong>you</strong></p>")
-        assert recognise(self.SENT, [tidy]) == "stp_1"
-
-    @pytest.mark.parametrize(
-        "other",
-        [{"subject": "other"}, {"message": "Hi me"}, {"delay": 3}, {"type": "manual"}],
-        ids=["subject", "message", "delay", "type"],
-    )
-    def test_a_step_that_differs_is_not_ours(self, other: dict[str, Any]) -> None:
-        assert recognise(self.SENT, [self.listed("stp_1", **other)]) is None
-
-    def test_texts_that_differ_only_in_a_link_differ(self) -> None:
-        sent = {"type": "email", "subject": "s", "message": "<a href='https://a.example.com'>x</a>"}
-        there = {"_id": "stp_1", **sent, "message": '<a href="https://b.example.com">x</a>'}
-        assert recognise(sent, [there]) is None
-        assert recognise(sent, [{**there, "message": '<p><a href="https://a.example.com">x</a></p>'}])
-
-    def test_a_field_that_lemlist_does_not_list_says_nothing(self) -> None:
-        there = self.listed("stp_1")
-        del there["message"], there["delay"]
-        assert recognise(self.SENT, [there]) == "stp_1"
-
-    def test_what_was_there_before_or_belongs_to_others_is_not_ours(self) -> None:
-        listed = [self.listed(step_id) for step_id in ("stp_1", "stp_2", "stp_3")]
-        assert recognise(self.SENT, listed, known=["stp_1"], claimed={"stp_2"}) == "stp_3"
-        assert recognise(self.SENT, listed, known=["stp_1", "stp_2", "stp_3"]) is None
-
-    def test_two_that_could_be_it_are_left_to_a_person(self) -> None:
-        with pytest.raises(LemlistUncertainError, match="stp_1, stp_2"):
-            recognise(self.SENT, [self.listed("stp_1"), self.listed("stp_2")])
-
-    def test_a_condition_is_known_by_its_branch(self) -> None:
-        sent = steps.Conditional(condition_key="emailsOpened", delay_type="within", delay=4)
-        branch = {"sequenceId": "seq_1", "key": "emailsOpened", "delayType": "within", "delay": 4}
-        there = {"_id": "stp_1", "type": "conditional", "conditions": [branch, {"fallback": True}]}
-        assert recognise(sent, [there]) == "stp_1"
-        assert recognise({**sent, "conditionKey": "emailsClicked"}, [there]) is None
-        assert recognise({**sent, "delay": 5}, [there]) is None
-
-    def test_media_and_position_may_have_changed(self) -> None:
-        sent = steps.LinkedinSend(message="x", images=[HTTPS], index=0)
-        there = {"_id": "stp_1", **sent, "index": 7, "images": ["https://files.example.com/copy.png"]}
-        assert recognise(sent, [there]) == "stp_1"
-
-    @given(
-        st.sampled_from(sorted(CATALOGUE)),
-        st.lists(st.integers(min_value=0, max_value=9), unique=True),
-        st.integers(min_value=0, max_value=9),
-    )
-    def test_with_all_others_known_the_one_more_is_always_ours(
-        self, kind: str, known: list[int], ours: int
-    ) -> None:
-        before = [f"stp_{number}" for number in known if number != ours]
-        listed = [{"_id": step_id, **full(kind)} for step_id in [*before, f"stp_{ours}"]]
-        assert recognise(full(kind), listed, known=before) == f"stp_{ours}"
 
 
 def test_the_branches_of_a_condition_are_named_by_their_keys() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_lemlist.exceptions import LemlistValidationError
-from airflow_provider_lemlist.validation import Problem, hint, nearest, refusal
+from airflow_provider_lemlist.validation import Problem, hint, nearest, validation_error
 
 NAMES = ("email", "firstName", "companyDomain", "sms")
 
@@ -46,6 +46,6 @@ def test_a_right_name_gets_no_hint() -> None:
 
 
 def test_a_refusal_tells_every_problem_and_that_nothing_was_sent() -> None:
-    error = refusal("The step of task 'x'", [Problem("delay", "no"), Problem("url", "not that")])
+    error = validation_error("The step of task 'x'", [Problem("delay", "no"), Problem("url", "not that")])
     assert isinstance(error, LemlistValidationError)
     assert str(error) == "The step of task 'x' is wrong, nothing was sent. delay: no; url: not that."

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, Asset, ObjectStoragePath
 
+from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfExists
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistDuplicateError,
@@ -26,10 +26,7 @@ from airflow_provider_lemlist.exceptions import (
 )
 from airflow_provider_lemlist.operators.lead import (
     CreateLeadOperator,
-    IfElsewhere,
-    IfExists,
     UploadVoiceAudioOperator,
-    decide,
 )
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.templating import AirflowText
@@ -40,48 +37,14 @@ CREATE = "POST /campaigns/{campaignId}/leads/"
 
 def create(campaign_id: str, lead: Any = None, **options: Any) -> CreateLeadOperator:
     lead = {"email": ADDRESS, "firstName": "Ana"} if lead is None else lead
-    return CreateLeadOperator(task_id="create_lead", campaign_id=campaign_id, lead=lead, **options)
+    return CreateLeadOperator(
+        **{"task_id": "create_lead", "campaign_id": campaign_id, "lead": lead, **options}
+    )
 
 
 @pytest.fixture
 def campaign_id(lemlist: Sandbox) -> str:
     return str(lemlist.campaign()["_id"])
-
-
-class TestDecide:
-    CHOICES = tuple(itertools.product(get_args(IfExists), get_args(IfElsewhere)))
-
-    @pytest.mark.parametrize(("if_exists", "if_elsewhere"), CHOICES)
-    def test_a_first_attempt_does_what_the_user_asked(
-        self, if_exists: IfExists, if_elsewhere: IfElsewhere
-    ) -> None:
-        for has_email in (True, False):
-            asked: dict[str, Any] = {
-                "interrupted": False,
-                "has_email": has_email,
-                "if_exists": if_exists,
-                "if_elsewhere": if_elsewhere,
-            }
-            assert decide(**asked) == "create"
-            assert decide(**asked, duplicate="campaign") == if_exists
-            assert decide(**asked, duplicate="elsewhere") == if_elsewhere
-
-    @pytest.mark.parametrize(("if_exists", "if_elsewhere"), CHOICES)
-    def test_after_a_cut_off_attempt_the_lead_in_the_campaign_is_ours(
-        self, if_exists: IfExists, if_elsewhere: IfElsewhere
-    ) -> None:
-        asked: dict[str, Any] = {
-            "interrupted": True,
-            "has_email": True,
-            "if_exists": if_exists,
-            "if_elsewhere": if_elsewhere,
-        }
-        assert decide(**asked) == "create"  # lemlist refuses a second one
-        assert decide(**asked, duplicate="campaign") == "return"
-        assert decide(**asked, duplicate="elsewhere") == "look"
-
-    def test_a_lead_that_cannot_be_looked_up_is_never_created_on_suspicion(self) -> None:
-        assert decide(interrupted=True, has_email=False) == "doubt"
 
 
 class TestCreateLead:
@@ -122,7 +85,12 @@ class TestCreateLead:
 
     @pytest.mark.parametrize(
         ("if_exists", "outcome"),
-        [("return", None), ("skip", AirflowSkipException), ("fail", LemlistDuplicateError)],
+        [
+            ("return", None),
+            ("update", None),
+            ("skip", AirflowSkipException),
+            ("fail", LemlistDuplicateError),
+        ],
     )
     def test_a_lead_that_is_there_is_returned_skipped_or_failed(
         self,
@@ -281,15 +249,62 @@ class TestOnceAndOnlyOnce:
             old_worker.run(create(campaign_id, if_exists="skip"), cleared=1)
 
     @pytest.mark.parametrize("lead", [{"email": ADDRESS}, {"linkedinUrl": "https://www.linkedin.com/in/ana"}])
-    def test_a_cleared_task_finds_its_lead_and_creates_it_again_only_when_it_is_gone(
+    def test_cleared_task_finds_its_lead_and_puts_a_deleted_one_back_only_on_request(
         self, lemlist: Sandbox, campaign_id: str, worker: Any, lead: dict[str, str]
     ) -> None:
         task = create(campaign_id, lead, if_exists="skip")
         first = worker.run(task)
         assert worker.run(create(campaign_id, lead, if_exists="skip"), cleared=1) == first
         task.hook.delete_lead(campaign_id, first)
-        second = worker.run(create(campaign_id, lead, if_exists="skip"), cleared=2)
+        for cleared in (2, 3):  # and clearing it again does not forget that
+            with pytest.raises(AirflowSkipException, match=f"{first} was deleted"):
+                worker.run(create(campaign_id, lead, if_exists="skip"), cleared=cleared)
+        with pytest.raises(LemlistNotFoundError, match=first):
+            worker.run(create(campaign_id, lead, if_gone="fail"), cleared=4)
+        assert lemlist.state()["leads"] == []
+        second = worker.run(create(campaign_id, lead, if_gone="create"), cleared=5)
         assert [lead["_id"] for lead in lemlist.state()["leads"]] == [second]
+        assert worker.run(create(campaign_id, lead, if_gone="create"), cleared=6) == second
+
+    def test_cleared_task_whose_values_changed_says_so_and_updates_on_request(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = worker.run(create(campaign_id, {"email": ADDRESS, "firstName": "Ana", "plan": "trial"}))
+        changed = {"email": ADDRESS, "firstName": "Ana", "plan": "pro"}
+        task = create(campaign_id, changed)
+        warnings: list[str] = []
+        monkeypatch.setattr(task.log, "warning", lambda text, *values: warnings.append(text % values))
+        assert worker.run(task, cleared=1) == first
+        (warning,) = warnings
+        assert "plan" in warning
+        assert "pro" not in warning  # no values in the log
+        assert not lemlist.requests("PATCH /campaigns/{campaignId}/leads/{leadId}")
+        assert worker.run(create(campaign_id, changed, if_exists="update"), cleared=2) == first
+        (request,) = lemlist.requests("PATCH /campaigns/{campaignId}/leads/{leadId}")
+        assert json.loads(request["request"]["body"]) == {"plan": "pro"}
+
+    def test_short_outage_of_create_and_look_up_is_retried_and_leaves_one_lead(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any
+    ) -> None:
+        lemlist.fault(CREATE, "status", status=503, times=1, when="after")
+        lemlist.fault("GET /leads/*", "status", status=503, times=20)
+        with pytest.raises(LemlistServerError) as raised:
+            any_worker.run(create(campaign_id, if_exists="fail"))
+        assert raised.value.retryable
+        lemlist.clear_faults()
+        lead_id = any_worker.run(create(campaign_id, if_exists="fail"), attempt=2)
+        assert [lead["_id"] for lead in lemlist.state()["leads"]] == [lead_id]
+
+    def test_outage_on_the_last_attempt_is_uncertain_and_clearing_looks_the_lead_up(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        lemlist.fault(CREATE, "status", status=503, times=1, when="after")
+        lemlist.fault("GET /leads/*", "status", status=503, times=20)
+        with pytest.raises(LemlistUncertainError, match=campaign_id):
+            worker.run(create(campaign_id, if_exists="fail"), retries=0)
+        lemlist.clear_faults()
+        lead_id = worker.run(create(campaign_id, if_exists="fail"), retries=0, cleared=1)
+        assert [lead["_id"] for lead in lemlist.state()["leads"]] == [lead_id]
 
     def test_a_task_that_is_cleared_for_another_person_creates_this_one_too(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
@@ -315,7 +330,7 @@ class TestOnceAndOnlyOnce:
     ) -> None:
         ana, bob = ({"linkedinUrl": f"https://www.linkedin.com/in/{name}"} for name in ("ana", "bob"))
         worker.run(create(campaign_id, ana))
-        with pytest.raises(LemlistUncertainError, match="create_lead"):
+        with pytest.raises(LemlistUncertainError, match=campaign_id):
             worker.run(create(campaign_id, bob), cleared=1)
         assert len(lemlist.state()["leads"]) == 1
         # The person has looked and cleared the task.
@@ -324,8 +339,8 @@ class TestOnceAndOnlyOnce:
 
     def test_the_note_of_a_task_tells_nobody_who_the_person_is(self, campaign_id: str, worker: Any) -> None:
         worker.run(create(campaign_id))
-        assert worker.notes["create_lead"]
-        assert "brien" not in str(worker.notes)
+        assert worker.stores["create_lead"]
+        assert "brien" not in str(worker.stores)
 
     def test_our_lead_is_found_behind_a_duplicate_elsewhere(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
@@ -353,7 +368,7 @@ class TestWritten:
 
     @pytest.mark.parametrize(
         "options",
-        [{"if_exists": "ignore"}, {"if_elsewhere": "return"}, {"variables": "plan"}],
+        [{"if_exists": "ignore"}, {"if_elsewhere": "return"}, {"if_gone": "update"}, {"variables": "plan"}],
         ids=lambda options: next(iter(options)),
     )
     def test_a_wrong_choice_is_an_import_error(self, options: dict[str, Any]) -> None:
@@ -369,6 +384,62 @@ class TestWritten:
     def test_a_wrong_flag_is_an_import_error(self, value: Any) -> None:
         with pytest.raises(LemlistValidationError, match="find_email"):
             create("cam_1", find_email=value)
+
+    @pytest.mark.parametrize("lead", [{"firstName": "Ada"}, {"email": None, "firstName": "Ada"}], ids=repr)
+    def test_lead_that_could_not_be_found_again_is_refused_unless_allowed(self, lead: dict[str, Any]) -> None:
+        with pytest.raises(LemlistValidationError, match=r"no email.*allow_without_email=True"):
+            create("cam_1", lead)
+        create("cam_1", lead, allow_without_email=True)
+        create("cam_1", {**lead, "phone": "+44 20 7946 0000"})
+        create("cam_1", {**lead, "linkedinUrl": "https://www.linkedin.com/in/ada"})
+
+    def test_address_that_turns_out_empty_is_refused_when_the_task_runs(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            upstream = create("cam_1", task_id="upstream")
+            task = create(campaign_id, {"email": upstream.output, "firstName": "Ada"})
+        worker.xcoms["upstream"] = {"return_value": None}
+        with pytest.raises(LemlistValidationError, match="no email"):
+            worker.run(task)
+        assert not lemlist.requests()
+
+    @pytest.mark.parametrize("empty", [None, "", " ", "None"], ids=repr)
+    def test_campaign_that_turns_out_empty_is_refused_when_the_task_runs(
+        self, lemlist: Sandbox, worker: Any, empty: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            upstream = create("cam_1", task_id="upstream")
+            task = create(upstream.output)
+        worker.xcoms["upstream"] = {"return_value": empty}
+        with pytest.raises(LemlistValidationError, match="The campaign_id of task 'create_lead' is empty"):
+            worker.run(task)
+        assert not lemlist.requests()
+
+    def test_spaces_around_an_id_are_removed(self, lemlist: Sandbox, campaign_id: str, worker: Any) -> None:
+        worker.run(create(f" {campaign_id}\n"))
+        assert len(lemlist.state()["leads"]) == 1
+
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("News of {{ ds }}", "ds"),
+            ("{{params.name}}", "params"),
+            ("{{ dag_run.conf['x'] }}", "dag_run"),
+            ("{{ data_interval_start | ds }}", "data_interval_start"),
+            ("{% if var.value.x %}x{% endif %}", "var"),
+            ("{{ ti.xcom_pull('x') }}", "ti"),
+        ],
+    )
+    def test_template_of_airflow_in_a_value_is_an_import_error_that_names_airflow_text(
+        self, text: str, name: str
+    ) -> None:
+        with pytest.raises(LemlistValidationError, match=rf"icebreaker: .*'{name}'.*AirflowText"):
+            create("cam_1", {"email": ADDRESS, "icebreaker": text})
+
+    @pytest.mark.parametrize("text", ["{{firstName}}", "{{ params }}", "{{ads}}", "{{Company ds}}", "ds }}"])
+    def test_placeholders_of_lemlist_are_accepted(self, text: str) -> None:
+        create("cam_1", {"email": ADDRESS, "icebreaker": text})
 
     def test_what_is_not_known_yet_may_pass_and_the_rest_is_checked(self) -> None:
         with DAG("d", schedule=None):

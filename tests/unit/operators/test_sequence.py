@@ -9,19 +9,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset
+from airflow.providers.common.compat.sdk import DAG, Asset, XComArg
 
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
+    LemlistDuplicateError,
     LemlistMediaRefusedError,
     LemlistNotFoundError,
     LemlistRateLimitError,
     LemlistUncertainError,
     LemlistValidationError,
 )
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.sandbox import Sandbox
-from airflow_provider_lemlist.steps import CATALOGUE, Api, Conditional, Email, LinkedinInvite, Sms
+from airflow_provider_lemlist.steps import CATALOGUE, Api, Conditional, Email, LinkedinInvite, Manual, Sms
 from airflow_provider_lemlist.templating import AirflowText
 
 ADD = "POST /sequences/{sequenceId}/steps"
@@ -63,10 +65,10 @@ class TestAddStep:
         assert len(lemlist.requests()) == 2  # one look, one step
         assert not lemlist.violations()
 
-    def test_a_sequence_alone_costs_one_request(
+    def test_sequence_alone_costs_one_request_when_equal_steps_do_not_matter(
         self, lemlist: Sandbox, campaign: dict[str, Any], any_worker: Any
     ) -> None:
-        any_worker.run(add(sequence_id=campaign["sequenceId"]))
+        any_worker.run(add(sequence_id=campaign["sequenceId"], if_exists="add"))
         assert len(lemlist.requests()) == 1
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
@@ -198,6 +200,87 @@ class TestRendering:
         assert sent(lemlist) == [HELLO, {"type": "sms", "message": "Hi {{firstName}}"}]
 
 
+class TestIfExists:
+    def test_second_run_of_a_dag_does_not_add_its_steps_again(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        first = any_worker.run(add(campaign_id=campaign["_id"]))
+        for _ in range(2):
+            any_worker.next_run()
+            assert any_worker.run(add(campaign_id=campaign["_id"])) == first
+        assert any_worker.xcoms["add_step"]["step"]["_id"] == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
+
+    @pytest.mark.parametrize("step", [Manual(title="Send the contract"), HELLO], ids=["manual", "email"])
+    def test_second_run_finds_its_step_although_lemlist_lists_too_little_of_it_or_it_was_edited(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, step: Any
+    ) -> None:
+        lemlist.step(campaign["sequenceId"], **Manual(title="Call the boss"))
+        first = any_worker.run(add(step, campaign_id=campaign["_id"]))
+        any_worker.next_run()
+        edited = {**step, "delay": 5} if step is HELLO else step
+        assert any_worker.run(add(edited, campaign_id=campaign["_id"])) == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    def test_equal_step_is_added_again_on_request(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        first = any_worker.run(add(campaign_id=campaign["_id"], if_exists="add"))
+        any_worker.next_run()
+        assert any_worker.run(add(campaign_id=campaign["_id"], if_exists="add")) != first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    def test_equal_step_fails_the_task_on_request(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        lemlist.step(campaign["sequenceId"], **HELLO)
+        with pytest.raises(LemlistDuplicateError, match="Nothing was sent"):
+            any_worker.run(add(campaign_id=campaign["_id"], if_exists="fail"))
+        assert not lemlist.requests(ADD)
+
+    @pytest.mark.parametrize("chained", [True, False])
+    def test_two_equal_steps_of_one_dag_are_two_in_every_run(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, chained: bool
+    ) -> None:
+        def tasks() -> tuple[AddStepOperator, AddStepOperator]:
+            with DAG("d", schedule=None):
+                first, second = (add(task_id=name, campaign_id=campaign["_id"]) for name in ("a", "b"))
+                if chained:
+                    first >> second
+                return first, second
+
+        first, second = tasks()
+        ids = {"a": any_worker.run(first), "b": None}
+        if not chained:
+            any_worker.xcoms.clear()  # the second looks before Airflow stores what the first has returned
+        ids["b"] = any_worker.run(second)
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+        any_worker.xcoms = {name: {"return_value": step_id} for name, step_id in ids.items()}
+        any_worker.next_run()
+        again = {task.task_id: any_worker.run(task) for task in reversed(tasks())}
+        assert again == ids
+        any_worker.next_run()
+        any_worker.earlier_xcoms.clear()  # XComs are deleted after some time
+        assert set(map(any_worker.run, tasks())) == {*ids.values()}
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    def test_equal_steps_that_a_task_is_expanded_over_are_as_many_in_every_run(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        def run() -> list[str]:
+            with DAG("d", schedule=None):
+                mapped = AddStepOperator.partial(task_id="add_step", campaign_id=campaign["_id"]).expand(
+                    step=[dict(HELLO), dict(HELLO), {**HELLO, "subject": "Another"}]
+                )
+            return [any_worker.run_mapped(mapped, index) for index in range(3)]
+
+        first = run()
+        assert len(set(first)) == 3
+        any_worker.next_run()
+        assert run() == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 3
+
+
 class TestOnceAndOnlyOnce:
     def cut_off(self, worker: Any, kill: Callable[..., None], task: Any, **how: Any) -> None:
         kill(task, "add_step", **how)
@@ -224,12 +307,12 @@ class TestOnceAndOnlyOnce:
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
     @pytest.mark.parametrize("before", [True, False], ids=["before the effect", "after the effect"])
-    def test_with_notes_an_equal_step_of_yesterday_is_not_taken_for_ours(
+    def test_with_history_an_older_equal_step_is_not_taken_for_ours(
         self, lemlist: Sandbox, campaign: Any, worker: Any, kill: Any, before: bool
     ) -> None:
         old = lemlist.step(campaign["sequenceId"], **HELLO)
-        self.cut_off(worker, kill, add(campaign_id=campaign["_id"]), before=before)
-        step_id = worker.run(add(campaign_id=campaign["_id"]), attempt=2)
+        self.cut_off(worker, kill, add(campaign_id=campaign["_id"], if_exists="add"), before=before)
+        step_id = worker.run(add(campaign_id=campaign["_id"], if_exists="add"), attempt=2)
         there = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
         assert there == [old["_id"], step_id]
 
@@ -237,32 +320,65 @@ class TestOnceAndOnlyOnce:
         self, lemlist: Sandbox, campaign: Any, worker: Any, kill: Any
     ) -> None:
         lemlist.step(campaign["sequenceId"], **HELLO)
-        self.cut_off(worker, kill, add(campaign_id=campaign["_id"]))
-        step_id = worker.run(add(campaign_id=campaign["_id"]), attempt=2)
-        lemlist.step(campaign["sequenceId"], **HELLO)  # somebody adds a third one
-        assert worker.run(add(campaign_id=campaign["_id"]), attempt=3) == step_id
-        assert worker.run(add(campaign_id=campaign["_id"]), cleared=1) == step_id
+        self.cut_off(worker, kill, add(campaign_id=campaign["_id"], if_exists="add"))
+        step_id = worker.run(add(campaign_id=campaign["_id"], if_exists="add"), attempt=2)
+        lemlist.step(campaign["sequenceId"], **HELLO)  # a third one, added by hand
+        assert worker.run(add(campaign_id=campaign["_id"], if_exists="add"), attempt=3) == step_id
+        assert worker.run(add(campaign_id=campaign["_id"], if_exists="add"), cleared=1) == step_id
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 3
 
-    def test_without_notes_the_one_equal_step_is_taken_for_ours_and_said(
-        self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any, monkeypatch: pytest.MonkeyPatch
+    def test_without_history_the_one_equal_step_is_returned(
+        self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any
     ) -> None:
         old = lemlist.step(campaign["sequenceId"], **HELLO)
-        self.cut_off(old_worker, kill, add(campaign_id=campaign["_id"]), before=True)
-        again = add(campaign_id=campaign["_id"])
-        warnings: list[str] = []
-        monkeypatch.setattr(again.log, "warning", lambda text, *values: warnings.append(text % values))
-        assert old_worker.run(again, attempt=2) == old["_id"]
-        assert [text for text in warnings if f"If step {old['_id']} is an older one" in text]
+        self.cut_off(old_worker, kill, add(campaign_id=campaign["_id"], if_exists="add"), before=True)
+        assert old_worker.run(add(campaign_id=campaign["_id"]), attempt=2) == old["_id"]
 
-    def test_without_notes_two_equal_steps_are_left_to_a_person(
+    def test_without_history_two_equal_steps_are_left_to_a_person(
         self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any
     ) -> None:
         lemlist.step(campaign["sequenceId"], **HELLO)
-        self.cut_off(old_worker, kill, add(campaign_id=campaign["_id"]))
-        with pytest.raises(LemlistUncertainError):
-            old_worker.run(add(campaign_id=campaign["_id"]), attempt=2)
+        self.cut_off(old_worker, kill, add(campaign_id=campaign["_id"], if_exists="add"))
+        for if_exists in ("return", "add"):
+            with pytest.raises(LemlistUncertainError):
+                old_worker.run(add(campaign_id=campaign["_id"], if_exists=if_exists), attempt=2)
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    def test_without_history_an_older_step_with_another_title_is_not_taken_for_ours(
+        self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any
+    ) -> None:
+        place = {"sequence_id": campaign["sequenceId"]}
+        lemlist.step(campaign["sequenceId"], **Manual(title="Call the boss"))
+        self.cut_off(old_worker, kill, add(Manual(title="Send the contract"), **place), before=True)
+        with pytest.raises(LemlistUncertainError, match="manual"):
+            old_worker.run(add(Manual(title="Send the contract"), **place), attempt=2)
+        # The person has looked and cleared the task.
+        old_worker.run(add(Manual(title="Send the contract"), **place), cleared=1)
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    @pytest.mark.parametrize("by", ["campaign_id", "sequence_id"])
+    def test_html_that_lemlist_tidied_does_not_make_two_steps(
+        self, campaign: Any, lemlist: Sandbox, any_worker: Any, by: str
+    ) -> None:
+        place = {by: campaign["_id" if by == "campaign_id" else "sequenceId"]}
+        lemlist.fault(ADD, "reset", times=1, when="after")
+        find_sequence, get_sequences = LemlistHook.find_sequence, LemlistHook.get_sequences
+
+        def tidied(sequence: dict[str, Any]) -> dict[str, Any]:
+            rows = [{**row, "message": "<p>Hello {{firstName}}</p>"} for row in sequence["steps"]]
+            return {**sequence, "steps": rows}
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LemlistHook, "find_sequence", lambda *a, **k: tidied(find_sequence(*a, **k)))
+            patch.setattr(
+                LemlistHook,
+                "get_sequences",
+                lambda *a: {key: tidied(value) for key, value in get_sequences(*a).items()},
+            )
+            first = any_worker.run(add(**place))
+            any_worker.next_run()
+            assert any_worker.run(add(**place)) == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
     def test_an_equal_step_of_another_task_is_not_taken_for_ours(
         self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any
@@ -285,7 +401,7 @@ class TestOnceAndOnlyOnce:
     ) -> None:
         lemlist.step(campaign["sequenceId"], **HELLO)  # an equal one was there
         lemlist.fault(ADD, kind, times=1, when="after")
-        step_id = any_worker.run(add(campaign_id=campaign["_id"]))
+        step_id = any_worker.run(add(campaign_id=campaign["_id"], if_exists="add"))
         there = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
         assert len(there) == 2
         assert there[1] == step_id
@@ -315,7 +431,7 @@ class TestOnceAndOnlyOnce:
         warnings: list[str] = []
         monkeypatch.setattr(changed.log, "warning", lambda text, *values: warnings.append(text % values))
         assert worker.run(changed, cleared=1) == first
-        assert [text for text in warnings if f"{first} differs from what the task says now" in text]
+        assert [text for text in warnings if f"{first}: differs from the step of the task" in text]
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
     def test_a_failure_that_a_retry_cures_keeps_what_was_known_before(
@@ -362,6 +478,40 @@ class TestWritten:
         with pytest.raises(LemlistValidationError, match="The step of task 'add_step'"):
             add(step, sequence_id="seq_1")
 
+    @pytest.mark.parametrize("name", ["sequence_id", "campaign_id"])
+    @pytest.mark.parametrize("empty", [None, "", "None"], ids=repr)
+    def test_place_that_turns_out_empty_is_refused_when_the_task_runs(
+        self, lemlist: Sandbox, campaign: Any, worker: Any, name: str, empty: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            upstream = add(task_id="upstream", sequence_id="seq_1")
+            other = {"campaign_id": campaign["_id"], "sequence_id": campaign["sequenceId"]}
+            task = add(**{**other, name: upstream.output})
+        worker.xcoms["upstream"] = {"return_value": empty}
+        with pytest.raises(LemlistValidationError, match=f"The {name} of task 'add_step' is empty"):
+            worker.run(task)
+        assert not lemlist.requests()
+
+    def test_empty_branch_of_a_mapped_task_does_not_mean_the_main_sequence(
+        self, lemlist: Sandbox, campaign: Any, worker: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            mapped = AddStepOperator.partial(
+                task_id="add_step", campaign_id=campaign["_id"], step=HELLO
+            ).expand(sequence_id=XComArg(add(task_id="upstream", sequence_id="seq_1")))
+        with pytest.raises(LemlistValidationError, match="The sequence_id of task 'add_step' is empty"):
+            worker.run_mapped(mapped, 0, sequence_id=None)
+        assert not lemlist.requests()
+
+    @pytest.mark.parametrize("field", ["subject", "message"])
+    def test_template_of_airflow_in_a_text_of_lemlist_is_an_import_error(self, field: str) -> None:
+        step = {**HELLO, field: "News of {{ ds }}"}
+        with pytest.raises(LemlistValidationError, match=f"{field}: .*'ds'.*AirflowText"):
+            add(step, campaign_id="cam_1")
+        with pytest.raises(LemlistValidationError, match="AirflowText"):
+            AddStepOperator.partial(task_id="a", campaign_id="cam_1").expand(step=[HELLO, step])
+        add({**HELLO, field: AirflowText("News of [[ ds ]]"), "delay": "{{ params.delay }}"}, campaign_id="c")
+
     def test_a_step_has_a_place(self) -> None:
         with pytest.raises(LemlistConfigurationError, match="'add_step' needs sequence_id, or campaign_id"):
             add()
@@ -405,6 +555,6 @@ def test_a_kill_tells_what_was_under_way(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     task.on_kill()  # before anything began
     assert told == []
-    task._under_way = "add a step"
+    task._in_flight = "add a step"
     task.on_kill()
     assert "add a step" in told[0]

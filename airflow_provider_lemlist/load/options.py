@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of one load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_lemlist.load.mapping import ColumnMapping
+    from airflow_provider_lemlist.load.sources import Row
+
+IfExists = Literal["skip", "update"]
+IfElsewhere = Literal["skip", "fail"]
+IfGone = Literal["skip", "create", "fail"]
+IfVariableMissing = Literal["fail", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """
+    What to load, and how.
+
+    :param campaign_id: Id of the campaign.
+    :param rows: Opens the source.
+    :param mapping: Turns its rows into leads.
+    :param ledger_path: Directory of the ledger.
+    :param previous_ledger: The ledger of an earlier run, or a directory of ledgers.
+    :param if_exists: What to do with a person who is in the campaign.
+    :param if_elsewhere: What to do with a person whom lemlist found in another campaign.
+    :param if_gone: What to do with a person whose lead was deleted in lemlist.
+    :param if_variable_missing: What to do when no column provides a variable of the campaign.
+    :param flags: The enrichments and the check for duplicates, as the hook takes them.
+    :param owner: Name of this load in the error of another one that finds the ledger in use.
+    :param dry_run: Send nothing and write no ledger.
+    :param time_limit: How long the task may take.
+    """
+
+    campaign_id: str
+    rows: Callable[[], Iterator[Row]]
+    mapping: ColumnMapping
+    ledger_path: ObjectStoragePath
+    previous_ledger: ObjectStoragePath | None = None
+    if_exists: IfExists = "skip"
+    if_elsewhere: IfElsewhere = "skip"
+    if_gone: IfGone = "skip"
+    if_variable_missing: IfVariableMissing = "fail"
+    flags: Mapping[str, bool | None] = field(default_factory=dict)
+    owner: str = "a load"
+    dry_run: bool = False
+    time_limit: timedelta | None = None

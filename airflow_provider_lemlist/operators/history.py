@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a task knows of its earlier attempts, so that nothing is created twice.
+
+A worker can die between the effect in lemlist and the response. Airflow 3.3 has a store that outlives the
+attempts of a task; there an attempt writes what it is about to create, and what it has created. Before 3.3
+the number of the attempt is all that is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+def attempt(context: Context) -> int:
+    """Return the number of this automatic attempt, from 1; clearing the task starts again at 1."""
+    ti: Any = context["ti"]
+    # max_tries grows with every clear: it is the last try of the present round, counted from 0.
+    return max(1, int(ti.try_number - (ti.max_tries - (ti.task.retries or 0))))
+
+
+def is_last_attempt(context: Context) -> bool:
+    """Return whether Airflow will not retry the task after this attempt."""
+    ti: Any = context["ti"]
+    return int(ti.try_number) > int(ti.max_tries)
+
+
+class TaskHistory:
+    """
+    The history of one task: what it was about to create, and what it has created.
+
+    :param context: The context of the task.
+    """
+
+    KEY = "lemlist_in_doubt"
+
+    def __init__(self, context: Context) -> None:
+        # None before Airflow 3.3.
+        self._store: Any = context.get("task_state_store")
+        self._attempt = attempt(context)
+        self._try = int(context["ti"].try_number)
+        self._facts: dict[str, Any] = {}
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the task was cleared on an Airflow that keeps no history."""
+        return self._store is None and self._attempt == 1 < self._try
+
+    def read(self) -> Mapping[str, Any] | None:
+        """
+        Return what an earlier attempt wrote before it created something; None if none can have created it.
+
+        Empty where an earlier attempt may have, but Airflow keeps no history. History outlives the clearing
+        of a task: what it names exists until somebody deletes it in lemlist.
+        """
+        if self._store is None:
+            return {} if self._attempt > 1 else None
+        found = self._store.get(self.KEY)
+        if not isinstance(found, Mapping):
+            return None
+        self._facts = dict(found)
+        return found
+
+    def begin(self, **facts: Any) -> None:
+        """Write what is about to be created."""
+        self._facts = facts
+        if self._store is not None:
+            self._store.set(self.KEY, facts)
+
+    def finish(self, created_id: str, **facts: Any) -> None:
+        """Write the id of what was created, for an attempt that dies before Airflow stores its success."""
+        self.begin(**self._facts | facts | {"done": created_id})
+
+    def abandon(self, *, keep_created: bool) -> None:
+        """
+        Forget what was begun: it was not created, or a person was asked to check.
+
+        :param keep_created: Whether to keep the id of what an earlier attempt has created.
+        """
+        if self._store is not None and not (keep_created and "done" in self._facts):
+            self._store.delete(self.KEY)
