@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
+
 if TYPE_CHECKING:
     from datetime import timedelta
 
@@ -15,9 +17,8 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.load.mapping import ColumnMapping
     from airflow_provider_lemlist.load.sources import Row
 
+#: The choices of a load among those of a single lead: a row cannot return a lead.
 IfExists = Literal["skip", "update"]
-IfElsewhere = Literal["skip", "fail"]
-IfGone = Literal["skip", "create", "fail"]
 IfVariableMissing = Literal["fail", "warn"]
 
 

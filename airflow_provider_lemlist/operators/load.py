@@ -5,25 +5,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
+    check_choice,
+    check_flag,
+    check_id,
+    check_names,
     given_but_empty,
     given_names,
     is_from_mapped,
     or_none,
+    the,
 )
+from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistError,
     LemlistValidationError,
 )
 from airflow_provider_lemlist.links import CampaignLink
-from airflow_provider_lemlist.load.options import IfElsewhere, IfExists, IfGone, IfVariableMissing
+from airflow_provider_lemlist.load.options import IfExists, IfVariableMissing
 from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.operators.lead import FLAGS
-from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open
+from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
+from airflow_provider_lemlist.validation import validation_error
 
 if TYPE_CHECKING:
     import os
@@ -179,7 +186,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         self.sends_nothing = dry_run
         self.max_failed = max_failed
         self._load: Load | None = None
-        self._check_written()
+        self.check_arguments(vars(self))
 
     # --- Templates --------------------------------------------------------------------------------------
 
@@ -200,7 +207,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
                 self._push(context, report=self._counts(self._load.report))
         self._check_failures(report)
         counts = self._counts(report)
-        self._tell_outlets(context, **counts)
+        self._update_outlets(context, **counts)
         return counts
 
     def on_kill(self) -> None:
@@ -216,7 +223,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         from airflow_provider_lemlist.load.options import LoadOptions
         from airflow_provider_lemlist.load.run import Load
 
-        self._check_id("campaign_id")
+        self.campaign_id = self._id("campaign_id")
         for name in self._given:
             if given_but_empty(getattr(self, name)):
                 raise self._refuse(name, "is empty; check its template or upstream task")
@@ -226,7 +233,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         if previous is not None and str(previous).rstrip("/") == str(ledger).rstrip("/"):
             raise self._refuse("previous_ledger", "is the ledger itself; it must be that of an earlier run")
         options = LoadOptions(
-            campaign_id=str(self.campaign_id),
+            campaign_id=self.campaign_id,
             rows=self._source(),
             mapping=ColumnMapping(
                 column_map=self.column_map,
@@ -240,7 +247,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             if_elsewhere=self.if_elsewhere,
             if_gone=self.if_gone,
             if_variable_missing=self.if_variable_missing,
-            flags={name: self._flag(name) for name in FLAGS},
+            flags=self._flags(FLAGS),
             owner=f"task {ti.dag_id}.{ti.task_id} of run {ti.run_id}, attempt {ti.try_number}",
             dry_run=self.sends_nothing,
             time_limit=self.execution_timeout,
@@ -276,8 +283,8 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             value = default
         return storage_path(value, self.storage_conn_id, self._the(argument))
 
-    def _filled_campaign(self) -> str | None:
-        return None if self.sends_nothing else super()._filled_campaign()
+    def _changed_campaign(self) -> str | None:
+        return None if self.sends_nothing else super()._changed_campaign()
 
     def _lineage_inputs(self) -> list[Any]:
         if self.sql is None:
@@ -318,36 +325,46 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
 
     # --- Parsing ----------------------------------------------------------------------------------------
 
-    def _check_written(self) -> None:
-        given = [name for name in _SOURCES if or_none(getattr(self, name)) is not None]
-        if len(given) != 1:
-            told = "none is" if not given else f"{' and '.join(given)} are"
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        sources = [name for name in _SOURCES if or_none(arguments[name]) is not None]
+        if len(sources) != 1:
+            given = "none is" if not sources else f"{' and '.join(sources)} are"
             raise LemlistConfigurationError(
-                f"Task {self.task_id!r} needs exactly one of leads, sql and path; {told} given."
+                f"Task {arguments['task_id']!r} needs exactly one of leads, sql and path; {given} given."
             )
-        if (or_none(self.sql) is None) != (or_none(self.sql_conn_id) is None):
-            raise LemlistConfigurationError(f"{self._the('sql')} and its sql_conn_id belong together.")
-        if or_none(self.sql) is None and self.sql_parameters is not None:
-            raise LemlistConfigurationError(f"{self._the('sql_parameters')} need sql.")
-        for argument, choices in _CHOICES.items():
-            if getattr(self, argument) not in get_args(choices):
-                raise LemlistConfigurationError(
-                    f"{self._the(argument)} must be one of {', '.join(get_args(choices))}, "
-                    f"not {getattr(self, argument)!r}."
-                )
-        if isinstance(self.max_failed, bool) or not isinstance(self.max_failed, int) or self.max_failed < 0:
-            raise LemlistConfigurationError(f"{self._the('max_failed')} must be a whole number from 0.")
-        if isinstance(self.variables, str):
-            raise LemlistConfigurationError(f"{self._the('variables')} must be a list of names, not a text.")
-        if self.column_map is not None and not isinstance(self.column_map, Mapping):
-            raise LemlistConfigurationError(f"{self._the('column_map')} must be a dict.")
-        if isinstance(self.leads, (str, bytes, Mapping)):
-            raise self._refuse("leads", f"must be a list of dicts, not {type(self.leads).__name__}")
-        self._check_id("campaign_id", written=True)
+        if ("sql" in sources) != (or_none(arguments["sql_conn_id"]) is not None):
+            raise LemlistConfigurationError(f"{the('sql', arguments)} and its sql_conn_id belong together.")
+        if "sql" not in sources and arguments["sql_parameters"] is not None:
+            raise LemlistConfigurationError(f"{the('sql_parameters', arguments)} need sql.")
+        for name, choices in _CHOICES.items():
+            check_choice(name, arguments, choices)
+        max_failed = arguments["max_failed"]
+        if isinstance(max_failed, bool) or not isinstance(max_failed, int) or max_failed < 0:
+            raise LemlistConfigurationError(f"{the('max_failed', arguments)} must be a whole number from 0.")
+        check_names("variables", arguments)
+        if not isinstance(arguments["column_map"] or {}, Mapping):
+            raise LemlistConfigurationError(f"{the('column_map', arguments)} must be a dict.")
+        check_id("campaign_id", arguments)
         for name in FLAGS:
-            if not is_open(getattr(self, name)):
-                self._flag(name)
-        if not is_open(self.defaults, rendered=False):
+            check_flag(name, arguments)
+        cls._check_values(arguments)
+
+    @classmethod
+    def _check_values(cls, arguments: Mapping[str, Any]) -> None:
+        leads, defaults = arguments["leads"], arguments["defaults"]
+        if isinstance(leads, (str, bytes, Mapping)):
+            raise LemlistValidationError(
+                f"{the('leads', arguments)} must be a list of dicts, not {type(leads).__name__}."
+            )
+        written = {"defaults": defaults}
+        if isinstance(leads, (list, tuple)):
+            written |= {f"leads[{number}]": row for number, row in enumerate(leads)}
+        for name, values in written.items():
+            if isinstance(values, Mapping) and (found := misplaced_templates(values, lambda name: True)):
+                raise validation_error(the(name, arguments), found)
+        if not is_open(defaults, rendered=False):
             from airflow_provider_lemlist.load.mapping import ColumnMapping
 
-            ColumnMapping(column_map=self.column_map, variables=self.variables, defaults=self.defaults)
+            options = {name: arguments[name] for name in ("column_map", "variables", "defaults")}
+            ColumnMapping(**options)
