@@ -44,7 +44,7 @@ _CONCERN_EVERY_ROW = (
     LemlistPlanError,
     LemlistRateLimitError,
 )
-_MESSAGES = {
+_MESSAGES: Mapping[str, str] = {
     Outcome.ELSEWHERE: "in another campaign",
     Outcome.GONE: "deleted or unsubscribed in lemlist since it was loaded",
 }
