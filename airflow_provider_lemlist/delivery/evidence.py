@@ -121,7 +121,8 @@ def equal_steps(
 
     Texts are compared without their markup and spacing, because lemlist may add defaults and tidy HTML.
     """
-    equal, unclear = [], []
+    equal: list[Mapping[str, Any]] = []
+    unclear: list[Mapping[str, Any]] = []
     for row in listed:
         if row.get("_id") and (same := is_equal(step, row)) is not False:
             (unclear if same is None else equal).append(row)
@@ -133,7 +134,8 @@ def is_equal(step: Mapping[str, Any], row: Mapping[str, Any]) -> bool | None:
     if row.get("type") != step["type"]:
         return False
     # A condition's own fields are listed on its branches.
-    branch = next((each for each in row.get("conditions") or () if not each.get("fallback")), {})
+    conditions: list[dict[str, Any]] = row.get("conditions") or []
+    branch = next((each for each in conditions if not each.get("fallback")), {})
     there = {"conditionKey": branch.get("key"), "delayType": branch.get("delayType"), **row}
     if step["type"] == "conditional":
         there["delay"] = branch.get("delay", row.get("delay"))
