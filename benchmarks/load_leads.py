@@ -33,7 +33,7 @@ def people(number: int) -> list[dict[str, str]]:
     return [{"email": f"person-{n}@example.com", "firstName": f"Person {n}"} for n in range(number)]
 
 
-# --- The ways, each in its own process -------------------------------------------------------------
+# --- The ways, each in its own process ------------------------------------------------------------------
 
 
 def load_leads_operator(url: str, key: str, campaign: str, leads: list[dict[str, str]]) -> None:

@@ -2,8 +2,8 @@
 """
 Loads in a running Airflow that are interrupted: the next attempt continues, and no person is loaded twice.
 
-One is killed, one is stopped as Airflow stops a task, one exceeds its execution_timeout, each with a quarter of
-its rows loaded. In the end all are cleared, which sends no request for a lead.
+One is killed, one is stopped as Airflow stops a task, one exceeds its execution_timeout, each with a quarter
+of its rows loaded. In the end all are cleared, which sends no request for a lead.
 """
 
 from __future__ import annotations
