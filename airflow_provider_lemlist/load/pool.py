@@ -24,7 +24,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistUnexpectedReplyError,
 )
 from airflow_provider_lemlist.load.ledger import OPEN, Ledger
-from airflow_provider_lemlist.load.sending import LoadAborted, send, settle_without_request
+from airflow_provider_lemlist.load.sending import send, settle_without_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,26 +217,21 @@ class SenderPool:
             return None if self._stopping.is_set() else self._ready.popleft()
 
     def _handle(self, row: PlannedRow) -> None:
-        try:
-            sent = send(self._hook, row, self._options)
-        except LoadAborted as aborted:
-            if not aborted.in_doubt:
-                self._ledger.release([row.key])
-            self._abort(aborted.error)
-            return
-        outcome = sent.entry.outcome
-        self._ledger.write(sent.entry, in_flight=True)
-        if outcome in OPEN and not sent.in_doubt:
+        sent = send(self._hook, row, self._options)
+        if sent.entry is not None:
+            self._ledger.write(sent.entry, in_flight=True)
+        if (sent.entry is None or sent.entry.outcome in OPEN) and not sent.in_doubt:
             self._ledger.release([row.key])
-        self._report.count(outcome)
+        if sent.entry is not None:
+            self._report.count(sent.entry.outcome)
+            if sent.error is not None:
+                self._log_failure(row.number, sent.entry.outcome, sent.error)
         if isinstance(sent.error, _NOT_ROW_SPECIFIC):
             self._consecutive_failures += 1
-            if self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
-                self._abort(sent.error)
         else:
             self._consecutive_failures = 0
-        if sent.error is not None:
-            self._log_failure(row.number, outcome, sent.error)
+        if sent.error and (sent.entry is None or self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES):
+            self._abort(sent.error)
 
     def _log_failure(self, number: int, outcome: str, error: LemlistError) -> None:
         failures = sum(self._report.outcomes[name] for name in ("failed", "uncertain"))

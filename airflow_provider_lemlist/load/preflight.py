@@ -2,8 +2,8 @@
 """
 Everything that is checked before the first lead is sent.
 
-Whether the campaign exists, which rows are invalid and why, who is in the source twice, whether every variable
-of the campaign gets a value, and how long the load will take. Rows are named by number only.
+Whether the campaign exists, which rows are invalid and why, who is in the source twice, whether every
+variable of the campaign gets a value, and how long the load will take. Rows are named by number only.
 """
 
 from __future__ import annotations
@@ -76,8 +76,6 @@ class Findings:
 class Campaign:
     """The properties of the campaign that a load needs."""
 
-    name: str
-    status: str
     variables: Variables
     #: Seconds that lemlist took to respond.
     latency: float
@@ -93,12 +91,9 @@ def read_campaign(hook: LemlistHook, campaign_id: str) -> Campaign:
     campaign = hook.get_campaign(campaign_id)
     began = time.monotonic()
     sequences = hook.get_sequences(campaign_id)
-    return Campaign(
-        name=str(campaign.get("name") or campaign_id),
-        status=str(campaign.get("status") or "unknown"),
-        variables=variables_of(texts_of(sequences)),
-        latency=time.monotonic() - began,
-    )
+    latency = time.monotonic() - began
+    log.info("Campaign %s: %r, %s.", campaign_id, campaign.get("name"), campaign.get("status") or "unknown")
+    return Campaign(variables_of(texts_of(sequences)), latency)
 
 
 def check_rows(

@@ -102,7 +102,6 @@ class Load:
         """Check the campaign and every row."""
         options = self._options
         campaign = preflight.read_campaign(self._hook, options.campaign_id)
-        log.info("Campaign %s, %r, is %s.", options.campaign_id, campaign.name, campaign.status)
         found = preflight.check_rows(
             self._until_stopped(options.rows()), options.mapping, worklist, campaign.variables.needed
         )

@@ -44,7 +44,7 @@ _CONCERN_EVERY_ROW = (
     LemlistPlanError,
     LemlistRateLimitError,
 )
-_MESSAGES = {
+_MESSAGES: Mapping[str, str] = {
     Outcome.ELSEWHERE: "in another campaign",
     Outcome.GONE: "deleted or unsubscribed in lemlist since it was loaded",
 }
@@ -58,30 +58,16 @@ _CHECK_CAMPAIGN = (
 @dataclass(frozen=True, slots=True)
 class Sent:
     """
-    The outcome of a row that was sent.
+    The result of sending a row.
 
-    :param entry: The entry for the ledger.
+    :param entry: The entry for the ledger; None if the error concerns every row, not this one.
     :param in_doubt: Whether the lead may have been created although the row is not settled.
-    :param error: The error, if the row failed.
+    :param error: The error, if there was one.
     """
 
-    entry: LedgerEntry
+    entry: LedgerEntry | None
     in_doubt: bool = False
     error: LemlistError | None = None
-
-
-class LoadAborted(Exception):
-    """
-    Raise when an error concerns every row.
-
-    :param error: The error.
-    :param in_doubt: Whether the row that was being sent may have been created.
-    """
-
-    def __init__(self, error: LemlistError, *, in_doubt: bool) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.in_doubt = in_doubt
 
 
 def settle_without_request(row: PlannedRow, options: LoadOptions) -> LedgerEntry | None:
@@ -100,11 +86,7 @@ def settle_without_request(row: PlannedRow, options: LoadOptions) -> LedgerEntry
 
 
 def send(hook: LemlistHook, row: PlannedRow, options: LoadOptions) -> Sent:
-    """
-    Send one row.
-
-    :raises LoadAborted: An error concerns every row.
-    """
+    """Send one row."""
     evidence = _evidence(row)
     policy = LeadPolicy(options.if_exists, options.if_elsewhere, options.if_gone)
     lead_id, content = row.previous or (None, "")
@@ -119,7 +101,7 @@ def send(hook: LemlistHook, row: PlannedRow, options: LoadOptions) -> Sent:
     except LemlistError as error:
         in_doubt = row.in_doubt or error.in_doubt
         if isinstance(error, _CONCERN_EVERY_ROW) and error.reason is not Reason.LEAD_NOT_FOUND:
-            raise LoadAborted(error, in_doubt=in_doubt) from error
+            return Sent(None, in_doubt, error)
         return Sent(_entry(row, "failed", lead_id, content, message=str(error)), in_doubt, error)
     return Sent(_entry(row, delivered.outcome, delivered.lead_id, _content(row, delivered)))
 

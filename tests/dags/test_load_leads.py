@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Loads in a running Airflow that are cut off in the middle: the next attempt goes on, nobody is loaded twice.
+Loads in a running Airflow that are interrupted: the next attempt continues, and no person is loaded twice.
 
-One is killed, one is stopped as Airflow stops a task, one runs out of its execution_timeout, each with a
-quarter of its rows loaded. In the end all are cleared, which costs no request for a lead.
+One is killed, one is stopped as Airflow stops a task, one exceeds its execution_timeout, each with a quarter
+of its rows loaded. In the end all are cleared, which sends no request for a lead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEOPLE = 100
 
 
 class Scene(NamedTuple):
-    """What was there after the run, and after all its tasks were cleared and had run again."""
+    """The state after the run, and after all its tasks were cleared and had run again."""
 
     lemlist: Sandbox
     airflow: PrivateAirflow
@@ -37,7 +37,7 @@ class Scene(NamedTuple):
     creates: int
     creates_after_clear: int
     cleared: list[dict[str, Any]]
-    looks_for_the_stopped: int
+    look_ups_for_stopped: int
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def scene() -> Iterator[Scene]:
 
         variables = {f"campaign_{how}": campaigns[how] for how in TASKS}
         with running("loading", lemlist, tasks=len(TASKS), variables=variables) as airflow:
-            # An execution_timeout is an alarm that Airflow sets in the process of the task.
+            # Airflow implements execution_timeout by an alarm in the process of the task.
             waiting = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM, "timed_out": signal.SIGALRM}
 
             def interrupt() -> bool:
@@ -70,8 +70,8 @@ def scene() -> Iterator[Scene]:
             wait_until(interrupt, "a quarter of each load", airflow)
             wait_until(ended, "the end of the run", airflow)
             rows = airflow.query("SELECT task_id, state, try_number FROM task_instance")
-            made = creates()
-            looks = len(lemlist.requests("GET /leads/stopped*"))
+            created = creates()
+            look_ups = len(lemlist.requests("GET /leads/stopped*"))
             airflow.run("tasks", "clear", "--yes", "loading")
             wait_until(lambda: not ended(), "the clearing", airflow)
             wait_until(ended, "the end of the cleared run", airflow)
@@ -80,10 +80,10 @@ def scene() -> Iterator[Scene]:
                 airflow,
                 {row["task_id"]: row["try_number"] for row in rows},
                 [row["state"] for row in rows],
-                made,
+                created,
                 creates(),
                 airflow.query("SELECT task_id, state FROM task_instance"),
-                looks,
+                look_ups,
             )
 
 
@@ -113,7 +113,7 @@ def test_ledger_agrees_with_lemlist_line_by_line(scene: Scene, how: str) -> None
 
 
 def test_stopped_load_left_no_row_in_doubt(scene: Scene) -> None:
-    assert scene.looks_for_the_stopped == 0
+    assert scene.look_ups_for_stopped == 0
 
 
 def test_clearing_finished_load_sends_no_row_again(scene: Scene) -> None:

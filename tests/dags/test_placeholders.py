@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``{{firstName}}`` is lemlist's: it arrives as it was written, in every way in which a DAG can write it."""
+"""``{{firstName}}`` belongs to lemlist: it is sent unrendered, however a DAG writes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = {"subject": "{{firstName}}, a question", "message": HI}
 
 
 def write_dag(campaigns: dict[str, str]) -> DAG:
-    """Return a DAG with a task for each way; ``campaigns`` are the ids, one for each of them."""
+    """Return a DAG with a task for each way; ``campaigns`` are the ids, one per way."""
     dag = DAG(
         "placeholders",
         schedule=None,
@@ -105,7 +105,7 @@ WAYS = (
 
 
 class Stored:
-    """What the sandbox holds after the run, by the way in which it was written."""
+    """The contents of the sandbox after the run, by way."""
 
     def __init__(self, state: dict[str, Any], campaigns: dict[str, str]) -> None:
         self._campaigns = {each["_id"]: each for each in state["campaigns"]}

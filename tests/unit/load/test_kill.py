@@ -99,7 +99,7 @@ def test_after_twenty_kills_and_every_fault_each_lead_exists_once_and_ledger_agr
 
         killed = 0
         for _ in range(KILLS):
-            # The moment is a number of requests instead of a time, so that it is reached on a busy machine, too.
+            # The moment is a number of requests, not a time, so that a busy machine reaches it, too.
             moment = len(lemlist.requests()) + chance.randrange(MAX_REQUESTS)
             process = begin()
             while process.is_alive() and len(lemlist.requests()) <= moment:

@@ -156,9 +156,7 @@ def test_lock_is_released_even_if_last_lines_cannot_be_written(
 
 
 @pytest.mark.parametrize("elsewhere", [0, 1])
-def test_finished_ledger_keeps_remaining_doubts(
-    place: Place, worklist: Worklist, elsewhere: int
-) -> None:
+def test_finished_ledger_keeps_remaining_doubts(place: Place, worklist: Worklist, elsewhere: int) -> None:
     if elsewhere:
         worklist.add_in_flight([(b"of another source", 1, True)])
     with opened(place("ledger")) as ledger:
@@ -272,7 +270,10 @@ def test_ledger_of_another_campaign_is_rejected(place: Place) -> None:
 def test_directory_that_is_not_a_ledger_is_rejected(place: Place, content: bytes) -> None:
     place("ledger").mkdir(parents=True, exist_ok=True)
     (place("ledger") / "ledger.json").write_bytes(content)
-    with pytest.raises(LemlistConfigurationError, match="was not written by this package"), opened(place("ledger")):
+    with (
+        pytest.raises(LemlistConfigurationError, match="was not written by this package"),
+        opened(place("ledger")),
+    ):
         pass
 
 
@@ -368,7 +369,14 @@ def test_ledger_before_an_unfinished_run_is_read_too(
         "tuesday", LedgerEntry(1, KEYS[1], "updated", "lea_1", content="b"), previous="monday", finished=False
     )
     assert read_previous(path, CAMPAIGN, worklist)
-    assert previous_entries(worklist) == {0: ("lea_0", "a"), 1: ("lea_1", "b"), 2: None, 3: None, 4: None, 5: None}
+    assert previous_entries(worklist) == {
+        0: ("lea_0", "a"),
+        1: ("lea_1", "b"),
+        2: None,
+        3: None,
+        4: None,
+        5: None,
+    }
 
 
 def test_finished_ledger_carries_over_people_of_previous_ledger(
@@ -413,12 +421,21 @@ def test_outcomes_without_request_are_written_in_full_parts(place: Place) -> Non
 def test_ledgers_that_refer_to_each_other_are_read_once(
     day: Callable[..., ObjectStoragePath], worklist: Worklist
 ) -> None:
-    day("monday", LedgerEntry(0, KEYS[0], "created", "lea_0", content="a"), previous="tuesday", finished=False)
+    day(
+        "monday", LedgerEntry(0, KEYS[0], "created", "lea_0", content="a"), previous="tuesday", finished=False
+    )
     path = day(
         "tuesday", LedgerEntry(1, KEYS[1], "created", "lea_1", content="b"), previous="monday", finished=False
     )
     assert read_previous(path, CAMPAIGN, worklist)
-    assert previous_entries(worklist) == {0: ("lea_0", "a"), 1: ("lea_1", "b"), 2: None, 3: None, 4: None, 5: None}
+    assert previous_entries(worklist) == {
+        0: ("lea_0", "a"),
+        1: ("lea_1", "b"),
+        2: None,
+        3: None,
+        4: None,
+        5: None,
+    }
 
 
 def test_last_ledger_before_this_one_is_taken_from_a_directory(place: Place) -> None:

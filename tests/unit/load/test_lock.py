@@ -197,7 +197,7 @@ class TestInAStore:
 
         def sleep_until_stopped(seconds: float) -> None:
             sleep(seconds)
-            until = time.monotonic() + (60 if seconds >= 2 * QUICK["heartbeat"] else 0)  # even on a slow machine
+            until = time.monotonic() + (60 if seconds >= 2 * QUICK["heartbeat"] else 0)
             while time.monotonic() < until and not first_has_stopped():
                 sleep(0.01)
 

@@ -150,7 +150,12 @@ def test_directory_without_known_files_is_rejected(write: Write) -> None:
 def test_ndjson_line_that_is_not_an_object_is_malformed(write: Write) -> None:
     path = write("leads.ndjson", b'{"email": "a@example.com", "seats": 3}\n\nnonsense\n[1]\n{"email": null}')
     malformed = MalformedRow("is not a JSON object in one line")
-    assert list(from_path(path)) == [{"email": "a@example.com", "seats": 3}, malformed, malformed, {"email": None}]
+    assert list(from_path(path)) == [
+        {"email": "a@example.com", "seats": 3},
+        malformed,
+        malformed,
+        {"email": None},
+    ]
 
 
 def test_parquet_file_yields_its_rows(write: Write, tmp_path: Path) -> None:

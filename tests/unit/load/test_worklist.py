@@ -96,7 +96,9 @@ def test_people_with_different_addresses_are_all_planned_whatever_their_profile(
     worklist.add(3, {"linkedinUrl": "https://www.linkedin.com/company/acme"})
     worklist.add(4, {"email": "cy@example.com", "linkedinUrl": "https://www.linkedin.com/company/acme"})
     assert not list(worklist.reject_same_profiles())
-    worklist.add_settled([(person_key(WITH_ADDRESS), "created"), (profile_key(WITH_ADDRESS) or b"", "created")])
+    worklist.add_settled(
+        [(person_key(WITH_ADDRESS), "created"), (profile_key(WITH_ADDRESS) or b"", "created")]
+    )
     assert [row.number for row in worklist.planned()] == [2, 3, 4]
 
 

@@ -137,7 +137,7 @@ def test_cleared_task_sends_no_request_for_settled_rows(lemlist: Sandbox, run: R
     assert not lemlist.requests(LOOK_UP)
 
 
-def test_people_in_campaign_and_in_other_campaigns_have_different_outcomes(lemlist: Sandbox, run: Runner) -> None:
+def test_people_in_this_and_in_other_campaigns_have_different_outcomes(lemlist: Sandbox, run: Runner) -> None:
     other = lemlist.campaign("Other")["_id"]
     lemlist.lead(run.campaign_id, "p1@example.com")
     lemlist.lead(other, "p2@example.com")
@@ -322,9 +322,7 @@ STOPS = {
 
 
 @pytest.mark.parametrize("what", STOPS)
-def test_error_that_concerns_every_row_aborts_load(
-    lemlist: Sandbox, run: Runner, what: str
-) -> None:
+def test_error_that_concerns_every_row_aborts_load(lemlist: Sandbox, run: Runner, what: str) -> None:
     details, error = STOPS[what]
     lemlist.fault(CREATE, skip=10, times=1000, **details)
     with pytest.raises(error):
@@ -340,9 +338,7 @@ def test_error_that_concerns_every_row_aborts_load(
     assert run.outcomes() == ["created"] * 200
 
 
-def test_outage_of_lemlist_aborts_load_instead_of_failing_every_row(
-    lemlist: Sandbox, run: Runner
-) -> None:
+def test_outage_of_lemlist_aborts_load_instead_of_failing_every_row(lemlist: Sandbox, run: Runner) -> None:
     lemlist.fault(CREATE, "status", status=503, times=100_000)
     with pytest.raises(LemlistServerError) as raised:
         run(leads=people(200))
@@ -446,15 +442,13 @@ def test_second_task_on_same_ledger_fails_with_name_of_first(lemlist: Sandbox, r
 # --- Before the first row -------------------------------------------------------------------------------
 
 
-def test_missing_campaign_is_found_before_source_is_read(
-    lemlist: Sandbox, run: Runner
-) -> None:
+def test_missing_campaign_is_found_before_source_is_read(lemlist: Sandbox, run: Runner) -> None:
     with pytest.raises(LemlistNotFoundError):
         run(campaign_id="cam_missing", leads=(pytest.fail("was read") for _ in "x"))
 
 
 def test_source_without_any_lemlist_field_aborts_load(lemlist: Sandbox, run: Runner) -> None:
-    with pytest.raises(LemlistValidationError, match=r"No column maps to a field.*'E-Mail-Adresse', 'Vorname'"):
+    with pytest.raises(LemlistValidationError, match=r"No column maps to .*'E-Mail-Adresse', 'Vorname'"):
         run(leads=[{"E-Mail-Adresse": "ana@example.com", "Vorname": "Ana"}])
     assert not lemlist.requests(CREATE)
 
@@ -474,9 +468,7 @@ def texts(lemlist: Sandbox, run: Runner) -> None:
 
 
 @pytest.mark.usefixtures("texts")
-def test_variable_without_column_aborts_load_before_first_row(
-    lemlist: Sandbox, run: Runner
-) -> None:
+def test_variable_without_column_aborts_load_before_first_row(lemlist: Sandbox, run: Runner) -> None:
     with pytest.raises(
         LemlistValidationError, match=r"no column provides: 'icebreaker' \(did you mean 'ice_breakr'\?\)"
     ):
@@ -489,7 +481,9 @@ def test_variable_without_column_aborts_load_before_first_row(
     "more",
     [{"defaults": {"icebreaker": "Hello"}}, {"if_variable_missing": "warn"}, {"linkedin_enrichment": True}],
 )
-def test_missing_variable_may_have_default_be_accepted_or_be_enriched(lemlist: Sandbox, run: Runner, more: Any) -> None:
+def test_missing_variable_may_have_default_or_be_accepted_or_enriched(
+    lemlist: Sandbox, run: Runner, more: Any
+) -> None:
     assert run(leads=people(1), **more)["created"] == 1
 
 
@@ -707,9 +701,7 @@ def test_person_who_gains_and_loses_address_stays_one_lead(
     assert lead["variables"] == PROFILES[0] | {"plan": "c"}
 
 
-def test_person_with_and_without_address_is_sent_once_in_any_order(
-    lemlist: Sandbox, run: Runner
-) -> None:
+def test_person_with_and_without_address_is_sent_once_in_any_order(lemlist: Sandbox, run: Runner) -> None:
     leads = [PROFILES[0], PROFILES[0] | {"email": "ana@example.com"}, PROFILES[1]]
     for order in (leads, leads[::-1], leads[:1]):
         run(leads=order)
@@ -813,6 +805,12 @@ def test_upstream_result_in_leads_makes_a_dependency(run: Runner) -> None:
         ({"leads": [], "column_map": ["a"]}, "must be a dict"),
         ({"leads": [], "column_map": {"fn": "firstname"}}, "is close to 'firstName'"),
         ({"leads": [], "defaults": {"timezone": "Paris"}}, "IANA"),
+        ({"leads": [], "if_gone": "put back"}, "must be one of skip, create, fail"),
+        (
+            {"leads": [{"icebreaker": "See you {{ ds }}"}]},
+            r"leads\[0\] of task 'load'.*icebreaker: .*AirflowText",
+        ),
+        ({"leads": [], "defaults": {"icebreaker": "{{ params.x }}"}}, "defaults of task 'load'.*AirflowText"),
         ({"leads": [], "campaign_id": ""}, "must be an id"),
         ({"leads": [], "find_email": "perhaps"}, "must be true or false"),
     ],
@@ -869,7 +867,9 @@ def test_given_but_empty_argument_sends_no_request(
 
 
 def test_none_in_the_dag_file_means_not_given(run: Runner) -> None:
-    assert run(leads=people(1), storage_conn_id=None, previous_ledger=None, path=None, sql=None)["created"] == 1
+    assert (
+        run(leads=people(1), storage_conn_id=None, previous_ledger=None, path=None, sql=None)["created"] == 1
+    )
 
 
 def test_none_for_a_map_index_is_not_the_default(lemlist: Sandbox, run: Runner) -> None:
