@@ -160,6 +160,11 @@ def test_a_parameter_that_has_no_effect_is_a_violation(
     assert [each["what"] for each in lemlist.violations()] == [what]
 
 
+def test_a_refused_request_keeps_its_other_violations(lemlist: Sandbox, http: Client) -> None:
+    assert http.post(f"{VALUES}?source=me", json={}).status_code == 400
+    assert [each["rule"] for each in lemlist.violations()] == ["query", "body"]
+
+
 def test_an_unknown_path_returns_the_web_application(lemlist: Sandbox, http: Client) -> None:
     response = http.get("/nowhere")
     assert (response.status_code, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
