@@ -156,8 +156,8 @@ class Api:
             try:
                 result = match.route.handler(call)
             finally:
-                for violation in call.violations:
-                    request_log.violation(exchange, *violation)
+                for rule, what in call.violations:
+                    request_log.violation(exchange, rule, what)
             return result if isinstance(result, Response) else Response.of(result)
         except ApiError as error:
             if error.violation:
