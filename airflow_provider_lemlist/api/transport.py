@@ -288,7 +288,7 @@ class Transport:
         if slot is not None:
             self._count("waits", slot.wait)
             limits = read_limits(reply.headers, datetime.now(UTC))
-            self._budget.heard(
+            self._budget.report(
                 slot,
                 refused=refused,
                 limit=limits.limit,

@@ -167,7 +167,7 @@ class OpenBudget:
     def wait(self, slot: object, *, early: float = 0.0) -> None:
         pass
 
-    def heard(self, slot: object, **feedback: Any) -> None:
+    def report(self, slot: object, **feedback: Any) -> None:
         self.heard_of.append(feedback)
 
 
