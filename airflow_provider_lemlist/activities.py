@@ -1,51 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The decision of ``ActivitySensor``: which activities count, since when, and whether there are enough.
+The decision of ``ActivitySensor``: which activities count, and whether there are enough.
 
-Pure: the sensor's poke reads one listing and asks :meth:`Wait.find`, the trigger asks the same of the rows
-that all waiting sensors read together. Nothing here knows Airflow, HTTP or the clock.
+Pure: the sensor's poke passes one listing to ``WaitCondition.find``, the trigger the rows that all waiting
+sensors read together. Nothing here imports Airflow, sends requests or reads the clock.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from airflow_provider_lemlist.arguments import given_but_empty
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
+from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Most activities that a sensor hands on, unless it waits for more. They go through Airflow's database, and
-#: a task mapped over them must stay below Airflow's ``max_map_length`` of 1024.
+#: What to do with opens and clicks that lemlist attributes to a bot, such as a mail scanner.
+Bots = Literal["ignore", "count"]
+BOTS: tuple[Bots, ...] = ("ignore", "count")
+
+#: Most activities that a sensor returns, unless ``min_count`` is higher. They pass through Airflow's
+#: database, and a task mapped over them must stay below Airflow's ``max_map_length`` of 1024.
 RESULT_LIMIT = 500
 
-#: What the next task gets of an activity: ids, times and flags. Names, addresses and texts stay out, because
-#: the triggerer writes the event it fires to its log, and an XCom is there for everybody to see.
-KEPT = (
-    "_id",
-    "type",
-    "createdAt",
-    "isFirst",
-    "bot",
-    "stopped",
-    "campaignId",
-    "leadId",
-    "contactId",
-    "companyId",
-    "sequenceId",
-    "stepId",
-    "sequenceStep",
-    "sequenceTested",
-    "emailId",
-    "emailTemplateId",
-    "opportunityId",
-    "relatedSentAt",
-    "sendUserId",
+_FIELD_NAMES = """
+_id type createdAt isFirst bot stopped relatedSentAt sendUserId
+campaignId leadId contactId companyId opportunityId sequenceId stepId sequenceStep sequenceTested
+emailId emailTemplateId
+"""
+
+#: The fields of an activity that a sensor returns: ids, times and flags. Names, addresses and texts are left
+#: out, because the triggerer logs the event that it fires, and every user of Airflow can read an XCom.
+RETURNED_FIELDS = tuple(_FIELD_NAMES.split())
 )
 
-_SEEN_SO_FAR = """
+_TYPE_NAMES = """
 contacted hooked attracted warmed interested notInterested
 
 emailsSent emailsOpened emailsClicked emailsReplied emailsBounced emailsFailed emailsInterested
@@ -86,47 +79,52 @@ enrichmentDone enrichmentFailed enrichmentSkipped aiVariableDone aiVariableFaile
 entityUnsubscribed variableUnsubscribed entitySubscribed variableSubscribed
 """
 
-#: lemlist adds names without notice, so that this list can advise and never refuse.
-KNOWN_TYPES = frozenset(_SEEN_SO_FAR.split())
+#: lemlist adds names without notice, so an unknown one is warned about and never refused.
+KNOWN_TYPES = frozenset(_TYPE_NAMES.split())
 
 
 class Activity(NamedTuple):
-    """One activity, with what the decision looks at read once."""
+    """One activity, with the fields that the decision needs read once."""
 
     id: str
     type: str
     at: datetime
     lead_id: str | None
     is_first: bool | None
+    by_bot: bool
     row: dict[str, Any]
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Activity:
         """Read a row of lemlist's listing."""
         lead_id = row.get("leadId") or (row.get("metaData") or {}).get("leadId")
-        kept = {name: row[name] for name in KEPT if name in row}
+        returned = {name: row[name] for name in RETURNED_FIELDS if name in row}
         if lead_id:
-            kept["leadId"] = lead_id
+            returned["leadId"] = lead_id
+        activity_type = row.get("type", "")
         return cls(
             id=row["_id"],
-            type=row.get("type", ""),
-            at=_created(row),
+            type=activity_type,
+            at=_created_at(row),
             lead_id=lead_id,
             is_first=row.get("isFirst"),
-            row=kept,
+            # Bots open messages and follow links. Losing a reply would be worse than counting a bot's.
+            by_bot=row.get("bot") is True and activity_type.endswith(("Opened", "Clicked")),
+            row=returned,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class WaitCondition:
     """
     What one sensor waits for.
 
-    :param types: Activity types; one of any of them counts.
+    :param types: Activity types; an activity of any of them counts.
     :param since: The first moment that counts, in UTC.
-    :param min_count: How many it takes.
-    :param lead_id: Count those of this lead only.
-    :param is_first: Count the first of their type only, or the later ones only.
+    :param min_count: Number of activities to wait for.
+    :param lead_id: Count the activities of this lead only.
+    :param is_first: Count the first activity of its type only, or the later ones only.
+    :param bots: Whether opens and clicks by bots count.
     """
 
     types: tuple[str, ...]
@@ -134,27 +132,29 @@ class Wait:
     min_count: int = 1
     lead_id: str | None = None
     is_first: bool | None = None
+    bots: Bots = "ignore"
 
     @property
     def limit(self) -> int:
-        """How many activities are handed on at most."""
+        """The maximum number of activities to return."""
         return max(self.min_count, RESULT_LIMIT)
 
     def counts(self, activity: Activity) -> bool:
-        """Whether the sensor waits for this activity."""
+        """Return whether an activity counts."""
         return (
             activity.at >= self.since
             and activity.type in self.types
             and (self.lead_id is None or activity.lead_id == self.lead_id)
-            # Not every type says whether it is a first one; then lemlist's own filter has decided.
+            # Not every type has the flag; lemlist has then applied its own filter.
             and (self.is_first is None or activity.is_first is None or activity.is_first == self.is_first)
+            and (self.bots == "count" or not activity.by_bot)
         )
 
     def find(self, activities: Iterable[Activity]) -> list[dict[str, Any]] | None:
         """
-        Return the activities that count, oldest first, or None while there are too few.
+        Return the activities that count, oldest first, or None if there are too few.
 
-        Stops reading at the limit, so that a listing of thousands costs no more pages than its result needs.
+        Stop reading at the limit, so that a listing of thousands costs no more pages than its result needs.
         """
         found: dict[str, Activity] = {}
         for activity in activities:
@@ -167,20 +167,20 @@ class Wait:
         return [activity.row for activity in sorted(found.values(), key=lambda activity: activity.at)]
 
 
-def window(since: datetime, now: datetime) -> dict[str, datetime]:
+def listing_bounds(since: datetime, now: datetime) -> dict[str, datetime]:
     """
-    Return the bounds of a listing: with both of them set, its pages stand still while it is read.
+    Return the bounds of a listing. With both of them set, its pages do not move while they are read.
 
-    lemlist refuses an upper bound that is not above the lower one, and may look at whole seconds.
+    lemlist refuses an upper bound that is not above the lower one, and may compare whole seconds.
     """
     return {"since": since, "until": max(now, since + timedelta(seconds=1))}
 
 
-def as_types(value: Any) -> tuple[str, ...]:
+def checked_types(value: Any) -> tuple[str, ...]:
     """
-    Return the activity types that a user gave as one name or several.
+    Return the activity types given as one name or several.
 
-    :raises LemlistConfigurationError: There is none, or one is no text.
+    :raises LemlistConfigurationError: There is none, or one is not text.
     """
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple, set, frozenset)) or not names:
@@ -188,59 +188,25 @@ def as_types(value: Any) -> tuple[str, ...]:
             f"activity_type must be a type such as 'emailsReplied' or a list of them, not {value!r}."
         )
     for name in names:
-        if not isinstance(name, str) or not name.strip() or name == "None":
-            raise LemlistConfigurationError(f"activity_type holds {name!r}, which is no activity type.")
+        if not isinstance(name, str) or given_but_empty(name):
+            raise LemlistConfigurationError(
+                f"activity_type contains {name!r}, which is not an activity type."
+            )
     return tuple(dict.fromkeys(name.strip() for name in names))
 
 
-def as_moment(value: Any) -> datetime:
-    """
-    Return the moment that a user gave as a datetime or as ISO 8601 text. Without a time zone it is UTC.
-
-    :raises LemlistConfigurationError: It is neither.
-    """
-    moment = value
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value.strip())
-        except ValueError:
-            moment = None
-    if not isinstance(moment, datetime):
-        raise LemlistConfigurationError(
-            f"since must be a datetime or ISO 8601 text such as '2026-03-02T08:00:00+01:00', not {value!r}."
-        )
-    # A plain datetime also where pendulum gave its own: compared often, and written as text for the trigger.
-    moment = moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment.astimezone(UTC)
-    return datetime.fromisoformat(moment.isoformat())
-
-
-def start_of_run(dag_run: Any) -> datetime:
-    """
-    Return the start of a run's data interval, or the run's own start where it has none.
-
-    A run that was triggered by hand, by an asset or by the API may come without a data interval.
-    """
-    moment = getattr(dag_run, "data_interval_start", None) or getattr(dag_run, "start_date", None)
-    if moment is None:
-        raise LemlistConfigurationError("The run has neither a data interval nor a start; give since=.")
-    return as_moment(moment)
-
-
-def advice(activity_type: str) -> str | None:
-    """Return what to tell about a type that nobody has seen yet, or None for a known one."""
+def unknown_type_warning(activity_type: str) -> str | None:
+    """Return a warning about a type that is not in ``KNOWN_TYPES``, or None."""
     if activity_type in KNOWN_TYPES:
         return None
-    from difflib import get_close_matches
-
-    near = get_close_matches(activity_type, sorted(KNOWN_TYPES), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Activity type {activity_type!r} is unknown here; lemlist is asked for it all the same.{hint}"
+    meant = hint(activity_type, tuple(sorted(KNOWN_TYPES)))
+    return f"Activity type {activity_type!r} is unknown here{meant}; the request is sent all the same."
 
 
-def _created(row: Mapping[str, Any]) -> datetime:
+def _created_at(row: Mapping[str, Any]) -> datetime:
     try:
         moment = datetime.fromisoformat(row["createdAt"])
     except (KeyError, TypeError, ValueError):
-        # Without a date it is inside the window that lemlist was asked for, or it would not be listed.
+        # lemlist listed it within the requested window, so it counts.
         return datetime.max.replace(tzinfo=UTC)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

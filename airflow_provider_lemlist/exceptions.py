@@ -96,34 +96,28 @@ class LemlistError(Exception):
         return f"{self.message} ({self.operation}, connection {self.conn_id!r}{status}{outcome})"
 
 
-class LemlistConfigurationError(LemlistError, AirflowFailException, ValueError):
+class _Permanent(LemlistError, AirflowFailException):
+    retryable = False
+
+
+class LemlistConfigurationError(_Permanent, ValueError):
     """Raise when a connection or an argument cannot work, whatever lemlist responds."""
 
-    retryable = False
 
-
-class LemlistAuthError(LemlistError, AirflowFailException):
+class LemlistAuthError(_Permanent):
     """Raise when lemlist does not accept the key: it is wrong, has no user, or its user is blocked."""
 
-    retryable = False
 
-
-class LemlistPlanError(LemlistError, AirflowFailException):
+class LemlistPlanError(_Permanent):
     """Raise when the plan lacks the route, or the credits are used up."""
 
-    retryable = False
 
-
-class LemlistNotFoundError(LemlistError, AirflowFailException):
+class LemlistNotFoundError(_Permanent):
     """Raise when the campaign, lead, sequence or step does not exist for this key."""
 
-    retryable = False
 
-
-class LemlistDuplicateError(LemlistError, AirflowFailException):
+class LemlistDuplicateError(_Permanent):
     """Raise when the lead exists already."""
-
-    retryable = False
 
     @property
     def where(self) -> Literal["campaign", "elsewhere"]:
@@ -131,10 +125,8 @@ class LemlistDuplicateError(LemlistError, AirflowFailException):
         return "elsewhere" if self.reason is Reason.ALREADY_IN_OTHER_CAMPAIGN else "campaign"
 
 
-class LemlistValidationError(LemlistError, AirflowFailException, ValueError):
+class LemlistValidationError(_Permanent, ValueError):
     """Raise when a request is wrong in itself: found here before sending, or refused by lemlist."""
-
-    retryable = False
 
 
 class LemlistMediaError(LemlistError):
@@ -146,10 +138,8 @@ class LemlistMediaError(LemlistError):
         return self.text or ""
 
 
-class LemlistMediaRefusedError(LemlistMediaError, AirflowFailException):
+class LemlistMediaRefusedError(LemlistMediaError, _Permanent):
     """Raise when lemlist will never take these media: too many, too large, of a wrong type or address."""
-
-    retryable = False
 
 
 class LemlistRateLimitError(LemlistError):
@@ -176,8 +166,7 @@ class LemlistUnexpectedReplyError(LemlistError):
     """Raise when a response claims success but is none: HTML, an empty body, or no id."""
 
 
-class LemlistUncertainError(LemlistError, AirflowFailException):
+class LemlistUncertainError(_Permanent):
     """Raise when a change may or may not have happened: check in lemlist before it is tried again."""
 
-    retryable = False
     in_doubt = True

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The 17 kinds of step that a lemlist sequence can hold: one table, and everything that is read from it.
+The 17 types of step in a lemlist sequence: the table of their fields, their checks and their classes.
 
-``FIELDS`` says what each field may hold, ``CATALOGUE`` which fields each kind of step takes. From these two
-come the checks (:func:`problems`, :func:`check`), the typed steps (:class:`Email`, :class:`Conditional`, …)
-and the choice of what Airflow may render. A typed step is a plain dict with a signature, so it goes where a
-dict goes: into ``.expand()``, through XCom, into a serialized DAG.
+``FIELDS`` lists the values that each field accepts, ``CATALOGUE`` the fields of each type. The checks
+(``problems``, ``check``), the typed steps (``Email``, ``Conditional``, …) and the choice of the fields that
+Airflow renders follow from these two. A typed step is a plain dict with a signature, so it works where a dict
+works: in ``.expand()``, in XCom, in a serialized DAG.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CONDITIONS = (
     "linkedinNetworkCheck",
     "hasWhatsappAccount",
 )
-#: The images and videos of one step, together.
+#: The limit for images and videos of one step together.
 MOST_MEDIA = 6
 
 _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
@@ -51,15 +51,15 @@ _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 
 class Field(NamedTuple):
     """
-    What one field of a step may hold.
+    The values that one field of a step accepts.
 
-    :param type: The JSON type; a ``list`` is one of URLs.
-    :param about: What it means.
+    :param type: The JSON type; a ``list`` contains URLs.
+    :param about: What the field means.
     :param least: The smallest number.
-    :param most: The largest number, or the most characters of a text.
-    :param choices: The only values.
-    :param schemes: How a URL must start.
-    :param lemlist: Whether lemlist fills in its own ``{{…}}`` here, so that Airflow leaves it alone.
+    :param most: The largest number, or the maximum length of a text.
+    :param choices: The accepted values, if there are few.
+    :param schemes: The accepted schemes of a URL.
+    :param lemlist: Whether lemlist renders its own ``{{…}}`` in the text, so that Airflow does not.
     """
 
     type: type
@@ -73,11 +73,11 @@ class Field(NamedTuple):
 
 class Kind(NamedTuple):
     """
-    One kind of step.
+    One type of step.
 
-    :param about: What lemlist does when a lead reaches it.
-    :param required: Fields that must be given.
-    :param optional: Further fields that it takes.
+    :param about: What lemlist does when a lead reaches the step.
+    :param required: Its required fields.
+    :param optional: Its optional fields.
     """
 
     about: str
@@ -86,36 +86,32 @@ class Kind(NamedTuple):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """All fields of this kind but ``type``."""
+        """All fields of this type except ``type``."""
         return (*self.required, *self.optional)
 
 
 FIELDS: dict[str, Field] = {
     "index": Field(int, "Position in the sequence; without it the step goes to the end.", least=-1),
     "delay": Field(
-        int, "Whole days before the step. lemlist's default: 0 on the first, 1 after it.", least=0, most=1500
+        int, "Whole days before the step. lemlist's default: 0 for the first, else 1.", least=0, most=1500
     ),
     "subject": Field(str, "Subject of the email, placeholders counted as written.", most=400, lemlist=True),
     "message": Field(str, "The email (HTML), the message, or the note of the task.", lemlist=True),
-    "altMessage": Field(str, "Message for leads that the first cannot reach.", lemlist=True),
+    "altMessage": Field(str, "Message for leads that `message` cannot reach.", lemlist=True),
     "title": Field(str, "Title of the task.", most=400, lemlist=True),
     "method": Field(str, "HTTP method of the call.", choices=HTTP_METHODS),
-    "url": Field(str, "Address that lemlist calls.", schemes=("http", "https")),
-    "conditionKey": Field(str, "What is asked about the lead.", choices=CONDITIONS),
+    "url": Field(str, "URL that lemlist calls.", schemes=("http", "https")),
+    "conditionKey": Field(str, "Condition that lemlist checks.", choices=CONDITIONS),
     "delayType": Field(
         str,
-        "within: ask for `delay` days; waitUntil: wait until it is so.",
+        "within: check for `delay` days; waitUntil: wait until it is true.",
         choices=("within", "waitUntil"),
     ),
-    "campaignId": Field(str, "Campaign that the lead goes on to; of the same team and not archived."),
-    "images": Field(
-        list, "Public HTTPS addresses of PNG, JPEG or GIF, up to 20 MB each.", schemes=("https",)
-    ),
-    "videos": Field(
-        list, "Public HTTPS addresses of MP4 or QuickTime, up to 20 MB each.", schemes=("https",)
-    ),
+    "campaignId": Field(str, "Campaign to move the lead to; of the same team and not archived."),
+    "images": Field(list, "Public HTTPS URLs of PNG, JPEG or GIF, up to 20 MB each.", schemes=("https",)),
+    "videos": Field(list, "Public HTTPS URLs of MP4 or QuickTime, up to 20 MB each.", schemes=("https",)),
     "skillName": Field(str, "Skill to endorse."),
-    "endorseAnyFallback": Field(bool, "Endorse any skill where the lead lacks this one."),
+    "endorseAnyFallback": Field(bool, "Endorse any skill if the lead does not have this one."),
     "recordMode": Field(
         str,
         "manual: the audio is recorded or uploaded; ai: lemlist speaks a text.",
@@ -128,9 +124,9 @@ _MEDIA = ("images", "videos")
 
 CATALOGUE: dict[str, Kind] = {
     "email": Kind("Send an email.", ("subject", "message")),
-    "manual": Kind("Give the sender a task of any sort.", ("title",), ("message", *_DELAYED)),
-    "phone": Kind("Give the sender a call to make.", (), ("message", *_DELAYED)),
-    "api": Kind("Call an address of yours.", ("method", "url")),
+    "manual": Kind("Create a task for the sender.", ("title",), ("message", *_DELAYED)),
+    "phone": Kind("Create a phone call task for the sender.", (), ("message", *_DELAYED)),
+    "api": Kind("Send an HTTP request to a URL.", ("method", "url")),
     "linkedinVisit": Kind("Visit the lead's LinkedIn profile."),
     "linkedinInvite": Kind("Invite the lead on LinkedIn.", (), ("message", *_MEDIA, *_DELAYED)),
     "linkedinSend": Kind("Send a LinkedIn message.", ("message",), ("altMessage", *_MEDIA, *_DELAYED)),
@@ -141,9 +137,9 @@ CATALOGUE: dict[str, Kind] = {
     "linkedinEndorse": Kind(
         "Endorse a skill of the lead on LinkedIn.", (), ("skillName", "endorseAnyFallback", *_DELAYED)
     ),
-    "linkedinWithdrawInvitation": Kind("Withdraw a LinkedIn invitation that is still open."),
-    "sendToAnotherCampaign": Kind("Hand the lead over to another campaign.", ("campaignId",)),
-    "conditional": Kind("Part the way of the leads in two.", ("conditionKey", "delayType")),
+    "linkedinWithdrawInvitation": Kind("Withdraw a pending LinkedIn invitation."),
+    "sendToAnotherCampaign": Kind("Move the lead to another campaign.", ("campaignId",)),
+    "conditional": Kind("Split the sequence into two branches.", ("conditionKey", "delayType")),
     "whatsappMessage": Kind("Send a WhatsApp message.", ("message",)),
     "sms": Kind("Send an SMS.", ("message",)),
 }
@@ -153,13 +149,13 @@ CATALOGUE: dict[str, Kind] = {
 
 
 def body(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the step as a plain dict without the fields that are None, which means not given."""
+    """Return the step as a plain dict, without the fields that are None."""
     return {name: value for name, value in step.items() if value is not None}
 
 
 def problems(step: Any) -> list[Problem]:
     """
-    Return everything that is wrong with a step, without raising.
+    Return all problems of a step, without raising.
 
     :param step: A typed step, or a mapping with ``type`` and the fields of that type.
     """
@@ -172,7 +168,7 @@ def problems(step: Any) -> list[Problem]:
     kind = CATALOGUE[name]
     found = [Problem(field, f"{name!r} needs it") for field in kind.required if field not in step]
     if step.get("delayType") == "within" and "delay" not in step:
-        found.append(Problem("delay", "delayType 'within' needs it: the days within which to ask"))
+        found.append(Problem("delay", "delayType 'within' needs it: the number of days to check"))
     for field, value in step.items():
         if field == "type":
             continue
@@ -192,11 +188,11 @@ def problems(step: Any) -> list[Problem]:
 
 def check(step: Mapping[str, Any], what: str = "The step") -> dict[str, Any]:
     """
-    Return the step as it may be sent.
+    Return the step as a plain dict that can be sent.
 
     :param step: A typed step, or a mapping with ``type`` and the fields of that type.
-    :param what: What the error calls it.
-    :raises LemlistValidationError: Everything that is wrong with it, at once.
+    :param what: The subject of the error message.
+    :raises LemlistValidationError: The step has problems; the error lists all of them.
     """
     if found := problems(step):
         raise validation_error(what, found)
@@ -204,7 +200,7 @@ def check(step: Mapping[str, Any], what: str = "The step") -> dict[str, Any]:
 
 
 def _unknown_type(name: Any) -> str:
-    wrong = "is missing" if name is None else f"{name!r} is no lemlist step"
+    wrong = "is missing" if name is None else f"{name!r} is not a step type"
     near = hint(name, tuple(CATALOGUE)) if isinstance(name, str) else ""
     return f"{wrong}{near}; the types are {', '.join(CATALOGUE)}"
 
@@ -213,7 +209,7 @@ def _reasons(name: str, value: Any, required: bool) -> list[str]:
     """Return what is wrong with the value of one field."""
     field = FIELDS[name]
     if field.type is int:
-        # True is an int to Python; to lemlist it is a mistake.
+        # In Python, True is an int; lemlist accepts only numbers.
         if isinstance(value, bool) or not isinstance(value, int):
             return [f"must be a whole number, not {value!r}"]
         if (field.least is not None and value < field.least) or (
@@ -247,22 +243,22 @@ def _reasons(name: str, value: Any, required: bool) -> list[str]:
 
 
 def _wrong_url(url: Any, schemes: tuple[str, ...], *, public: bool = False) -> str:
-    """Return what is wrong with a URL, or an empty text."""
+    """Return what is wrong with a URL, or an empty text if nothing is."""
     must = " or ".join(f"{scheme}://" for scheme in schemes)
     if not isinstance(url, str):
         return f"must be a URL, not {type(url).__name__}"
-    plain = _PLACEHOLDER.sub("x", url)  # what lemlist fills in may hold spaces
+    plain = _PLACEHOLDER.sub("x", url)  # a placeholder may contain spaces
     try:
         parts = urlsplit(plain)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return f"is no URL: {url!r}"
+        return f"is not a URL: {url!r}"
     if parts.scheme not in schemes or not host:
-        return f"must start with {must} and name a host, not {url!r}"
+        return f"must start with {must} and a host, not {url!r}"
     if any(character.isspace() for character in plain):
-        return f"must not hold spaces: {url!r}"
+        return f"contains spaces: {url!r}"
     if public and _is_private(host):
-        return f"must be reachable for lemlist, and {host!r} is not public"
+        return f"must be public: lemlist cannot reach {host!r}"
     return ""
 
 
@@ -280,9 +276,9 @@ def _is_private(host: str) -> bool:
 
 def branches(step: Mapping[str, Any]) -> dict[str, str]:
     """
-    Return the sequence of each branch of a condition, by condition key; the other way is ``fallback``.
+    Return the sequence id of each branch of a condition, by condition key; the other branch is ``fallback``.
 
-    :param step: A step as lemlist answered or listed it.
+    :param step: A step as lemlist returned or listed it.
     """
     found: dict[str, str] = {}
     for branch in step.get("conditions") or ():
@@ -297,10 +293,10 @@ def branches(step: Mapping[str, Any]) -> dict[str, str]:
 
 class Step(dict[str, Any]):
     """
-    A step with a signature: the dict that lemlist takes, with Python names for its fields.
+    A step with a signature: the dict that lemlist accepts, with Python names for its fields.
 
-    Fields that are left out stay out. Values are checked where the step is used, so that the error can name
-    the task; an ``XComArg`` may stand for any value.
+    A field that is None is left out. Values are checked when an operator uses the step, so that the error
+    can name the task; any value can be an ``XComArg``.
     """
 
     type: ClassVar[str]
@@ -327,7 +323,7 @@ class Email(Step):
 
 
 class Manual(Step):
-    """Give the sender a task of any sort."""
+    """Create a task for the sender."""
 
     type = "manual"
 
@@ -343,7 +339,7 @@ class Manual(Step):
 
 
 class Phone(Step):
-    """Give the sender a call to make."""
+    """Create a phone call task for the sender."""
 
     type = "phone"
 
@@ -354,7 +350,7 @@ class Phone(Step):
 
 
 class Api(Step):
-    """Call an address of yours."""
+    """Send an HTTP request to a URL."""
 
     type = "api"
 
@@ -467,7 +463,7 @@ class LinkedinEndorse(Step):
 
 
 class LinkedinWithdrawInvitation(Step):
-    """Withdraw a LinkedIn invitation that is still open."""
+    """Withdraw a pending LinkedIn invitation."""
 
     type = "linkedinWithdrawInvitation"
 
@@ -476,7 +472,7 @@ class LinkedinWithdrawInvitation(Step):
 
 
 class SendToAnotherCampaign(Step):
-    """Hand the lead over to another campaign."""
+    """Move the lead to another campaign."""
 
     type = "sendToAnotherCampaign"
 
@@ -487,7 +483,7 @@ class SendToAnotherCampaign(Step):
 
 
 class Conditional(Step):
-    """Part the way of the leads in two."""
+    """Split the sequence into two branches."""
 
     type = "conditional"
 
@@ -520,5 +516,5 @@ class Sms(Step):
         super().__init__(message=message, delay=delay, index=index)
 
 
-#: The name by which most people look for it.
+#: Alias, because many users look for this name.
 Condition = Conditional

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow.providers.common.compat.sdk import Context
 
 
 @cache
@@ -51,3 +53,49 @@ def runs_remotely() -> bool:
     configured = re.split("[,;]", conf.get("core", "executor", fallback=""))
     names = {re.split("[=:.]", each)[-1].strip() for each in configured}
     return bool(names - {"", "LocalExecutor", "SequentialExecutor", "DebugExecutor"})
+
+
+def previous_run(context: Context) -> Any:
+    """
+    Return the run of the same DAG before this one, whatever its state, or None.
+
+    Airflow orders runs by logical date. Before a run without one, as Airflow 3 makes them for assets and from
+    the command line, it is the last run whose logical date precedes ``run_after``.
+    """
+    ti, dag_run = context["ti"], context["dag_run"]
+    if dag_run.logical_date is not None:
+        return ti.get_previous_dagrun()
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import GetPreviousDagRun
+
+    message = GetPreviousDagRun(dag_id=dag_run.dag_id, logical_date=dag_run.run_after)
+    return task_runner.SUPERVISOR_COMMS.send(message).dag_run
+
+
+def last_asset_event_before(context: Context) -> datetime | None:
+    """
+    Return the time of the last asset event that triggered the run before this one, or None.
+
+    In Airflow 3 a run that assets triggered has no logical date, and nothing else leads to the run before it.
+    """
+    dag_run = context["dag_run"]
+    if dag_run.logical_date is not None:
+        return None
+    from airflow.sdk.execution_time.context import InletEventsAccessor
+
+    first: dict[tuple[str, str], datetime] = {}
+    for event in dag_run.consumed_asset_events:
+        asset = (event.asset.name, event.asset.uri)
+        first[asset] = min(first.get(asset, event.timestamp), event.timestamp)
+    return max(
+        (
+            event.timestamp
+            for asset, at in first.items()
+            for event in InletEventsAccessor(*asset)
+            .before((at - timedelta(microseconds=1)).isoformat())  # the bound is inclusive
+            .ascending(False)
+            .limit(1)
+            if any(run.dag_id == dag_run.dag_id for run in event.created_dagruns)
+        ),
+        default=None,
+    )

@@ -139,7 +139,7 @@ REFUSAL_RULES: tuple[RefusalRule, ...] = (
                 Reason.CAMPAIGN_NOT_RUNNING),
     RefusalRule(None, r"already running|campaigns? .*running", LemlistValidationError,
                 Reason.CAMPAIGN_RUNNING),
-    RefusalRule(400, r"variable not found in unsubscribe list", LemlistNotFoundError, Reason.NOT_UNSUBSCRIBED),
+    RefusalRule(400, r"not found in unsubscribe list", LemlistNotFoundError, Reason.NOT_UNSUBSCRIBED),
     RefusalRule(404, r"an email is required to unsub", LemlistValidationError, Reason.EMAIL_NEEDED),
     RefusalRule(404, r"campaign[ _]not[ _]found", LemlistNotFoundError, Reason.CAMPAIGN_NOT_FOUND),
     RefusalRule(404, r"lead[ _]not[ _]found", LemlistNotFoundError, Reason.LEAD_NOT_FOUND),
@@ -164,10 +164,7 @@ MEDIA_CODES: dict[str, tuple[bool, str]] = {
     "LINKEDIN_MEDIA_GIF_INVALID": (False, "LinkedIn does not accept this GIF; use a PNG or JPEG."),
     "LINKEDIN_MEDIA_DOWNLOAD_FAILED": (True, "lemlist could not fetch a file; open its URL without a login."),
     "LINKEDIN_MEDIA_AV_UNAVAILABLE": (True, "lemlist's virus scanner was not available; try again later."),
-    "LINKEDIN_MEDIA_TIMEOUT": (
-        True,
-        "Fetching the files took over 45 s; use smaller files or a faster host.",
-    ),
+    "LINKEDIN_MEDIA_TIMEOUT": (True, "Fetching took over 45 s; use smaller files or a faster host."),
 }
 _MEDIA_CODE = re.compile("|".join(MEDIA_CODES).encode())
 
@@ -189,27 +186,18 @@ def judge(call: Call, outcome: Response | NetworkFault, detail: str = "") -> Ver
 
 def _judge_fault(call: Call, fault: NetworkFault, detail: str) -> Verdict:
     remedies = {
-        NetworkFault.UNREACHABLE: (
-            "Check the network of the worker and the host of the connection; nothing was sent."
-        ),
-        NetworkFault.UNTRUSTED: (
-            "Check the host, or trust the certificate of a proxy by REQUESTS_CA_BUNDLE, which must name a "
-            "file of certificates; nothing was sent."
-        ),
+        NetworkFault.UNREACHABLE: "Check the network of the worker and the host of the connection",
+        NetworkFault.UNTRUSTED: "Check the host, or set REQUESTS_CA_BUNDLE to a file of certificates",
     }
     because = f" ({excerpt(detail, call.secrets)})" if detail else ""
-    message = f"{fault.value}{because}. {remedies.get(fault, 'This usually passes by itself.')}"
+    remedy = f"{remedies[fault]}; nothing was sent." if fault in remedies else "It usually passes by itself."
+    message = f"{fault.value}{because}. {remedy}"
     error = _error(LemlistNetworkError, call, Reason.NETWORK, message)
     if fault is NetworkFault.UNREACHABLE:
         return Failure(error, Action.RETRY)
     if fault is NetworkFault.UNTRUSTED:
         return Failure(error)
-    return _unknown_outcome(
-        call,
-        error,
-        timed_out=fault is NetworkFault.TIMED_OUT,
-        disconnected=fault is NetworkFault.DISCONNECTED,
-    )
+    return _unknown_outcome(call, error, fault)
 
 
 def _judge_refusal(call: Call, response: Response) -> Verdict:
@@ -230,9 +218,7 @@ def _judge_refusal(call: Call, response: Response) -> Verdict:
     if rule.reason is Reason.RATE_LIMITED:
         return Failure(error, Action.RETRY)  # refused before it was read, so always safe
     if rule.reason is Reason.SERVER:
-        return _unknown_outcome(
-            call, error, timed_out=status in _GATEWAY_TIMEOUTS, disconnected=status in _GATEWAY_FAULTS
-        )
+        return _unknown_outcome(call, error, status)
     if call.in_doubt and rule.error is LemlistNotFoundError and call.operation.effect is Effect.REMOVE:
         return Success({})
     if call.in_doubt and rule.reason is Reason.ALREADY_IN_CAMPAIGN:
@@ -245,10 +231,8 @@ def _judge_page(call: Call, status: int) -> Verdict:
     blocked = status == 403 and not call.base_url_problem
     remedy = _CLIENT_REFUSED if blocked else call.base_url_problem or _CHECK_PROXY
     error = _error(LemlistNetworkError, call, Reason.GATEWAY, f"{Reason.GATEWAY.value} {remedy}", status)
-    if status >= 500 or status in _GATEWAY_TIMEOUTS:
-        return _unknown_outcome(
-            call, error, timed_out=status in _GATEWAY_TIMEOUTS, disconnected=status in _GATEWAY_FAULTS
-        )
+    if status >= 500 or status in _TIMED_OUT:
+        return _unknown_outcome(call, error, status)
     return Failure(error, Action.RAISE if blocked or call.base_url_problem else Action.RETRY)
 
 
@@ -265,7 +249,7 @@ def _judge_media(call: Call, response: Response, code: str) -> Verdict:
 def _judge_success(call: Call, response: Response) -> Verdict:
     if response.status >= 300:
         message = (
-            "lemlist responded with a redirect, which is never followed because it would carry the key along. "
+            "lemlist responded with a redirect, which is not followed because it would carry the key along. "
             "Check the host of the connection."
         )
         return Failure(_error(LemlistUnexpectedReplyError, call, Reason.UNEXPECTED, message, response.status))
@@ -293,31 +277,26 @@ def _judge_success(call: Call, response: Response) -> Verdict:
     if _is_html(response):
         message = f"{message} {call.base_url_problem or _CHECK_PROXY}"
     error = _error(LemlistUnexpectedReplyError, call, Reason.UNEXPECTED, message, response.status, problem)
-    return _unknown_outcome(call, error)
+    return _unknown_outcome(call, error, response.status)
 
 
 _CHECK_PROXY = "Check the proxy of the worker and the Base URL of the connection."
-#: Statuses with which lemlist, or a gateway before it, gave up waiting.
-_GATEWAY_TIMEOUTS = (408, 504, 522, 524)
-#: Statuses with which a gateway says that it lost lemlist.
-_GATEWAY_FAULTS = (502, 503, 520, 521, 523)
+#: The client, or a gateway, waited for the response in vain, or lost lemlist while it waited.
+_TIMED_OUT = (NetworkFault.TIMED_OUT, 408, 504, 522, 524)
+_DISCONNECTED = (NetworkFault.DISCONNECTED, 502, 503, 520, 521, 523)
 
 
-def _unknown_outcome(
-    call: Call, error: LemlistError, *, timed_out: bool = False, disconnected: bool = False
-) -> Verdict:
+def _unknown_outcome(call: Call, error: LemlistError, cause: NetworkFault | int) -> Verdict:
     """
     Decide what follows when the request may or may not have taken effect.
 
-    :param timed_out: Whether the response did not come within the longest time it may take.
-    :param disconnected: Whether the connection to lemlist was lost before that.
+    :param cause: The network fault, or the status of the response.
     """
     effect = call.operation.effect
     if effect.repeatable:
         return Failure(error, Action.RETRY, in_doubt=effect is not Effect.READ)
-    if (timed_out and effect is Effect.CREATE) or (
-        (timed_out or disconnected) and effect is Effect.CREATE_SLOWLY
-    ):
+    slow = {Effect.CREATE: _TIMED_OUT, Effect.CREATE_SLOWLY: _TIMED_OUT + _DISCONNECTED}
+    if cause in slow.get(effect, ()):
         # lemlist may still be processing the request; a second one would create two.
         return Failure(error, Action.RECONCILE_THEN_STOP, in_doubt=True)
     return Failure(error, Action.RECONCILE_THEN_RETRY, in_doubt=True)

@@ -78,7 +78,7 @@ class Operation:
 
     @property
     def may_be_empty(self) -> bool:
-        """Whether a 204 or an empty body is a success: the documents name no body, or contradict each other."""
+        """Whether an empty body is a success: the documents name no body, or contradict each other."""
         return self.shape is Shape.ANY and (
             self.effect in (Effect.SET, Effect.REMOVE) or (self.method, self.path) in _NO_BODY
         )
@@ -95,14 +95,8 @@ class Operation:
             name = match[1]
             value = values.get(name)
             if not isinstance(value, str) or not value.strip() or value in (".", ".."):
-                given = (
-                    "is empty"
-                    if not value
-                    else "must be text"
-                    if not isinstance(value, str)
-                    else "is not an id"
-                )
-                raise LemlistValidationError(f"{name} {given}; {self} needs it.", operation=str(self))
+                problem = "is empty" if not value else "is no id" if value in (".", "..") else "must be text"
+                raise LemlistValidationError(f"{name} {problem}; {self} needs it.", operation=str(self))
             return quote(value, safe="")
 
         return re.sub(r"\{(\w+)\}", fill, self.path)
@@ -235,7 +229,7 @@ def operation_for(method: str, path: str, shape: Shape) -> Operation:
         )
     if not path.startswith("/") or "?" in path or "#" in path or "//" in path or "/." in path:
         raise LemlistValidationError(
-            f"{path!r} is not a path below the base URL; begin with /, and pass the query as its own argument."
+            f"{path!r} is not a path below the Base URL; begin with /, and pass the query by itself."
         )
     if "@" in path or "%40" in path:
         # It would appear in every log line and error of this call.
@@ -274,13 +268,11 @@ def _value_text(name: str, value: object) -> str:
     if isinstance(value, datetime):
         return iso(value)
     if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
-        if name in _JSON_QUERY or isinstance(value, Mapping):
-            return json.dumps(value if isinstance(value, Mapping) else list(value))
+        if name in _JSON_QUERY:
+            return json.dumps(list(value))
         parts = [_value_text(name, part) for part in value]
         if any("," in part for part in parts):
-            raise LemlistValidationError(
-                f"A value of {name} holds a comma; lemlist separates values by commas."
-            )
+            raise LemlistValidationError(f"A value of {name} holds a comma, which separates values there.")
         return ",".join(parts)
     return str(value)
 

@@ -73,13 +73,7 @@ class Exchange(NamedTuple):
 
 
 class Wire:
-    """
-    Send requests over the connections of this process, each at a slot of the budget.
-
-    :param settings: The checked connection.
-    :param budget: The rate budget of its key.
-    :param user_agent: The name of this client.
-    """
+    """Send requests over the connections of this process, each at a slot of the budget."""
 
     def __init__(self, settings: Settings, budget: Budget, *, user_agent: str) -> None:
         self._settings = settings
@@ -109,12 +103,7 @@ class Wire:
         body: Any,
         upload: MultipartFile | None,
     ) -> requests.PreparedRequest:
-        """
-        Write a request, to be sent once or several times.
-
-        :raises LemlistValidationError: A value cannot be written, or one of the path is missing.
-        :raises LemlistConfigurationError: The Base URL of the connection is not a URL.
-        """
+        """Write a request, to be sent once or several times; raise if a value cannot be written."""
         request = requests.PreparedRequest()
         headers = self._headers
         if upload is not None:
@@ -147,8 +136,9 @@ class Wire:
         :param timeout: Seconds without a byte of the response before it counts as lost.
         :raises LemlistRateLimitError: The wait for a slot would be too long; nothing was sent.
         """
-        if isinstance(request.body, MultipartFile):
-            request.body.rewind()
+        upload: Any = request.body
+        if isinstance(upload, MultipartFile):
+            upload.rewind()
         departure = _current.departure = _Departure(self._budget)
         try:
             response = self._depart(request, timeout)

@@ -98,14 +98,19 @@ def added_step(
     :param known: Ids of the steps before the request; None where they are not known.
     :raises LemlistUncertainError: Several steps could be it, or one that may have been there before.
     """
-    other = {*(known or ())}
+    before = {*(known or ())}
     new = [
         row
         for row in listed
-        if row.get("_id") and row["_id"] not in other and row.get("type") == step["type"]
+        if row.get("_id") and row["_id"] not in before and row.get("type") == step["type"]
     ]
-    if not new or (len(new) == 1 and known is not None):
-        return new[0] if new else None
+    if not new:
+        return None
+    if known is not None:
+        # Of several, as when tasks run side by side, only one may have the content of ours.
+        equal, unclear = ([*new], []) if len(new) == 1 else equal_steps(step, new)
+        if len(equal) == 1 and not unclear:
+            return equal[0]
     ids = ", ".join(str(row["_id"]) for row in new)
     raise LemlistUncertainError(
         f"It is not known whether lemlist added the {step['type']} step: {ids} may be it or may be older. "

@@ -51,9 +51,8 @@ class LemlistHook(BaseHook):
     """
     Send requests to lemlist within the rate budget that all users of the key share.
 
-    The connection is looked up at the first call. One hook serves any number of threads, and forked processes.
-    Methods take ids and return parsed responses; every failure is one of the errors of
-    ``airflow_provider_lemlist.exceptions``.
+    The connection is looked up at the first call. One hook serves any number of threads, and forked
+    processes. Every failure is one of ``airflow_provider_lemlist.exceptions``.
 
     :param lemlist_conn_id: lemlist connection to use.
     """
@@ -78,7 +77,7 @@ class LemlistHook(BaseHook):
         """The connection, looked up once and checked."""
         with self._opening:
             if self._settings is None:
-                self._settings = read_settings(self._find_connection(self.lemlist_conn_id))
+                self._settings = self._read_settings()
             return self._settings
 
     async def load_settings(self) -> Settings:
@@ -89,7 +88,7 @@ class LemlistHook(BaseHook):
             try:
                 conn = await get_async_connection(self.lemlist_conn_id, hook=self)
             except AirflowNotFoundException:
-                raise _no_connection(self.lemlist_conn_id) from None
+                raise self._no_connection() from None
             self._settings = read_settings(conn)
         return self._settings
 
@@ -101,16 +100,7 @@ class LemlistHook(BaseHook):
                 from airflow_provider_lemlist.api.budget import open_budget
 
                 settings = self.settings
-                store = settings.budget_store
-                if store and "://" not in store:
-                    try:
-                        conn = self.get_connection(store)
-                    except AirflowNotFoundException:
-                        raise LemlistConfigurationError(
-                            f"Extra field 'budget_store'{settings.of_connection} names the connection {store!r}, "
-                            "which does not exist; create it, or write redis://host:6379/0."
-                        ) from None
-                    store = redis_url(conn, settings.of_connection)
+                store = self._budget_store(settings)
                 if not store and settings.budget_share == 1 and runs_remotely():
                     _warn_not_shared()
                 self._budget = open_budget(
@@ -140,7 +130,7 @@ class LemlistHook(BaseHook):
         from airflow_provider_lemlist.api.transport import RetryPolicy
 
         try:
-            self._settings = read_settings(self._find_connection(self.lemlist_conn_id), named=False)
+            self._settings = self._read_settings(named=False)
             team = self._open_transport(RetryPolicy(attempts=1, refusals=1)).call(ops.GET_TEAM)
         except LemlistError as error:
             return False, error.message
@@ -333,8 +323,8 @@ class LemlistHook(BaseHook):
         """
         Upload the voice note of one lead and one voice-note step.
 
-        lemlist does not document whether a second upload replaces the first. An upload whose response was lost
-        is sent again.
+        lemlist does not document whether a second upload replaces the first. If the response
+        is lost, the file is uploaded again.
 
         :param audio: An open, seekable binary file; it is streamed.
         :param file_name: Name that lemlist shows.
@@ -400,10 +390,8 @@ class LemlistHook(BaseHook):
         }
         return self._object(
             ops.CREATE_CAMPAIGN,
-            body={name: value for name, value in fields.items() if value is not None},
-            reconcile=ops.Reconcile(
-                None, "Check whether lemlist has the campaign before you create it again."
-            ),
+            body=_given(fields),
+            reconcile=ops.Reconcile(None, "Check whether the campaign exists before you create it again."),
         )
 
     def start_campaign(self, campaign_id: str) -> dict[str, Any]:
@@ -723,18 +711,30 @@ class LemlistHook(BaseHook):
             count=stats(),
         )
 
-    def _find_connection(self, conn_id: str) -> Any:
+    def _read_settings(self, *, named: bool = True) -> Settings:
         try:
-            return self.get_connection(conn_id)
+            return read_settings(self.get_connection(self.lemlist_conn_id), named=named)
         except AirflowNotFoundException:
-            raise _no_connection(conn_id) from None
+            raise self._no_connection() from None
 
+    def _no_connection(self) -> LemlistConfigurationError:
+        conn_id = self.lemlist_conn_id
+        return LemlistConfigurationError(
+            f"Connection {conn_id!r} does not exist; create it with type {CONN_TYPE!r} and the API key as "
+            f"password, or set the environment variable AIRFLOW_CONN_{conn_id.upper()}."
+        )
 
-def _no_connection(conn_id: str) -> LemlistConfigurationError:
-    return LemlistConfigurationError(
-        f"Connection {conn_id!r} does not exist; create it with type {CONN_TYPE!r} and the API key as "
-        f"password, or set the environment variable AIRFLOW_CONN_{conn_id.upper()}."
-    )
+    def _budget_store(self, settings: Settings) -> str:
+        store = settings.budget_store
+        if not store or "://" in store:
+            return store
+        try:
+            return redis_url(self.get_connection(store), settings.of_connection)
+        except AirflowNotFoundException:
+            raise LemlistConfigurationError(
+                f"Extra field 'budget_store'{settings.of_connection} names the connection {store!r}, which "
+                "does not exist; create it, or write redis://host:6379/0."
+            ) from None
 
 
 @cache  # one line per process is enough
@@ -745,12 +745,11 @@ def _warn_not_shared() -> None:
 
 
 def _stats_of(start: datetime, end: datetime, send_user: str | None, variant: str | None) -> dict[str, Any]:
-    fields = {
-        "startDate": ops.iso(start),
-        "endDate": ops.iso(end),
-        "sendUser": send_user,
-        "ABSelected": variant,
-    }
+    bounds = {"startDate": ops.iso(start), "endDate": ops.iso(end)}
+    return _given({**bounds, "sendUser": send_user, "ABSelected": variant})
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 

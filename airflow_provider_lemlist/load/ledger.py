@@ -302,10 +302,8 @@ def read_description(path: ObjectStoragePath, campaign_id: str) -> dict[str, Any
             f"was written by another version of this package (format {description['format']}, not {FORMAT})",
         )
     if description["campaign_id"] != campaign_id:
-        raise _unusable(
-            path,
-            f"belongs to campaign {description['campaign_id']!r}, not to {campaign_id!r}; use one per campaign",
-        )
+        other = description["campaign_id"]
+        raise _unusable(path, f"belongs to campaign {other!r}, not to {campaign_id!r}; use one per campaign")
     return description
 
 

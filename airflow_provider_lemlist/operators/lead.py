@@ -187,7 +187,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
             if in_doubt and error.retryable and is_last_attempt(context):
                 raise LemlistUncertainError(
                     f"It is not known whether lemlist created the lead: {error} Check campaign "
-                    f"{campaign_id!r}, or clear the task: it looks the lead up before it sends it again.",
+                    f"{campaign_id!r}, or clear the task: lemlist refuses a second lead with the same email.",
                     reason=error.reason,
                 ) from error
             raise

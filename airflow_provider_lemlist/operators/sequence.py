@@ -264,7 +264,8 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
     ) -> str | None:
         """Return the listed step that this task returned in an earlier run of the DAG."""
         map_index = getattr(context["ti"], "map_index", -1)
-        earlier = self._returned(context, [self.task_id], include_prior_dates=True, map_indexes=[map_index])
+        of_index = {} if map_index < 0 else {"map_indexes": [map_index]}
+        earlier = self._returned(context, [self.task_id], include_prior_dates=True, **of_index)
         row = next((row for row in listed if row.get("_id") in earlier), None)
         if row is None or (map_index >= 0 and is_equal(step, row) is False):
             return None  # the rows that a mapped task is expanded over may have moved

@@ -15,11 +15,29 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_lemlist import activities, exceptions
-from airflow_provider_lemlist.activities import Activity, Wait
+from airflow_provider_lemlist import exceptions
+from airflow_provider_lemlist.activities import (
+    BOTS,
+    RESULT_LIMIT,
+    Activity,
+    Bots,
+    WaitCondition,
+    checked_types,
+    listing_bounds,
+    unknown_type_warning,
+)
+from airflow_provider_lemlist.arguments import (
+    NOT_GIVEN,
+    checked_id,
+    given_but_empty,
+    given_names,
+    is_from_mapped,
+    or_none,
+)
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.links import CampaignLink
+from airflow_provider_lemlist.run_window import parse_moment, run_window
 from airflow_provider_lemlist.templating import is_open
 
 if TYPE_CHECKING:
@@ -40,25 +58,24 @@ class ActivitySensor(BaseSensorOperator):
     each with its ids, times and flags, without names, addresses and texts.
 
     With ``deferrable=True`` it waits in the triggerer, where all waiting sensors of one connection and
-    campaign ask lemlist together: a thousand of them cost the requests of one. Otherwise every sensor asks
-    for itself, once per type and ``poke_interval``.
+    campaign share their requests: a thousand of them cost the requests of one. Otherwise every sensor sends
+    its own, one for each type and ``poke_interval``.
 
-    A type unknown to this package is warned about with the nearest known one, and asked for all the same.
+    A type unknown to this package is logged as a warning with the nearest known one, and requested all the
+    same.
 
-    .. seealso::
-        For more information on how to use this sensor, take a look at the guide:
-        :ref:`howto/operator:ActivitySensor`
-
-    :param activity_type: Type of activity, such as ``emailsReplied``, or several, of which any counts.
-        (templated)
-    :param campaign_id: ID of the campaign to look at; None for all campaigns of the team. (templated)
-    :param lead_id: ID of the lead to look at; None for all leads. (templated)
-    :param since: The first moment that counts, as a datetime or ISO 8601 text; UTC where it names no zone.
-        Default: the start of the run's data interval, or of the run itself where it has none. (templated)
-    :param min_count: How many activities it takes.
+    :param activity_type: Type of activity, such as ``emailsReplied``, or several; an activity of any of them
+        counts. (templated)
+    :param campaign_id: ID of the campaign; None for all campaigns of the team. (templated)
+    :param lead_id: ID of the lead; None for all leads. (templated)
+    :param since: The first moment that counts, as a datetime or ISO 8601 text; UTC without a time zone.
+        Default: the start of the run's data interval if it has a width, else the ``run_after`` of the run
+        before, else this run's own. (templated)
+    :param min_count: Number of activities to wait for.
     :param is_first: True to count only the first activity of its type, False only the later ones.
+    :param bots: ``count`` to count opens and clicks that lemlist attributes to a bot, too.
     :param deferrable: Whether to wait in the triggerer.
-    :param lemlist_conn_id: :ref:`lemlist connection <howto/connection:lemlist>` to use. (templated)
+    :param lemlist_conn_id: lemlist connection to use. (templated)
     :return: The activities. Pushed to XCom.
     """
 
@@ -71,11 +88,12 @@ class ActivitySensor(BaseSensorOperator):
         self,
         *,
         activity_type: str | list[str],
-        campaign_id: str | None = None,
-        lead_id: str | None = None,
-        since: datetime | str | None = None,
+        campaign_id: str | None = NOT_GIVEN,
+        lead_id: str | None = NOT_GIVEN,
+        since: datetime | str | None = NOT_GIVEN,
         min_count: int = 1,
         is_first: bool | None = None,
+        bots: Bots = "ignore",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         lemlist_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
@@ -85,21 +103,27 @@ class ActivitySensor(BaseSensorOperator):
             raise LemlistConfigurationError(f"min_count must be a whole number from 1, not {min_count!r}.")
         if is_first not in (None, True, False):
             raise LemlistConfigurationError(f"is_first must be True, False or None, not {is_first!r}.")
+        if bots not in BOTS:
+            raise LemlistConfigurationError(f"bots must be 'ignore' or 'count', not {bots!r}.")
         self.activity_type = activity_type
-        self.campaign_id = campaign_id
-        self.lead_id = lead_id
-        self.since = since
+        self.campaign_id = or_none(campaign_id)
+        self.lead_id = or_none(lead_id)
+        self.since = or_none(since)
         self.min_count = min_count
         self.is_first = is_first
+        self.bots = bots
         self.deferrable = deferrable
         self.lemlist_conn_id = lemlist_conn_id
-        self._given = [
-            name for name in ("campaign_id", "lead_id", "since") if getattr(self, name) is not None
-        ]
+        mapped = is_from_mapped(self)
+        self._given = given_names(
+            {"campaign_id": campaign_id, "lead_id": lead_id, "since": since}, mapped=mapped
+        )
+        self._condition: WaitCondition | None = None
         if not is_open(activity_type):
-            activities.as_types(activity_type)
-        if since is not None and not is_open(since):
-            activities.as_moment(since)
+            checked_types(activity_type)
+        for name in () if mapped else self._given:
+            if not is_open(getattr(self, name)):
+                self._checked(name)
 
     @cached_property
     def hook(self) -> LemlistHook:
@@ -109,25 +133,32 @@ class ActivitySensor(BaseSensorOperator):
         return LemlistHook(self.lemlist_conn_id)
 
     def execute(self, context: Context) -> Any:
-        # Before Airflow's loop: a wrong argument is not a wait that failed, soft_fail must not hide it.
-        wait = self._wait(context)
-        for advice in filter(None, map(activities.advice, wait.types)):
-            self.log.warning(advice)
-        self.log.info("Waiting for %d of %s since %s", wait.min_count, " or ".join(wait.types), wait.since)
+        # Before Airflow's loop, because soft_fail must not hide a wrong argument; and once, because the
+        # default of since costs a request to Airflow.
+        self._condition = condition = self._read_arguments(context)
+        for warning in filter(None, map(unknown_type_warning, condition.types)):
+            self.log.warning(warning)
+        self.log.info(
+            "Waiting for %d of %s since %s",
+            condition.min_count,
+            " or ".join(condition.types),
+            condition.since,
+        )
         if not self.deferrable:
             return super().execute(context)
 
         from airflow_provider_lemlist.triggers.activity import ActivityTrigger
 
-        # No look before deferring: a thousand sensors that start together would each ask for themselves.
+        # No request before deferring: a thousand sensors that start together would each send one.
         self.defer(
             trigger=ActivityTrigger(
-                activity_type=list(wait.types),
-                since=wait.since.isoformat(),
+                activity_type=list(condition.types),
+                since=condition.since.isoformat(),
                 campaign_id=self.campaign_id,
                 lead_id=self.lead_id,
                 min_count=self.min_count,
                 is_first=self.is_first,
+                bots=self.bots,
                 poke_interval=self.poke_interval,
                 **({"max_consecutive_failures": None} if self.silent_fail else {}),
                 lemlist_conn_id=self.lemlist_conn_id,
@@ -137,9 +168,9 @@ class ActivitySensor(BaseSensorOperator):
         )
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        wait = self._wait(context)
-        window = activities.window(wait.since, datetime.now(UTC))
-        # One request for each type, as a rule: while the sensor waits, fewer than min_count are there. One
+        condition = self._condition or self._read_arguments(context)
+        bounds = listing_bounds(condition.since, datetime.now(UTC))
+        # One request for each type, as a rule: while the sensor waits, fewer than min_count are listed. One
         # listing of all types would hold every mail sent and opened, and hide a type unknown to lemlist.
         rows = chain.from_iterable(
             self.hook.list_activities(
@@ -147,58 +178,57 @@ class ActivitySensor(BaseSensorOperator):
                 campaign_id=self.campaign_id,
                 lead_id=self.lead_id,
                 is_first=self.is_first,
-                **window,
+                **bounds,
             )
-            for activity_type in wait.types
+            for activity_type in condition.types
         )
-        found = wait.find(map(Activity.of, rows))
+        found = condition.find(map(Activity.of, rows))
         return False if found is None else PokeReturnValue(is_done=True, xcom_value=self._done(found))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """
-        Return what the trigger found, or raise what it met.
+        Return the activities in the trigger's event, or raise the error in it.
 
         :raises LemlistError: The class that the hook raised in the triggerer.
         """
         if event is None or event.get("status") not in EVENT_STATUSES:
-            raise LemlistError(f"The trigger came back with {event!r} instead of a result.")
+            raise LemlistError(f"The trigger returned {event!r} instead of a result.")
         if event["status"] == "success":
             return self._done(event["activities"])
         error_class = getattr(exceptions, event["error"], LemlistError)
         error = error_class(event["message"], status=event.get("http_status"))
         if self.never_fail:
-            # Airflow applies it to errors of its own on resuming, and to none at all before 3.0.
+            # On resuming, Airflow applies it to its own errors only, and before 3.0 to none.
             raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
         raise error
 
-    def _wait(self, context: Context) -> Wait:
-        """Read the rendered arguments."""
+    def _read_arguments(self, context: Context) -> WaitCondition:
+        """Check the rendered arguments, and strip the ids."""
         for name in self._given:
-            value = getattr(self, name)
-            # An upstream XCom that was never pushed must not turn "this lead" into "anybody".
-            if value in (None, "", "None"):
-                raise LemlistConfigurationError(
-                    f"{name} of task {self.task_id!r} is empty; see what its template or upstream task gave."
-                )
-            if name != "since" and not isinstance(value, str):
-                raise LemlistConfigurationError(
-                    f"{name} of task {self.task_id!r} must be an id, not {type(value).__name__}."
-                )
-        return Wait(
-            types=activities.as_types(self.activity_type),
-            since=activities.start_of_run(context["dag_run"])
-            if self.since is None
-            else activities.as_moment(self.since),
+            setattr(self, name, self._checked(name))
+        return WaitCondition(
+            types=checked_types(self.activity_type),
+            since=self._checked("since") if "since" in self._given else run_window(context).since,
             min_count=self.min_count,
             lead_id=self.lead_id,
             is_first=self.is_first,
+            bots=self.bots,
         )
 
+    def _checked(self, name: str) -> Any:
+        """Return the value of an argument that was given: a stripped id, or a moment."""
+        value, what = getattr(self, name), f"The {name} of task {self.task_id!r}"
+        if name != "since":
+            return checked_id(value, what, error=LemlistConfigurationError)
+        if given_but_empty(value):
+            raise LemlistConfigurationError(
+                f"{what} is empty; check its template or upstream task. Nothing was sent."
+            )
+        return parse_moment(value)
+
     def _done(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        self.log.info(
-            "Found what was waited for (%d): %s", len(found), ", ".join(row["_id"] for row in found[:10])
-        )
-        if len(found) >= max(self.min_count, activities.RESULT_LIMIT):
+        self.log.info("Found %d: %s", len(found), ", ".join(row["_id"] for row in found[:10]))
+        if len(found) >= max(self.min_count, RESULT_LIMIT):
             self.log.warning(
                 "There may be more than these %d; LemlistHook.list_activities reads them all.", len(found)
             )

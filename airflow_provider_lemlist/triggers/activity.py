@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of ``ActivitySensor`` that waits in the triggerer, together with all others of its campaign."""
+"""The part of ``ActivitySensor`` that waits in the triggerer and shares its requests with other sensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lemlist.activities import Wait, as_moment, as_types
+from airflow_provider_lemlist.activities import Bots, WaitCondition, checked_types
 from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
-from airflow_provider_lemlist.triggers.feed import FeedKey, joined, may_pass
+from airflow_provider_lemlist.run_window import parse_moment
+from airflow_provider_lemlist.triggers.feed import FeedKey, is_retryable, join_feed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,20 +23,21 @@ class ActivityTrigger(BaseTrigger):
     """
     Wait until lemlist lists enough activities, then fire once.
 
-    It keeps nothing that a restart of the triggerer could lose: started again, it finds the same. The event
-    holds ids, times and flags and no personal data, for the triggerer writes it to its log.
+    The trigger has no state that a restart of the triggerer could lose. Its event holds ids, times and flags
+    and no personal data, because the triggerer logs it.
 
-    A fault that may pass (no network, a failing server, no budget) is met by asking again after
-    ``poke_interval``; the hook has then already replayed the request with growing pauses.
+    After an error that a retry may cure (no network, a failing server, no budget) it reads again after
+    ``poke_interval``; the hook has then already retried the request with growing pauses.
 
-    :param activity_type: Types of activity; one of any counts.
+    :param activity_type: Types of activity; an activity of any of them counts.
     :param since: The first moment that counts, as ISO 8601 text.
-    :param campaign_id: ID of the campaign to look at; None for all campaigns of the team.
-    :param lead_id: ID of the lead to look at; None for all leads.
-    :param min_count: How many activities it takes.
+    :param campaign_id: ID of the campaign; None for all campaigns of the team.
+    :param lead_id: ID of the lead; None for all leads.
+    :param min_count: Number of activities to wait for.
     :param is_first: True to count only the first activity of its type, False only the later ones.
-    :param poke_interval: Seconds between two looks.
-    :param max_consecutive_failures: How many passing faults in a row to bear before giving up; None for any.
+    :param bots: ``count`` to count opens and clicks that lemlist attributes to a bot, too.
+    :param poke_interval: Seconds between two reads.
+    :param max_consecutive_failures: Number of retryable errors in a row after which to go on; None for any.
     :param lemlist_conn_id: lemlist connection to use.
     """
 
@@ -48,6 +50,7 @@ class ActivityTrigger(BaseTrigger):
         lead_id: str | None = None,
         min_count: int = 1,
         is_first: bool | None = None,
+        bots: Bots = "ignore",
         poke_interval: float = 60.0,
         max_consecutive_failures: int | None = 10,
         lemlist_conn_id: str = DEFAULT_CONN_ID,
@@ -59,6 +62,7 @@ class ActivityTrigger(BaseTrigger):
         self.lead_id = lead_id
         self.min_count = min_count
         self.is_first = is_first
+        self.bots = bots
         self.poke_interval = poke_interval
         self.max_consecutive_failures = max_consecutive_failures
         self.lemlist_conn_id = lemlist_conn_id
@@ -74,6 +78,7 @@ class ActivityTrigger(BaseTrigger):
                 "lead_id": self.lead_id,
                 "min_count": self.min_count,
                 "is_first": self.is_first,
+                "bots": self.bots,
                 "poke_interval": self.poke_interval,
                 "max_consecutive_failures": self.max_consecutive_failures,
                 "lemlist_conn_id": self.lemlist_conn_id,
@@ -82,52 +87,53 @@ class ActivityTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire one event: ``success`` with the activities, or ``error`` with the class and message."""
-        yield TriggerEvent(await self._outcome())
+        yield TriggerEvent(await self._wait())
 
-    async def _outcome(self) -> dict[str, Any]:
-        wait = Wait(
-            types=as_types(self.activity_type),
-            since=as_moment(self.since),
+    async def _wait(self) -> dict[str, Any]:
+        condition = WaitCondition(
+            types=checked_types(self.activity_type),
+            since=parse_moment(self.since),
             min_count=self.min_count,
             lead_id=self.lead_id,
             is_first=self.is_first,
+            bots=self.bots,
         )
         clock = asyncio.get_running_loop().time
         failures = 0
         with ExitStack() as stack:
             feeds = [
                 stack.enter_context(
-                    joined(FeedKey(self.lemlist_conn_id, self.campaign_id, name, self.is_first), wait)
+                    join_feed(FeedKey(self.lemlist_conn_id, self.campaign_id, name, self.is_first), condition)
                 )
-                for name in wait.types
+                for name in condition.types
             ]
-            # What others read within the last interval is new enough for a first look.
-            seen = dict.fromkeys(feeds, clock() - self.poke_interval)
+            # A read of another trigger within the last interval is recent enough for the first decision.
+            read_at = dict.fromkeys(feeds, clock() - self.poke_interval)
             while True:
                 for feed in feeds:
-                    seen[feed] = await feed.newer(wait, than=seen[feed])
-                found = wait.find(activity for feed in feeds for activity in feed.known.matching(wait))
+                    read_at[feed] = await feed.wait_for_read(condition, after=read_at[feed])
+                found = condition.find(row for feed in feeds for row in feed.activities.matching(condition))
                 if found is not None:
                     return {"status": "success", "activities": found}
                 error = next((feed.error for feed in feeds if feed.error), None)
                 failures = failures + 1 if error else 0
                 if error:
-                    if not may_pass(error) or self._has_enough_of(failures):
-                        return failure(error)
+                    if not is_retryable(error) or self._exceeds_limit(failures):
+                        return error_event(error)
                     self.log.warning(
-                        "lemlist could not be asked (%d in a row); asking again in %s s: %s",
+                        "Reading activities failed (%d in a row); next read in %s s: %s",
                         failures,
                         self.poke_interval,
                         error,
                     )
-                await asyncio.sleep(min(seen.values()) + self.poke_interval - clock())
+                await asyncio.sleep(min(read_at.values()) + self.poke_interval - clock())
 
-    def _has_enough_of(self, failures: int) -> bool:
+    def _exceeds_limit(self, failures: int) -> bool:
         return self.max_consecutive_failures is not None and failures > self.max_consecutive_failures
 
 
-def failure(error: Exception) -> dict[str, Any]:
-    """Write an error so that the sensor can raise it again."""
+def error_event(error: Exception) -> dict[str, Any]:
+    """Return the event for an error, from which the sensor raises it again."""
     ours = isinstance(error, LemlistError)
     return {
         "status": "error",

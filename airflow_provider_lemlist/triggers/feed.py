@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One reading of lemlist's activities for everybody who waits for them in the same triggerer.
+One reading of lemlist's activities for all triggers that wait for them in the same triggerer.
 
-A feed is one type of activity of one campaign. The first trigger that finds the feed older than it can use
-starts a read, all others wait for the same read, each decides for itself over the same rows. There is no
-background task: a feed exists while somebody has joined it, and a read ends by itself.
+A feed is one type of activity of one campaign. The first trigger that needs a newer read starts it, all
+others wait for the same read, and each decides by itself over the same rows. There is no background task: a
+feed exists while a trigger has joined it, and a read ends by itself.
 
-What is asked for, by design:
+What is requested:
 
-* the listing of one lead while all wait for the same lead, of the whole campaign as soon as they differ:
+* the listing of one lead while all triggers wait for the same lead, of the whole campaign once they differ:
   a thousand sensors with a lead each cost the requests of one;
-* the whole window at first and when somebody joins who looks further back, then only the news, with an
-  overlap for what lemlist lists late.
+* the whole window at first, when a trigger joins that needs an earlier moment, and now and then, because
+  lemlist lists some activities hours late; otherwise only the news, with an overlap.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_lemlist.activities import Activity, Wait, window
+from airflow_provider_lemlist.activities import Activity, WaitCondition, listing_bounds
 from airflow_provider_lemlist.exceptions import LemlistError
 
 if TYPE_CHECKING:
@@ -37,16 +37,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How far a read of the news reaches back behind the one before.
+#: How far a read of the news reaches back behind the read before it.
 OVERLAP = timedelta(hours=1)
 
-#: Reads at a time. Enough for the whole budget of a key; the loop's own threads stay free for others, who
-#: would have to wait with us when the budget is short.
-READERS = 8
+#: How often the whole window is read again, for activities that lemlist lists later than ``OVERLAP``. At one
+#: read per minute this adds one long read to thirty short ones.
+FULL_READ_INTERVAL = timedelta(minutes=30)
+
+#: Reads at a time. Enough for the whole budget of a key, and the loop's own threads stay free for other
+#: triggers, which would have to wait too when the budget is short.
+MAX_READERS = 8
+
+
+def utc_now() -> datetime:
+    """Return the time. Tests replace it."""
+    return datetime.now(UTC)
 
 
 class FeedKey(NamedTuple):
-    """What a feed is about."""
+    """What a feed reads."""
 
     conn_id: str
     campaign_id: str | None
@@ -54,8 +63,8 @@ class FeedKey(NamedTuple):
     is_first: bool | None
 
 
-class Known:
-    """The activities of a feed, newest first. Never changed: whoever holds it may look at it at leisure."""
+class ActivityIndex:
+    """The activities of a feed, newest first and by lead. Immutable, so that triggers can share it."""
 
     def __init__(self, activities: Iterable[Activity] = ()) -> None:
         self.newest_first = sorted(activities, key=lambda activity: activity.at, reverse=True)
@@ -63,118 +72,114 @@ class Known:
         for activity in self.newest_first:
             self._of_lead[activity.lead_id].append(activity)
 
-    def matching(self, wait: Wait) -> Iterator[Activity]:
-        """Yield what may count for a wait, without looking at other leads or behind its moment."""
-        activities = self.newest_first if wait.lead_id is None else self._of_lead.get(wait.lead_id, [])
-        return takewhile(lambda activity: activity.at >= wait.since, activities)
+    def matching(self, condition: WaitCondition) -> Iterator[Activity]:
+        """Yield what may count for a condition: nothing of other leads or before its moment."""
+        lead_id = condition.lead_id
+        activities = self.newest_first if lead_id is None else self._of_lead.get(lead_id, [])
+        return takewhile(lambda activity: activity.at >= condition.since, activities)
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Coverage:
     """
-    What the known activities are complete for.
+    What a feed has read completely.
 
-    :param since: From this moment,
-    :param until: to this one,
-    :param lead_id: for this lead, or for all when None.
+    :param since: The start of its window.
+    :param until: The end of its window.
+    :param lead_id: The lead, or None for all leads.
+    :param full_read: When the whole window was last read.
     """
 
     since: datetime
     until: datetime
     lead_id: str | None
+    full_read: datetime
 
-    def holds(self, wait: Wait) -> bool:
-        """Whether a wait finds here all that there is for it."""
-        return self.since <= wait.since and self.lead_id in (None, wait.lead_id)
+    def includes(self, condition: WaitCondition) -> bool:
+        """Return whether all activities that may count for a condition have been read."""
+        return self.since <= condition.since and self.lead_id in (None, condition.lead_id)
 
 
 class Feed:
     """
-    One type of activity of one campaign, as far as somebody waits for it.
+    The activities of one type and campaign, while a trigger waits for them.
 
-    :param key: What the feed is about.
-    :param readers: The threads in which it asks lemlist.
+    :param key: What to read.
+    :param readers: The threads that send the requests.
     """
 
     def __init__(self, key: FeedKey, readers: ThreadPoolExecutor) -> None:
         self.key = key
-        self.waiting: Counter[Wait] = Counter()
-        self.known = Known()
+        self.waiting: Counter[WaitCondition] = Counter()
+        self.activities = ActivityIndex()
         self.error: Exception | None = None
         self._readers = readers
-        self._reach: Reach | None = None
-        self._answered: frozenset[Wait] = frozenset()
+        self._coverage: Coverage | None = None
+        self._last_read_for: frozenset[WaitCondition] = frozenset()
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
 
-    async def newer(self, wait: Wait, *, than: float) -> float:
+    async def wait_for_read(self, condition: WaitCondition, *, after: float) -> float:
         """
-        Come back when a read that serves this wait has ended after a moment of the loop's clock.
+        Wait until a read that covers a condition has ended after a moment of the loop's clock.
 
-        :return: When that read ended. Its outcome is in ``known`` or ``error``.
+        :return: When that read ended. Its outcome is in ``activities`` or ``error``.
         """
-        while self._read_at <= than or not self._serves(wait):
+        while self._read_at <= after or not self._applies_to(condition):
             if self._reading is None:
                 self._reading = asyncio.create_task(self._read())
-            # The read is everybody's: a trigger that is cancelled leaves it to the others.
+            # The read is shared: cancelling one trigger must not cancel it for the others.
             await asyncio.shield(self._reading)
         return self._read_at
 
-    def _serves(self, wait: Wait) -> bool:
-        if wait in self._answered:
+    def _applies_to(self, condition: WaitCondition) -> bool:
+        """Return whether the outcome of the last read is valid for a condition."""
+        if condition in self._last_read_for:
             return True
         if self.error is not None:
-            # A fault that passes is everybody's. One that stays may be due to what the others asked for.
-            return may_pass(self.error)
-        return self._reach is not None and self._reach.holds(wait)
+            # A retryable error concerns all triggers. Another one may be due to the arguments of some.
+            return is_retryable(self.error)
+        return self._coverage is not None and self._coverage.includes(condition)
 
     async def _read(self) -> None:
-        # Only now, not when the task was made: all who start in the same turn of the loop are in by now.
-        waits = frozenset(self.waiting)
+        # Read here and not when the task was made: all triggers that start in one turn of the loop are in.
+        conditions = frozenset(self.waiting)
         try:
-            if waits:
+            if conditions:
                 # Not asyncio.to_thread: before Airflow 3.3 a connection can be looked up in the triggerer
                 # only from a thread that asgiref has started.
-                read = sync_to_async(self._ask, thread_sensitive=False, executor=self._readers)
-                self.known, self._reach = await read(waits)
+                fetch = sync_to_async(self._fetch, thread_sensitive=False, executor=self._readers)
+                self.activities, self._coverage = await fetch(conditions)
                 self.error = None
         except Exception as error:
             if not isinstance(error, LemlistError):
                 log.exception("Reading %s failed", self.key)
             self.error = error
         finally:
-            self._answered = waits
+            self._last_read_for = conditions
             self._read_at = asyncio.get_running_loop().time()
             self._reading = None
 
-    def _ask(self, waits: frozenset[Wait]) -> tuple[Known, Reach | None]:
-        """Read what these waits need, in a thread. Changes nothing: that is for the loop's own thread."""
-        since = min(wait.since for wait in waits)
-        now = datetime.now(UTC)
-        if self._reach is not None and all(map(self._reach.holds, waits)):
-            lead_id = self._reach.lead_id  # as wide as before, or the next one to join needs it all again
-            read_from = max(since, self._reach.until - OVERLAP)
-        else:
-            lead_id = _common_lead(waits)
-            read_from = since
-        # What lies before the oldest wait is for those who have left.
-        known = {activity.id: activity for activity in self.known.newest_first if activity.at >= since}
-        reach: Reach | None = Reach(since, now, lead_id)
-        strictest = _strictest(waits)
+    def _fetch(self, conditions: frozenset[WaitCondition]) -> tuple[ActivityIndex, Coverage | None]:
+        """Read what these conditions need, in a thread, and change nothing: the loop's thread does that."""
+        now = utc_now()
+        plan, read_from = plan_read(self._coverage, conditions, now)
+        # Activities before the oldest moment were needed by triggers that have left.
+        known = {each.id: each for each in self.activities.newest_first if each.at >= plan.since}
+        strictest = _strictest(conditions)
         counted = set()
-        for activity in self._listed(lead_id, window(read_from, now)):
+        for activity in self._list(plan.lead_id, listing_bounds(read_from, now)):
             known[activity.id] = activity
             if strictest and strictest.counts(activity):
                 counted.add(activity.id)
                 if len(counted) >= strictest.limit:
-                    reach = None  # all who wait are served; the other pages stay unread
-                    break
-        return Known(known.values()), reach
+                    return ActivityIndex(known.values()), None  # enough for all; other pages stay unread
+        return ActivityIndex(known.values()), plan
 
-    def _listed(self, lead_id: str | None, bounds: dict[str, datetime]) -> Iterator[Activity]:
+    def _list(self, lead_id: str | None, bounds: dict[str, datetime]) -> Iterator[Activity]:
         from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
-        # A hook for each read: a changed connection is seen, and no socket lies idle between two reads.
+        # A hook for each read: a changed connection takes effect, and no socket is idle between two reads.
         with closing(LemlistHook(self.key.conn_id)) as hook:
             for row in hook.list_activities(
                 activity_type=self.key.activity_type,
@@ -186,61 +191,86 @@ class Feed:
                 yield Activity.of(row)
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether asking again later may cure an error."""
-    return isinstance(error, LemlistError) and error.retryable
+def plan_read(
+    coverage: Coverage | None, conditions: frozenset[WaitCondition], now: datetime
+) -> tuple[Coverage, datetime]:
+    """
+    Decide what the next read covers when it succeeds, and from which moment it reads.
 
-
-def _common_lead(waits: frozenset[Wait]) -> str | None:
-    """Return the lead that all waits look at, or None where they differ or look at all."""
-    leads = {wait.lead_id for wait in waits}
-    return leads.pop() if len(leads) == 1 else None
-
-
-def _strictest(waits: frozenset[Wait]) -> Wait | None:
-    """Return the wait that leaves no other one short once it has all it can use, or None if none does."""
-    if len({wait.lead_id for wait in waits}) > 1:
-        return None
-    since = max(wait.since for wait in waits)
-    min_count = max(wait.min_count for wait in waits)
-    return replace(next(iter(waits)), since=since, min_count=min_count)
-
-
-@dataclass
-class _Loop:
-    """The feeds of one event loop and their threads, which end with the last of them."""
-
-    feeds: dict[FeedKey, Feed] = field(default_factory=dict)
-    readers: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="lemlist-activities")
+    :param coverage: What has been read before.
+    :param conditions: What the triggers wait for now.
+    :param now: The end of the read.
+    """
+    since = min(condition.since for condition in conditions)
+    if coverage is None or not all(map(coverage.includes, conditions)):
+        return Coverage(since, now, _common_lead(conditions), full_read=now), since
+    # Never narrower than before, or the next trigger that joins would need all of it again.
+    if now - coverage.full_read >= FULL_READ_INTERVAL:
+        return Coverage(since, now, coverage.lead_id, full_read=now), since
+    return (
+        Coverage(since, now, coverage.lead_id, coverage.full_read),
+        max(since, coverage.until - OVERLAP),
     )
 
 
-_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+def is_retryable(error: Exception) -> bool:
+    """Return whether the next read may succeed after an error."""
+    return isinstance(error, LemlistError) and error.retryable
+
+
+def _common_lead(conditions: frozenset[WaitCondition]) -> str | None:
+    """Return the lead of all conditions, or None if they differ or one of them has none."""
+    leads = {condition.lead_id for condition in conditions}
+    return leads.pop() if len(leads) == 1 else None
+
+
+def _strictest(conditions: frozenset[WaitCondition]) -> WaitCondition | None:
+    """Return a condition that, once it has all it can use, leaves no other one short; None if none does."""
+    if len({condition.lead_id for condition in conditions}) > 1:
+        return None
+    return replace(
+        next(iter(conditions)),
+        since=max(condition.since for condition in conditions),
+        min_count=max(condition.min_count for condition in conditions),
+        bots="count" if all(condition.bots == "count" for condition in conditions) else "ignore",
+    )
+
+
+@dataclass
+class _LoopFeeds:
+    """The feeds of one event loop and their threads, which end with the last feed."""
+
+    feeds: dict[FeedKey, Feed] = field(default_factory=dict)
+    readers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(MAX_READERS, thread_name_prefix="lemlist-activities")
+    )
+
+
+_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopFeeds] = WeakKeyDictionary()
 
 
 @contextmanager
-def joined(key: FeedKey, wait: Wait) -> Iterator[Feed]:
+def join_feed(key: FeedKey, condition: WaitCondition) -> Iterator[Feed]:
     """
-    Take part in the feed of this event loop, and end it when nobody is left.
+    Yield the feed of this event loop, and remove it when the last trigger has left.
 
     :param key: What to read.
-    :param wait: What the caller looks for in it.
+    :param condition: What the caller waits for.
     """
     loop = asyncio.get_running_loop()
     if loop not in _LOOPS:
-        _LOOPS[loop] = _Loop()
+        _LOOPS[loop] = _LoopFeeds()
     mine = _LOOPS[loop]
     if key not in mine.feeds:
         mine.feeds[key] = Feed(key, mine.readers)
     feed = mine.feeds[key]
-    feed.waiting[wait] += 1
+    feed.waiting[condition] += 1
     try:
         yield feed
     finally:
-        feed.waiting[wait] -= 1
-        if not feed.waiting[wait]:
-            del feed.waiting[wait]
+        feed.waiting[condition] -= 1
+        if not feed.waiting[condition]:
+            del feed.waiting[condition]
         if not feed.waiting:
             del mine.feeds[key]
         if not mine.feeds:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real HTTP server on loopback that lists activities as lemlist does, and counts who asks for what."""
+"""A real HTTP server on loopback that lists activities as lemlist does, and records the requests."""
 
 from __future__ import annotations
 

@@ -139,7 +139,9 @@ def test_an_unknown_extra_warns_with_the_near_match(
 @pytest.mark.parametrize(
     "fields", [{"host": "http://lemlist.internal/api"}, {"port": 443}, {"schema": "api"}, {"login": "me"}]
 )
-def test_an_ignored_or_risky_field_is_a_warning(fields: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ignored_or_risky_field_is_a_warning(
+    fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         read_settings(connection(**fields))
     assert "'mine'" in caplog.text

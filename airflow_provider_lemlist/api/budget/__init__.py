@@ -42,9 +42,9 @@ __all__ = ["NOT_SHARED", "Budget", "Slot", "open_budget"]
 
 #: Why requests may be refused although every process books its slots.
 NOT_SHARED = (
-    "The rate budget of the lemlist API key is shared by the processes of this machine only, while tasks of "
-    "this Airflow run on several: set budget_store of the connection to Redis, or budget_share to the part of "
-    "the limit that each machine may use."
+    "The rate budget of the lemlist API key is shared by the processes of this machine only, while tasks "
+    "of this Airflow run on several: set budget_store of the connection to Redis, or budget_share to the "
+    "part of the limit that each machine may use."
 )
 
 log = logging.getLogger(__name__)

@@ -41,8 +41,7 @@ SETTINGS: dict[str, str] = {
 
 @route(
     "GET /campaigns",
-    query=["version", "limit", "offset", "page", "sortOrder", "status", "createdBy"],
-    ignored=["sortBy"],
+    query=["version", "limit", "offset", "page", "sortBy", "sortOrder", "status", "createdBy"],
 )
 def list_campaigns(call: Call) -> Any:
     query = call.query
@@ -51,6 +50,8 @@ def list_campaigns(call: Call) -> Any:
     wanted, by = query.get("status"), query.get("createdBy")
     if wanted not in (None, *STATUSES):
         raise checks.mismatch("Expected a known status in status")
+    if query.get("sortBy", "createdAt") != "createdAt":  # the only value, and the order of the world
+        raise checks.mismatch("Expected createdAt in sortBy")
     found = [
         each
         for each in call.world.campaigns.values()

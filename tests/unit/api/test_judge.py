@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,7 +118,12 @@ def test_an_unknown_text_is_not_a_duplicate(status: int, text: str) -> None:
         (400, "Campaign has no sequence", LemlistValidationError, Reason.NO_SEQUENCE),
         (404, "Campaign not found", LemlistNotFoundError, Reason.CAMPAIGN_NOT_FOUND),
         (404, '{"error": "Campaign not found"}', LemlistNotFoundError, Reason.CAMPAIGN_NOT_FOUND),
-        (404, '{"error": "CAMPAIGN_LEAD_REVIEW_LEAD_NOT_FOUND"}', LemlistNotFoundError, Reason.LEAD_NOT_FOUND),
+        (
+            404,
+            '{"error": "CAMPAIGN_LEAD_REVIEW_LEAD_NOT_FOUND"}',
+            LemlistNotFoundError,
+            Reason.LEAD_NOT_FOUND,
+        ),
         (404, "Lead not found", LemlistNotFoundError, Reason.LEAD_NOT_FOUND),
         (404, "Sequence not found", LemlistNotFoundError, Reason.SEQUENCE_NOT_FOUND),
         (404, "Step not found", LemlistNotFoundError, Reason.STEP_NOT_FOUND),
@@ -282,7 +288,9 @@ def test_an_empty_body_is_a_success_where_no_body_is_documented(status: int) -> 
         ops.operation_for("GET", "/x", ops.Shape.ANY),
         ops.operation_for("POST", "/hooks", ops.Shape.ANY),
     ):
-        assert isinstance(failure(judge(call(operation), response(status))).error, LemlistUnexpectedReplyError)
+        assert isinstance(
+            failure(judge(call(operation), response(status))).error, LemlistUnexpectedReplyError
+        )
 
 
 @pytest.mark.parametrize("outcome", LOST)
@@ -300,7 +308,9 @@ def test_a_create_is_never_blindly_retried(outcome: Response | NetworkFault) -> 
         assert verdict.in_doubt is (operation.effect is not ops.Effect.READ)
 
 
-@pytest.mark.parametrize("outcome", [NetworkFault.TIMED_OUT, response(504), response(408), response(522), response(524)])
+@pytest.mark.parametrize(
+    "outcome", [NetworkFault.TIMED_OUT, response(504), response(408), response(522), response(524)]
+)
 def test_a_step_that_lemlist_may_still_be_adding_is_not_added_again(outcome: Response | NetworkFault) -> None:
     assert failure(judge(call(ops.ADD_STEP), outcome)).action is Action.RECONCILE_THEN_STOP
     # Of a lead lemlist itself refuses a second one.
@@ -308,9 +318,16 @@ def test_a_step_that_lemlist_may_still_be_adding_is_not_added_again(outcome: Res
 
 
 @pytest.mark.parametrize(
-    "outcome", [NetworkFault.DISCONNECTED, NetworkFault.TIMED_OUT, *(response(status) for status in (408, 502, 503, 504, 520, 524))]
+    "outcome",
+    [
+        NetworkFault.DISCONNECTED,
+        NetworkFault.TIMED_OUT,
+        *(response(status) for status in (408, 502, 503, 504, 520, 524)),
+    ],
 )
-def test_a_step_whose_media_lemlist_may_still_be_fetching_is_not_added_again(outcome: Response | NetworkFault) -> None:
+def test_a_step_whose_media_lemlist_may_still_be_fetching_is_not_added_again(
+    outcome: Response | NetworkFault,
+) -> None:
     assert failure(judge(call(ops.ADD_STEP_WITH_MEDIA), outcome)).action is Action.RECONCILE_THEN_STOP
 
 
@@ -343,7 +360,9 @@ def test_not_found_after_a_lost_response_means_that_a_removal_is_done() -> None:
 
 
 def test_a_duplicate_after_a_lost_response_is_looked_up_because_it_may_be_ours() -> None:
-    verdict = failure(judge(call(ops.CREATE_LEAD, in_doubt=True), response(400, "Lead already in the campaign")))
+    verdict = failure(
+        judge(call(ops.CREATE_LEAD, in_doubt=True), response(400, "Lead already in the campaign"))
+    )
     assert verdict.action is Action.RECONCILE_THEN_RAISE
     elsewhere = failure(
         judge(call(ops.CREATE_LEAD, in_doubt=True), response(409, "Lead already in other campaign"))
@@ -392,3 +411,10 @@ def test_deeply_nested_json_is_no_crash() -> None:
     verdict = judge(call(ops.GET_SEQUENCES), response(200, b"[" * 100_000, "application/json"))
     assert isinstance(verdict, Failure)
     assert isinstance(judge(call(ops.GET_SEQUENCES), response(500, b"[" * 100_000)), Failure)
+
+
+def test_each_reason_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "errors.md").read_text()
+    assert [f"| `{reason.name}` | {reason.value} |" for reason in Reason] == [
+        line for line in page.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()
+    ]

@@ -83,9 +83,7 @@ def test_a_route_that_ignores_its_cursor_does_not_loop() -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 8), st.integers(1, 12))
-def test_rows_added_while_the_list_is_read_hide_none_of_the_others(
-    total: int, new: int, size: int
-) -> None:
+def test_rows_added_while_the_list_is_read_hide_none_of_the_others(total: int, new: int, size: int) -> None:
     everything = rows(total)
     # A whole page's worth at each step cannot be told from a route that ignores its cursor.
     arriving = new - (new == size)

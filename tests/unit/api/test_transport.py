@@ -158,9 +158,7 @@ def test_a_value_that_json_cannot_hold_is_an_error_before_anything_is_sent(
 @pytest.mark.parametrize(
     "host", ["http://a b/api", "http://*.example.com/api", "http://.example.com", "https://ex\u200bample.com"]
 )
-def test_a_host_that_is_no_url_is_a_configuration_error(
-    settings: Any, budget: OpenBudget, host: str
-) -> None:
+def test_a_host_that_is_no_url_is_a_configuration_error(settings: Any, budget: OpenBudget, host: str) -> None:
     transport = Transport(replace(settings, base_url=host), budget, user_agent="x")  # type: ignore[arg-type]
     with pytest.raises(LemlistConfigurationError, match="Host .* of connection 'lemlist_default'"):
         transport.call(ops.GET_TEAM)
@@ -236,7 +234,9 @@ def test_a_read_is_retried_after_each_passing_fault(
     assert API_KEY not in caplog.text
 
 
-def test_the_last_error_is_raised_when_the_retry_policy_ends(stage: Stage, transport: Transport, pauses: list[float]) -> None:
+def test_the_last_error_is_raised_when_the_retry_policy_ends(
+    stage: Stage, transport: Transport, pauses: list[float]
+) -> None:
     stage.script = [Act(fault="reset"), Act(500, b"one"), Act(502), Act(503), Act(500, b"the last")]
     with pytest.raises(LemlistServerError, match="the last"):
         transport.call(ops.GET_TEAM)
@@ -502,7 +502,9 @@ def test_a_duplicate_is_raised_and_one_after_a_lost_response_is_ours(
     assert create(transport, reconcile=Reconcile(lambda: next(found))) == LEAD
 
 
-def test_a_step_that_is_gone_after_a_lost_response_counts_as_deleted(stage: Stage, transport: Transport) -> None:
+def test_a_step_that_is_gone_after_a_lost_response_counts_as_deleted(
+    stage: Stage, transport: Transport
+) -> None:
     path = {"sequenceId": "seq_1", "stepId": "stp_1"}
     stage.script = [Act(fault="reset"), Act(404, b"Step not found")]
     assert transport.call(ops.DELETE_STEP, path=path) == {}
@@ -551,7 +553,7 @@ def test_a_page_of_a_gateway_is_retried_and_never_means_that_a_step_is_deleted(
 
 
 @pytest.mark.parametrize(
-    "host", ["http://127.0.0.1:9/api", "http://nobody.invalid/api"], ids=["refused", "dns"]
+    "host", ["http://127.0.0.1:9/api", "http://unknown.invalid/api"], ids=["refused", "dns"]
 )
 def test_without_a_network_even_a_create_is_retried_and_the_error_says_nothing_was_sent(
     settings: Any, budget: OpenBudget, pauses: list[float], host: str, monkeypatch: pytest.MonkeyPatch
@@ -559,7 +561,9 @@ def test_without_a_network_even_a_create_is_retried_and_the_error_says_nothing_w
     resolve = socket.getaddrinfo
 
     def unknown_host(name: str, *more: Any) -> Any:
-        if name == "nobody.invalid":  # not left to the network of the machine: some resolvers answer anything
+        if (
+            name == "unknown.invalid"
+        ):  # not left to the network of the machine: some resolvers resolve anything
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return resolve(name, *more)
 

@@ -36,6 +36,14 @@ class TestAddedStep:
         with pytest.raises(LemlistUncertainError, match="stp_1, stp_2"):
             added_step(SENT, [listed("stp_1"), listed("stp_2")], known=known)
 
+    def test_of_several_new_steps_the_only_one_with_our_content_is_ours(self) -> None:
+        rows = [listed("stp_1", message="of a task beside"), listed("stp_2")]
+        assert added_step(SENT, rows, known=[]) is rows[1]
+        with pytest.raises(LemlistUncertainError):
+            added_step(SENT, [rows[0], listed("stp_2", message="tidied")], known=[])
+        with pytest.raises(LemlistUncertainError):
+            added_step(steps.Manual(title="x"), [{"_id": "a", "type": "manual"}] * 2, known=[])
+
     def test_one_candidate_among_unknown_steps_is_left_to_a_person(self) -> None:
         with pytest.raises(LemlistUncertainError, match="stp_1"):
             added_step(SENT, [listed("stp_1")], known=None)

@@ -133,7 +133,7 @@ class TestChooseStep:
         assert chosen(EMAIL, StepEvidence(listed, in_doubt=True, known=["stp_1"])) == "stp_2"
         assert chosen(EMAIL, StepEvidence(listed, in_doubt=True, known=["stp_1", "stp_2"])) is None
         with pytest.raises(LemlistUncertainError, match="stp_1, stp_2"):
-            chosen(EMAIL, StepEvidence(listed, in_doubt=True, known=[]))
+            chosen(EMAIL, StepEvidence(rows(EMAIL, EMAIL), in_doubt=True, known=[]))
 
     def test_older_step_is_never_taken_for_a_lost_one_when_the_steps_before_are_unknown(self) -> None:
         older = StepEvidence(rows({"type": "manual"}), in_doubt=True)

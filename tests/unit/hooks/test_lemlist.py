@@ -81,9 +81,7 @@ def test_the_user_agent_names_the_provider_and_airflow(stage: Stage, hook: Lemli
     ],
     ids=lambda value: str(getattr(value, "status", "")),
 )
-def test_the_connection_test_names_each_failure(
-    stage: Stage, hook: LemlistHook, act: Act, says: str
-) -> None:
+def test_the_connection_test_names_each_failure(stage: Stage, hook: LemlistHook, act: Act, says: str) -> None:
     stage.routes["GET /team"] = act
     ok, message = hook.test_connection()
     assert not ok
@@ -98,7 +96,9 @@ def test_the_connection_test_names_the_team(stage: Stage, hook: LemlistHook) -> 
     assert hook.test_connection() == (True, "Connected to the lemlist team 'Blue'.")
 
 
-def test_the_connection_test_without_network_or_key_returns_a_message_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_test_without_network_or_key_returns_a_message_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv(
         "AIRFLOW_CONN_A", '{"conn_type": "lemlist", "password": "k", "host": "http://127.0.0.1:9/api"}'
     )
@@ -110,9 +110,17 @@ def test_the_connection_test_without_network_or_key_returns_a_message_too(monkey
     assert message.startswith("Password (API key) is empty")
 
 
-@pytest.mark.parametrize("kind", ["list", "page"])
+# The sandbox has an HTML page for each campaign, and a plain 404 elsewhere.
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda hook, campaign_id: hook.get_campaign(campaign_id),
+        lambda hook, campaign_id: hook.find_lead(campaign_id, "ann@example.com"),
+    ],
+    ids=["page", "404"],
+)
 def test_a_base_url_without_api_is_named_by_the_connection_test_and_by_every_error(
-    monkeypatch: pytest.MonkeyPatch, pauses: list[float], kind: str
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float], read: Callable[[LemlistHook, str], Any]
 ) -> None:
     with Sandbox(limit="none") as lemlist:
         campaign_id = lemlist.campaign()["_id"]
@@ -123,11 +131,7 @@ def test_a_base_url_without_api_is_named_by_the_connection_test_and_by_every_err
         assert "The Base URL does not end in /api." in message
         hook = LemlistHook("root")
         with pytest.raises(LemlistError, match="Base URL of connection 'root' does not end in /api"):
-            # The sandbox has an HTML page for each campaign, and a plain 404 elsewhere.
-            if kind == "page":
-                hook.get_campaign(campaign_id)
-            else:
-                hook.find_lead(campaign_id, "ann@example.com")
+            read(hook, campaign_id)
 
 
 async def _load(hook: LemlistHook) -> str:
@@ -394,7 +398,9 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
 ]
 
 
-@pytest.mark.parametrize(("method", "route", "query", "body", "received"), CASES, ids=[case[1] for case in CASES])
+@pytest.mark.parametrize(
+    ("method", "route", "query", "body", "received"), CASES, ids=[case[1] for case in CASES]
+)
 def test_each_method_sends_what_the_documents_say(
     stage: Stage,
     hook: LemlistHook,
@@ -443,9 +449,7 @@ def test_an_email_that_lemlist_does_not_have_has_no_leads(stage: Stage, hook: Le
     assert hook.find_lead("cam_1", "ann@example.com") is None
 
 
-def test_a_found_lead_has_the_shape_of_a_created_one(
-    stage: Stage, hook: LemlistHook
-) -> None:
+def test_a_found_lead_has_the_shape_of_a_created_one(stage: Stage, hook: LemlistHook) -> None:
     entries = [
         {"_id": "lea_9", "campaign": {"id": "cam_9", "name": "Other"}, "variables": {}},
         {
@@ -468,7 +472,9 @@ def test_a_found_lead_has_the_shape_of_a_created_one(
     }
 
 
-def test_a_lead_whose_response_was_lost_is_found_and_not_created_twice(stage: Stage, hook: LemlistHook) -> None:
+def test_a_lead_whose_response_was_lost_is_found_and_not_created_twice(
+    stage: Stage, hook: LemlistHook
+) -> None:
     stage.script = [
         Act(fault="reset"),
         Act(body=[{"_id": "lea_1", "campaign": {"id": "cam_1"}, "variables": {"email": "ann@example.com"}}]),
@@ -563,9 +569,7 @@ def test_a_create_by_request_that_created_nothing_is_no_success(stage: Stage, ho
     assert made == {"_id": "lea_1"}
 
 
-def test_a_step_whose_response_was_lost_is_found_in_the_sequence(
-    stage: Stage, hook: LemlistHook
-) -> None:
+def test_a_step_whose_response_was_lost_is_found_in_the_sequence(stage: Stage, hook: LemlistHook) -> None:
     step = {"type": "email", "subject": "Hi {{firstName}}", "message": "<p>Hello</p>", "delay": 1}
     listed = [
         {"_id": "stp_old", **step},
@@ -758,7 +762,9 @@ def test_a_remote_executor_is_known_by_its_name(
     assert runs_remotely()
 
 
-@pytest.mark.parametrize(("executor", "warnings"), [("CeleryExecutor", [0, 0, 1, 1]), ("LocalExecutor", [0] * 4)])
+@pytest.mark.parametrize(
+    ("executor", "warnings"), [("CeleryExecutor", [0, 0, 1, 1]), ("LocalExecutor", [0] * 4)]
+)
 def test_a_budget_that_is_not_shared_is_one_warning_per_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, executor: str, warnings: list[int]
 ) -> None:

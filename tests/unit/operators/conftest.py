@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 def lemlist(monkeypatch: pytest.MonkeyPatch, budget: Any) -> Iterator[Sandbox]:
     with Sandbox(limit="none") as sandbox:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
-        # The budget, and the pauses between retries, have tests of their own.
+        # The budget and the waits between retries have their own tests.
         monkeypatch.setattr(LemlistHook, "budget", budget)
         monkeypatch.setattr(CLOCK, "sleep", lambda seconds: None)
         yield sandbox
-        # The log of the sandbox shortens large uploads; small ones are held against the documents elsewhere.
+        # The log of the sandbox shortens large uploads; other tests check small ones against the documents.
         wrong = [each for each in departures(sandbox.requests()) if "too long for the log" not in each]
         assert wrong == []
 
@@ -47,7 +47,7 @@ class Worker:
     """
     Renders and executes tasks of one DAG run.
 
-    :param has_store: Whether Airflow has a task state store, as it does from 3.3 on.
+    :param has_store: Whether Airflow has a task state store, as since 3.3.
     """
 
     def __init__(self, *, has_store: bool) -> None:
@@ -93,7 +93,7 @@ class Worker:
             max_tries=before + retries,
             xcom_push=lambda key, value: pushed.update({key: json.loads(json.dumps(value))}),
             xcom_pull=self._pull,
-            get_relevant_upstream_map_indexes=lambda *_, **__: None,  # asked on Airflow 2
+            get_relevant_upstream_map_indexes=lambda *_, **__: None,  # called by Airflow 2
         )
         events = self.asset_extras
         context: Any = {
@@ -121,7 +121,7 @@ class Worker:
         return result
 
     def next_run(self) -> None:
-        """Begin another run of the DAG, which has no history, but may read the XComs of earlier runs."""
+        """Start another run of the DAG, which has no history but can read the XComs of earlier runs."""
         self.earlier_xcoms |= {name: pushed for name, pushed in self.xcoms.items() if pushed}
         self.xcoms = {}
         self.stores.clear()
@@ -147,25 +147,25 @@ class Worker:
 
 @pytest.fixture
 def worker() -> Worker:
-    """A worker of Airflow 3.3, which has a task state store."""
+    """Return a worker of Airflow 3.3, which has a task state store."""
     return Worker(has_store=True)
 
 
 @pytest.fixture(params=[True, False], ids=["3.3", "2.11"])
 def any_worker(request: pytest.FixtureRequest) -> Worker:
-    """Workers with and without a task state store."""
+    """Return a worker with and one without a task state store."""
     return Worker(has_store=request.param)
 
 
 @pytest.fixture
 def old_worker() -> Worker:
-    """A worker of Airflow 2.11, which has none."""
+    """Return a worker of Airflow 2.11, which has no task state store."""
     return Worker(has_store=False)
 
 
 @pytest.fixture
 def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``kill(task, "create_lead")`` lets the worker die between the effect and the response."""
+    """``kill(task, "create_lead")`` ends the worker between the effect and the response."""
 
     def arm(task: Any, method: str, *, before: bool = False) -> None:
         real = getattr(task.hook, method)
@@ -173,7 +173,7 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def die(*args: Any, **kwargs: Any) -> None:
             if not before:
                 real(*args, **kwargs)
-            raise SystemExit(1)  # as when a worker is told to go
+            raise SystemExit(1)  # as when a worker is terminated
 
         monkeypatch.setattr(task.hook, method, die)
 

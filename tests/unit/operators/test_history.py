@@ -73,7 +73,7 @@ def test_attempt_after_certain_failure_is_not_in_doubt(worker: Any) -> None:
     assert TaskHistory(context(2, 2, 2, worker.stores["task"])).read() is None
 
 
-def test_what_was_created_is_known_to_retries_and_after_clearing(worker: Any) -> None:
+def test_created_id_is_known_to_retries_and_after_clearing(worker: Any) -> None:
     history = TaskHistory(context(1, 2, 2, worker.stores["task"]))
     history.begin(known=[])
     history.finish("stp_1")

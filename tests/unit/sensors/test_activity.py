@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
@@ -53,7 +53,14 @@ def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str])
 
 
 def context(**run: Any) -> Any:
-    return {"dag_run": SimpleNamespace(**{"data_interval_start": NOON, "start_date": NOON} | run), "ti": None}
+    times = {
+        "data_interval_start": NOON,
+        "data_interval_end": NOON + timedelta(days=1),
+        "logical_date": NOON,
+        "run_after": NOON + timedelta(days=1),
+        "start_date": NOON + timedelta(days=2),
+    }
+    return {"dag_run": SimpleNamespace(**times | run), "ti": None}
 
 
 def deferred(a_sensor: ActivitySensor, **run: Any) -> TaskDeferred:
@@ -70,19 +77,40 @@ class TestArguments:
         assert set(ActivitySensor.template_fields_renderers) <= set(given)
 
     @pytest.mark.parametrize(
-        "wrong", [{"activity_type": []}, {"activity_type": None}, {"since": "yesterday"}, {"since": 5}]
+        "wrong",
+        [
+            {"activity_type": []},
+            {"activity_type": None},
+            {"since": "yesterday"},
+            {"since": 5},
+            {"since": ""},
+            {"campaign_id": ""},
+            {"lead_id": "lea 1"},
+            {"bots": "yes"},
+            {"bots": None},
+        ],
     )
-    def test_what_is_written_wrong_is_found_when_the_dag_is_parsed(self, wrong):
+    def test_a_wrong_literal_is_found_when_the_dag_is_parsed(self, wrong):
         with pytest.raises(LemlistConfigurationError, match=next(iter(wrong))):
             sensor(**wrong)
 
     @pytest.mark.parametrize("name", ["campaign_id", "lead_id"])
-    def test_a_whole_lead_is_no_id(self, lemlist: Listing, name):
+    def test_a_whole_lead_is_not_an_id(self, lemlist: Listing, name):
         a_sensor = sensor(**{name: "{{ given }}"})
         setattr(a_sensor, name, {"_id": "lea_1"})
         with pytest.raises(LemlistConfigurationError, match=f"{name} of task 'wait' must be an id, not dict"):
             a_sensor.execute(context())
         assert not lemlist.queries
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_ids_lose_surrounding_spaces(self, lemlist: Listing, deferrable):
+        a_sensor = sensor(lead_id=" lea_1\n", campaign_id=" cam_1 ", deferrable=deferrable)
+        if deferrable:
+            trigger = deferred(a_sensor).trigger
+            assert (trigger.campaign_id, trigger.lead_id) == ("cam_1", "lea_1")
+        else:
+            lemlist.add()
+            assert len(a_sensor.execute(context())) == 1
 
     def test_it_links_to_the_campaign(self):
         [link] = ActivitySensor.operator_extra_links
@@ -100,20 +128,41 @@ class TestArguments:
 
     @pytest.mark.parametrize("deferrable", [True, False])
     @pytest.mark.parametrize("name", ["campaign_id", "lead_id", "since"])
-    @pytest.mark.parametrize("nothing", [None, "", "None"])
-    def test_an_argument_that_came_to_nothing_does_not_widen_the_wait(
-        self, lemlist: Listing, deferrable, name, nothing
+    @pytest.mark.parametrize("empty", [None, "", "None", " "])
+    def test_an_argument_rendered_empty_does_not_widen_the_wait(
+        self, lemlist: Listing, deferrable, name, empty
     ):
         a_sensor = sensor(deferrable=deferrable, soft_fail=True, **{name: "{{ given }}"})
-        setattr(a_sensor, name, nothing)  # what Airflow does when it renders
+        setattr(a_sensor, name, empty)  # what Airflow does when it renders
         with pytest.raises(LemlistConfigurationError, match=f"{name} of task 'wait' is empty"):
             a_sensor.execute(context())
         assert not lemlist.queries
 
+    @pytest.mark.parametrize("name", ["campaign_id", "lead_id", "since"])
+    @pytest.mark.parametrize("empty", [None, "", "None", " "])
+    def test_an_empty_argument_of_one_map_index_does_not_widen_the_wait(self, lemlist: Listing, name, empty):
+        with DAG("mapped", schedule=None, start_date=NOON):
+            mapped = ActivitySensor.partial(task_id="wait", activity_type=REPLY).expand(**{name: [empty]})
+        with pytest.raises(LemlistConfigurationError, match=f"{name} of task 'wait' is empty"):
+            mapped.unmap({name: empty}).execute(context())
+        assert not lemlist.queries
+
+    def test_arguments_that_a_mapped_sensor_leaves_out_are_not_empty(self):
+        with DAG("mapped", schedule=None, start_date=NOON):
+            mapped = ActivitySensor.partial(task_id="wait", activity_type=REPLY, deferrable=True).expand(
+                lead_id=["lea_1"]
+            )
+        trigger = deferred(mapped.unmap({"lead_id": "lea_1"})).trigger
+        assert (trigger.campaign_id, trigger.lead_id) == (None, "lea_1")
+
+    def test_none_in_the_dag_file_means_all(self):
+        trigger = deferred(sensor(campaign_id=None, lead_id=None, since=None, deferrable=True)).trigger
+        assert (trigger.campaign_id, trigger.lead_id, trigger.since) == (None, None, NOON.isoformat())
+
     @pytest.mark.parametrize(
-        ("given", "hint"), [("emailReplied", "Did you mean 'emailsReplied'?"), ("brandNew", "unknown here")]
+        ("given", "hint"), [("emailReplied", "did you mean 'emailsReplied'?"), ("brandNew", "unknown here")]
     )
-    def test_an_unknown_type_is_warned_about_and_asked_for(self, given, hint, logged):
+    def test_an_unknown_type_is_warned_about_and_requested(self, given, hint, logged):
         assert deferred(sensor(activity_type=given, deferrable=True)).trigger.activity_type == [given]
         assert hint in logged()
 
@@ -123,13 +172,28 @@ class TestArguments:
 
 
 class TestSince:
-    def test_the_default_is_the_start_of_the_data_interval(self):
-        trigger = deferred(sensor(since=None, deferrable=True), start_date=NOON + timedelta(days=1)).trigger
+    def test_the_default_is_the_start_of_a_data_interval_with_a_width(self):
+        trigger = deferred(sensor(since=None, deferrable=True)).trigger
         assert trigger.since == "2026-03-02T12:00:00+00:00"
 
-    def test_a_run_without_a_data_interval_counts_from_its_own_start(self):
-        trigger = deferred(sensor(since=None, deferrable=True), data_interval_start=None).trigger
-        assert trigger.since == "2026-03-02T12:00:00+00:00"
+    def test_without_such_an_interval_the_default_is_when_the_previous_run_was_due(self):
+        a_context = context(data_interval_end=NOON, run_after=NOON)
+        previous = context(run_after=NOON - timedelta(days=1))["dag_run"]
+        a_context["ti"] = SimpleNamespace(get_previous_dagrun=lambda: previous)
+        with pytest.raises(TaskDeferred) as caught:
+            sensor(since=None, deferrable=True).execute(a_context)
+        assert caught.value.trigger.since == "2026-03-01T12:00:00+00:00"
+
+    def test_airflow_is_asked_for_the_previous_run_once_however_often_the_sensor_pokes(
+        self, lemlist: Listing, monkeypatch
+    ):
+        lookups = []
+        a_context = context(data_interval_end=NOON, run_after=NOON)
+        a_context["ti"] = SimpleNamespace(get_previous_dagrun=lambda: lookups.append(1))
+        monkeypatch.setattr("time.sleep", lambda seconds: lemlist.add())
+        sensor(since=None, min_count=3).execute(a_context)
+        assert len(lemlist.queries) == 4
+        assert lookups == [1]
 
     def test_rendered_text_is_a_moment(self):
         trigger = deferred(sensor(since="2026-03-02 13:00:00+01:00", deferrable=True)).trigger
@@ -153,13 +217,13 @@ class TestPoke:
         assert len(sensor(min_count=3).execute(context())) == 3
         assert len(lemlist.queries) == 3
 
-    def test_it_asks_once_for_each_type_and_for_no_more_than_it_needs(self, lemlist: Listing):
+    def test_it_sends_one_request_for_each_type_with_every_filter(self, lemlist: Listing):
         lemlist.add("linkedinReplied", isFirst=False)
         found = sensor(activity_type=[REPLY, "linkedinReplied"], lead_id="lea_1", is_first=False).execute(
             context()
         )
         assert len(found) == 1
-        asked = [{**query, "minDate": "", "maxDate": ""} for query in lemlist.queries]
+        sent = [{**query, "minDate": "", "maxDate": ""} for query in lemlist.queries]
         shared = {
             "version": "v2",
             "campaignId": "cam_1",
@@ -170,15 +234,15 @@ class TestPoke:
             "offset": "0",
             "limit": "100",
         }
-        assert asked == [shared | {"type": REPLY}, shared | {"type": "linkedinReplied"}]
+        assert sent == [shared | {"type": REPLY}, shared | {"type": "linkedinReplied"}]
 
-    def test_the_pages_are_read_no_further_than_the_result_needs(self, lemlist: Listing):
+    def test_no_more_pages_are_read_than_the_result_needs(self, lemlist: Listing):
         for minute in range(2000):
             lemlist.add(at=ago(seconds=minute))
         assert len(sensor().execute(context())) == 500
         assert len(lemlist.queries) == 5
 
-    def test_a_lead_of_another_is_not_enough(self, lemlist: Listing):
+    def test_an_activity_of_another_lead_does_not_count(self, lemlist: Listing):
         lemlist.add(lead_id="lea_2")
         assert sensor(lead_id="lea_1").poke(context()) is False
 
@@ -197,7 +261,7 @@ class TestPoke:
         with pytest.raises(AirflowSkipException):
             sensor(timeout=0, soft_fail=True).execute(context())
 
-    def test_nothing_about_people_is_logged(self, lemlist: Listing, logged):
+    def test_no_personal_data_is_logged(self, lemlist: Listing, logged):
         lemlist.add()
         sensor().execute(context())
         text = logged()
@@ -206,7 +270,7 @@ class TestPoke:
 
 
 class TestDefer:
-    def test_it_hands_everything_to_the_trigger_without_a_request(self, lemlist: Listing):
+    def test_the_trigger_gets_every_argument_without_a_request(self, lemlist: Listing):
         deferral = deferred(
             sensor(
                 activity_type=(REPLY, "linkedinReplied"),
@@ -214,6 +278,7 @@ class TestDefer:
                 lead_id="lea_1",
                 min_count=3,
                 is_first=True,
+                bots="count",
                 poke_interval=30,
                 timeout=timedelta(hours=2),
                 lemlist_conn_id="other",
@@ -228,6 +293,7 @@ class TestDefer:
             "lead_id": "lea_1",
             "min_count": 3,
             "is_first": True,
+            "bots": "count",
             "poke_interval": 30,
             "max_consecutive_failures": 10,
             "lemlist_conn_id": "other",
@@ -236,7 +302,7 @@ class TestDefer:
         assert deferral.timeout == timedelta(hours=2)
         assert not lemlist.queries
 
-    def test_silent_fail_bears_any_number_of_faults(self):
+    def test_silent_fail_allows_any_number_of_failures(self):
         trigger = deferred(sensor(silent_fail=True, deferrable=True)).trigger
         assert trigger.max_consecutive_failures is None
 
@@ -261,7 +327,7 @@ class TestResume:
         assert self.resume({"status": "success", "activities": found}) == found
 
     @pytest.mark.parametrize("event", [None, {}, {"status": "surprise"}, {"activities": []}])
-    def test_an_event_that_is_no_result_never_succeeds(self, event):
+    def test_an_event_without_a_result_never_succeeds(self, event):
         with pytest.raises(LemlistError, match="instead of a result"):
             self.resume(event)
 
@@ -272,16 +338,16 @@ class TestResume:
         with pytest.raises(LemlistServerError, match="down"):
             self.resume(self.OUTAGE)
 
-    def test_an_error_of_a_class_that_is_gone_is_still_an_error(self):
+    def test_an_error_of_an_unknown_class_is_still_an_error(self):
         with pytest.raises(LemlistError, match="down"):
             self.resume(self.OUTAGE | {"error": "LemlistGoneError"})
 
-    @pytest.mark.parametrize("event", [ERROR, OUTAGE], ids=["final", "passing"])
+    @pytest.mark.parametrize("event", [ERROR, OUTAGE], ids=["final", "retryable"])
     def test_never_fail_skips_on_any_error_as_when_poking(self, event):
         with pytest.raises(AirflowSkipException):
             self.resume(event, never_fail=True)
 
-    def test_soft_fail_skips_on_what_fails_for_good_and_lets_airflow_retry_the_rest(self):
+    def test_soft_fail_skips_on_final_errors_and_lets_airflow_retry_the_others(self):
         with pytest.raises(AirflowSkipException):
             self.resume(self.ERROR, soft_fail=True)
         with pytest.raises(LemlistServerError):
@@ -293,12 +359,13 @@ class TestResume:
             a_sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, context())
 
 
-def test_poke_and_trigger_decide_alike(lemlist: Listing):
+def test_poke_and_trigger_return_the_same(lemlist: Listing):
     import asyncio
 
     for minute in range(5):
         lemlist.add(at=ago(minutes=minute), lead_id=f"lea_{minute % 2}", isFirst=minute < 3)
         lemlist.add("linkedinReplied", at=ago(minutes=minute), lead_id=f"lea_{minute % 2}")
+        lemlist.add("emailsOpened", at=ago(minutes=minute), bot=minute % 2 == 0)
     for changes in (
         {},
         {"lead_id": "lea_0"},
@@ -306,6 +373,8 @@ def test_poke_and_trigger_decide_alike(lemlist: Listing):
         {"is_first": False, "lead_id": "lea_1"},
         {"activity_type": [REPLY, "linkedinReplied"], "min_count": 10},
         {"since": ago(minutes=2.5)},
+        {"activity_type": "emailsOpened"},
+        {"activity_type": "emailsOpened", "bots": "count", "min_count": 3},
     ):
         trigger = deferred(sensor(deferrable=True, **changes)).trigger
 

@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,6 +66,7 @@ class TestSerialization:
             lead_id="lea_1",
             min_count=3,
             is_first=False,
+            bots="count",
             max_consecutive_failures=None,
             lemlist_conn_id="other",
         )
@@ -80,10 +81,16 @@ class TestSerialization:
             "lead_id": "lea_1",
             "min_count": 3,
             "is_first": False,
+            "bots": "count",
             "poke_interval": 0.05,
             "max_consecutive_failures": None,
             "lemlist_conn_id": "other",
         }
+
+    def test_a_trigger_stored_before_bots_existed_still_loads(self):
+        class_path, kwargs = trigger().serialize()
+        del kwargs["bots"]
+        assert ActivityTrigger(**kwargs).bots == "ignore"
 
     def test_airflow_stores_it(self):
         """The way of a deferral through the database, by the serializer of the Airflow that runs."""
@@ -95,12 +102,12 @@ class TestSerialization:
 
 class TestOneTrigger:
     @pytest.mark.asyncio
-    async def test_what_is_there_fires_at_once(self, lemlist: Listing):
+    async def test_an_existing_activity_fires_at_once(self, lemlist: Listing):
         reply = lemlist.add()
         assert found(await event_of(trigger(poke_interval=NEVER))) == [reply]
 
     @pytest.mark.asyncio
-    async def test_it_waits_for_what_is_not_there_yet(self, lemlist: Listing):
+    async def test_it_waits_until_there_are_enough(self, lemlist: Listing):
         waiting = asyncio.create_task(event_of(trigger(min_count=2)))
         await until(lambda: len(lemlist.queries) >= 2)
         first = lemlist.add()
@@ -117,7 +124,7 @@ class TestOneTrigger:
         assert found(event) == ids
 
     @pytest.mark.asyncio
-    async def test_both_bounds_and_the_version_are_asked_for(self, lemlist: Listing):
+    async def test_the_request_has_the_version_and_both_bounds(self, lemlist: Listing):
         lemlist.add(isFirst=False)
         await event_of(trigger(lead_id="lea_1", is_first=False))
         [query] = lemlist.queries
@@ -133,21 +140,21 @@ class TestOneTrigger:
         }
 
     @pytest.mark.asyncio
-    async def test_the_event_is_plain_and_names_no_person(self, lemlist: Listing):
+    async def test_the_event_is_plain_and_has_no_personal_data(self, lemlist: Listing):
         lemlist.add()
         text = json.dumps(await event_of(trigger()))
         assert "ana" not in text.lower()
         assert "lea_1" in text
 
     @pytest.mark.asyncio
-    async def test_a_listing_of_thousands_is_read_no_further_than_the_result_needs(self, lemlist: Listing):
+    async def test_no_more_pages_of_a_long_listing_are_read_than_the_result_needs(self, lemlist: Listing):
         for minute in range(20 * RESULT_LIMIT):
             lemlist.add(at=ago(seconds=minute / 10))
         assert len(found(await event_of(trigger()))) == RESULT_LIMIT
         assert len(lemlist.queries) == RESULT_LIMIT / 100
 
     @pytest.mark.asyncio
-    async def test_after_the_first_look_only_the_news_are_read(self, lemlist: Listing):
+    async def test_after_the_first_read_only_the_news_are_read(self, lemlist: Listing):
         waiting = asyncio.create_task(event_of(trigger(since=ago(days=30).isoformat())))
         await until(lambda: len(lemlist.queries) >= 2)
         lemlist.add()
@@ -158,7 +165,7 @@ class TestOneTrigger:
         assert reached_back == feed.OVERLAP
 
     @pytest.mark.asyncio
-    async def test_what_was_read_before_still_counts_when_only_the_news_are_read(self, lemlist: Listing):
+    async def test_activities_of_earlier_reads_still_count(self, lemlist: Listing):
         old = lemlist.add(at=ago(days=2))
         waiting = asyncio.create_task(event_of(trigger(since=ago(days=3).isoformat(), min_count=2)))
         await until(lambda: len(lemlist.queries) >= 2)
@@ -166,7 +173,61 @@ class TestOneTrigger:
         assert found(await waiting) == [old, new]
 
     @pytest.mark.asyncio
-    async def test_started_again_it_finds_the_same(self, lemlist: Listing):
+    async def test_an_activity_listed_hours_late_is_found_by_the_next_full_read(
+        self, lemlist: Listing, monkeypatch
+    ):
+        clock = [datetime.now(UTC)]
+        monkeypatch.setattr(feed, "utc_now", lambda: clock[0])
+        arguments = {"since": ago(hours=6).isoformat(), "poke_interval": 0.02}
+        waiting = [
+            asyncio.create_task(event_of(trigger(lead_id=f"lea_{n}", **arguments))) for n in range(1000)
+        ]
+        await until(lambda: len(lemlist.queries) >= 2)
+        late = lemlist.add(lead_id="lea_7", at=ago(hours=3))
+        read = len(lemlist.queries)
+        await until(lambda: len(lemlist.queries) >= read + 3)
+        assert not waiting[7].done()
+        clock[0] += feed.FULL_READ_INTERVAL
+        assert found(await waiting[7]) == [late]
+        full = [query for query in lemlist.queries if query["minDate"] < ago(hours=5).isoformat()]
+        assert len(full) == 2, "a thousand sensors share the first read and the full one"
+        await cancel(waiting)
+
+    @pytest.mark.asyncio
+    async def test_opens_by_bots_do_not_fire_unless_they_count(self, lemlist: Listing):
+        opened = "emailsOpened"
+        by_bot = lemlist.add(opened, bot=True)
+        ignoring = asyncio.create_task(event_of(trigger(activity_type=opened)))
+        assert found(await event_of(trigger(activity_type=opened, bots="count"))) == [by_bot]
+        await until(lambda: len(lemlist.queries) >= 3)
+        assert not ignoring.done()
+        by_person = lemlist.add(opened, bot=False)
+        assert found(await ignoring) == [by_person]
+
+    @pytest.mark.asyncio
+    async def test_opens_by_bots_do_not_shorten_the_read_of_a_sensor_that_ignores_them(
+        self, lemlist: Listing, monkeypatch
+    ):
+        monkeypatch.setattr("airflow_provider_lemlist.activities.RESULT_LIMIT", 2)
+        by_person = lemlist.add("emailsOpened", at=ago(minutes=50), bot=False)
+        for minute in range(150):
+            lemlist.add("emailsOpened", at=ago(seconds=minute), bot=True)
+        lemlist.answering.clear()
+        both = [
+            asyncio.create_task(
+                event_of(trigger(activity_type="emailsOpened", bots=bots, poke_interval=NEVER))
+            )
+            for bots in ("ignore", "count")
+        ]
+        await until(lambda: lemlist.queries)
+        lemlist.answering.set()
+        async with asyncio.timeout(LONGEST):
+            assert found(await both[0]) == [by_person]
+        assert len(found(await both[1])) == 2
+        assert len(lemlist.reads) == 1
+
+    @pytest.mark.asyncio
+    async def test_a_restarted_trigger_finds_the_same(self, lemlist: Listing):
         reply = lemlist.add()
         class_path, kwargs = trigger().serialize()
         events = [await event_of(ActivityTrigger(**kwargs)) for _ in range(2)]
@@ -174,24 +235,24 @@ class TestOneTrigger:
         assert found(events[0]) == [reply]
 
     @pytest.mark.asyncio
-    async def test_a_slow_lemlist_does_not_hold_up_the_loop(self, lemlist: Listing):
+    async def test_a_slow_response_does_not_block_the_event_loop(self, lemlist: Listing):
         reply = lemlist.add()
         lemlist.answering.clear()
         waiting = asyncio.create_task(event_of(trigger()))
         await until(lambda: lemlist.queries)
-        # A loop that stood still would not come back before the answer, or before it was given up.
+        # A blocked loop would not get here before the response, or before the request timed out.
         assert not waiting.done()
         lemlist.answering.set()
         assert found(await waiting) == [reply]
         assert len(lemlist.queries) == 1
 
-    def test_every_loop_has_feeds_of_its_own(self, lemlist: Listing):
+    def test_every_event_loop_has_its_own_feeds(self, lemlist: Listing):
         lemlist.add()
         for _ in range(3):
             assert len(found(asyncio.run(event_of(trigger())))) == 1
         assert len(lemlist.queries) == 3
 
-    def test_loops_at_the_same_time_do_not_meet(self, lemlist: Listing):
+    def test_simultaneous_event_loops_do_not_share_feeds(self, lemlist: Listing):
         with ThreadPoolExecutor(2) as threads:
             waiting = [threads.submit(asyncio.run, event_of(trigger(poke_interval=0.2))) for _ in range(2)]
             wait_for(lambda: len(lemlist.queries) >= 2)
@@ -234,7 +295,7 @@ class TestTogether:
             await cancel(waiting)
 
     @pytest.mark.asyncio
-    async def test_a_thousand_that_start_together_look_once(self, lemlist: Listing):
+    async def test_a_thousand_that_start_together_share_one_read(self, lemlist: Listing):
         lemlist.answering.clear()
         for number in range(90):
             lemlist.add(lead_id=f"lea_{number}")
@@ -249,7 +310,7 @@ class TestTogether:
         assert len(lemlist.queries) == 1
 
     @pytest.mark.asyncio
-    async def test_who_comes_later_uses_what_was_just_read(self, lemlist: Listing):
+    async def test_a_later_trigger_uses_a_recent_read(self, lemlist: Listing):
         waiting = [asyncio.create_task(event_of(trigger(poke_interval=NEVER, lead_id="lea_other")))]
         waiting += [asyncio.create_task(event_of(trigger(poke_interval=NEVER, min_count=9)))]
         lemlist.add(at=ago(minutes=5))
@@ -261,18 +322,18 @@ class TestTogether:
         await cancel(waiting)
 
     @pytest.mark.asyncio
-    async def test_who_looks_further_back_gets_all_of_it(self, lemlist: Listing):
+    async def test_an_earlier_since_gets_a_full_read(self, lemlist: Listing):
         old = lemlist.add(at=ago(days=2))
         waiting = [asyncio.create_task(event_of(trigger(poke_interval=NEVER)))]
         await until(lambda: lemlist.queries)
         await asyncio.sleep(0.2)
         further = trigger(since=ago(days=3).isoformat(), poke_interval=NEVER)
         assert found(await event_of(further)) == [old]
-        assert not waiting[0].done(), "what is too old for one must not count for it"
+        assert not waiting[0].done(), "an activity before its since must not count"
         await cancel(waiting)
 
     @pytest.mark.asyncio
-    async def test_a_second_lead_widens_what_is_asked_for(self, lemlist: Listing):
+    async def test_a_second_lead_widens_the_request_to_the_campaign(self, lemlist: Listing):
         waiting = [asyncio.create_task(event_of(trigger(poke_interval=NEVER, lead_id="lea_1")))]
         await until(lambda: lemlist.queries)
         await asyncio.sleep(0.2)
@@ -282,14 +343,14 @@ class TestTogether:
         await cancel(waiting)
 
     @pytest.mark.asyncio
-    async def test_who_wants_more_than_a_shortened_read_holds_gets_a_full_one(self, lemlist: Listing):
+    async def test_a_trigger_that_a_shortened_read_does_not_satisfy_gets_a_full_one(self, lemlist: Listing):
         for number in range(RESULT_LIMIT + 50):
             lemlist.add(at=ago(seconds=number))
         lemlist.answering.clear()
         first = asyncio.create_task(event_of(trigger(poke_interval=NEVER)))
         await until(lambda: lemlist.queries)
         second = asyncio.create_task(event_of(trigger(poke_interval=NEVER, min_count=RESULT_LIMIT + 50)))
-        await asyncio.sleep(0)  # it has come while the first one's read is under way
+        await asyncio.sleep(0)  # it joins during the first one's read
         lemlist.answering.set()
         async with asyncio.timeout(LONGEST):
             assert len(found(await second)) == RESULT_LIMIT + 50
@@ -314,7 +375,9 @@ class TestTogether:
         [{"campaign_id": "cam_2"}, {"is_first": True}, {"lemlist_conn_id": "lemlist_other"}],
         ids=["campaign", "is_first", "connection"],
     )
-    async def test_what_differs_is_not_mixed(self, lemlist: Listing, monkeypatch, other):
+    async def test_different_campaigns_filters_and_connections_have_separate_feeds(
+        self, lemlist: Listing, monkeypatch, other
+    ):
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_OTHER", lemlist.connection)
         waiting = [
             asyncio.create_task(event_of(trigger(poke_interval=NEVER, **each))) for each in ({}, other)
@@ -323,7 +386,7 @@ class TestTogether:
         await cancel(waiting)
 
     @pytest.mark.asyncio
-    async def test_the_shortest_interval_is_kept_without_the_others_asking_more(self, lemlist: Listing):
+    async def test_the_shortest_interval_decides_and_longer_ones_add_no_reads(self, lemlist: Listing):
         waiting = [
             asyncio.create_task(event_of(trigger(poke_interval=interval))) for interval in (0.2, NEVER, NEVER)
         ]
@@ -336,7 +399,7 @@ class TestTogether:
 class TestFaults:
     @pytest.fixture
     def faults(self, monkeypatch) -> list[Exception]:
-        """Faults that the next reads meet, in order; the hook's own replays are over by then."""
+        """Errors of the next reads, in order; the hook's own retries are over by then."""
         coming: list[Exception] = []
         real = LemlistHook.list_activities
 
@@ -349,14 +412,14 @@ class TestFaults:
         return coming
 
     @pytest.mark.asyncio
-    async def test_a_fault_that_passes_is_borne(self, lemlist: Listing, faults):
+    async def test_a_retryable_error_is_survived(self, lemlist: Listing, faults):
         reply = lemlist.add()
         faults += [LemlistServerError("down", status=503), LemlistRateLimitError("busy")]
         assert found(await event_of(trigger(max_consecutive_failures=2))) == [reply]
         assert not faults
 
     @pytest.mark.asyncio
-    async def test_a_fault_that_goes_on_fails(self, lemlist: Listing, faults):
+    async def test_a_lasting_error_fails(self, lemlist: Listing, faults):
         lemlist.add()
         faults += [LemlistServerError("still down", status=503)] * 5
         assert await event_of(trigger(max_consecutive_failures=2)) == {
@@ -368,7 +431,7 @@ class TestFaults:
         assert len(faults) == 2
 
     @pytest.mark.asyncio
-    async def test_only_faults_in_a_row_are_counted(self, lemlist: Listing, faults):
+    async def test_only_consecutive_failures_are_counted(self, lemlist: Listing, faults):
         waiting = asyncio.create_task(event_of(trigger(max_consecutive_failures=1)))
         for _ in range(3):
             faults.append(LemlistServerError("down"))
@@ -379,19 +442,19 @@ class TestFaults:
         assert len(found(await waiting)) == 1
 
     @pytest.mark.asyncio
-    async def test_any_number_is_borne_when_asked_to(self, lemlist: Listing, faults):
+    async def test_without_a_limit_any_number_of_failures_is_survived(self, lemlist: Listing, faults):
         reply = lemlist.add()
         faults += [LemlistServerError("down")] * 15
         assert found(await event_of(trigger(max_consecutive_failures=None, poke_interval=0))) == [reply]
 
     @pytest.mark.asyncio
-    async def test_what_waiting_cannot_cure_fails_at_once(self, lemlist: Listing, faults):
+    async def test_an_error_that_a_retry_cannot_cure_fails_at_once(self, lemlist: Listing, faults):
         faults += [LemlistAuthError("wrong key", status=401)] * 2
         event = await event_of(trigger())
         assert (event["error"], event["http_status"], len(faults)) == ("LemlistAuthError", 401, 1)
 
     @pytest.mark.asyncio
-    async def test_a_fault_of_our_own_ends_the_wait_and_says_so(self, lemlist: Listing, faults):
+    async def test_an_unexpected_exception_ends_the_wait_and_is_named(self, lemlist: Listing, faults):
         faults += [ZeroDivisionError("oh")] * 2
         event = await event_of(trigger())
         assert (event["error"], len(faults)) == ("LemlistError", 1)
@@ -404,7 +467,7 @@ class TestFaults:
         assert "'no_such'" in event["message"]
 
     @pytest.mark.asyncio
-    async def test_a_type_refused_for_one_is_not_held_against_others(self, lemlist: Listing):
+    async def test_a_refused_type_does_not_fail_other_triggers(self, lemlist: Listing):
         lemlist.unknown.add("emailReplied")
         reply = lemlist.add()
         wrong, right = await asyncio.gather(
@@ -414,20 +477,20 @@ class TestFaults:
         assert found(right) == [reply]
 
     @pytest.mark.asyncio
-    async def test_a_lead_refused_for_one_is_not_held_against_others(self, lemlist: Listing):
+    async def test_a_refused_lead_does_not_fail_other_triggers(self, lemlist: Listing):
         lemlist.unknown.add("lea_wrong")
         lemlist.answering.clear()
         reply = lemlist.add(lead_id="lea_1")
         wrong = asyncio.create_task(event_of(trigger(lead_id="lea_wrong", poke_interval=NEVER)))
         await until(lambda: lemlist.queries)
         right = asyncio.create_task(event_of(trigger(lead_id="lea_1", poke_interval=NEVER)))
-        await asyncio.sleep(0)  # it has come while the other one's read is under way
+        await asyncio.sleep(0)  # it joins during the other one's read
         lemlist.answering.set()
         assert (await wrong)["error"] == "LemlistValidationError"
         assert found(await right) == [reply]
 
     @pytest.mark.asyncio
-    async def test_a_thousand_bear_one_fault_with_one_request(self, lemlist: Listing, faults):
+    async def test_a_thousand_triggers_survive_an_error_with_one_request(self, lemlist: Listing, faults):
         faults += [LemlistServerError("down")] * 1000
         waiting = [
             asyncio.create_task(event_of(trigger(lead_id=f"lea_{number}", poke_interval=NEVER)))
@@ -439,7 +502,7 @@ class TestFaults:
         await cancel(waiting)
 
     @pytest.mark.asyncio
-    async def test_who_comes_during_an_outage_does_not_ask_again_before_it_is_time(
+    async def test_a_trigger_that_starts_during_an_outage_sends_no_request_of_its_own(
         self, lemlist: Listing, faults
     ):
         faults += [LemlistServerError("down")] * 1000
@@ -455,9 +518,9 @@ class TestFaults:
         await cancel(waiting)
 
 
-class TestNothingStays:
+class TestCleanup:
     @pytest.mark.asyncio
-    async def test_a_cancelled_trigger_leaves_its_read_to_the_others(self, lemlist: Listing):
+    async def test_cancelling_a_trigger_does_not_cancel_the_shared_read(self, lemlist: Listing):
         reply = lemlist.add()
         lemlist.answering.clear()
         first, second = (asyncio.create_task(event_of(trigger(poke_interval=NEVER))) for _ in range(2))
@@ -468,7 +531,7 @@ class TestNothingStays:
         assert len(lemlist.queries) == 1
 
     @pytest.mark.asyncio
-    async def test_feeds_end_with_their_last_trigger(self, lemlist: Listing):
+    async def test_a_feed_is_removed_with_its_last_trigger(self, lemlist: Listing):
         lemlist.add()
         waiting = [asyncio.create_task(event_of(trigger(min_count=2, lead_id=f"lea_{n}"))) for n in range(50)]
         await event_of(trigger())
@@ -477,7 +540,7 @@ class TestNothingStays:
         assert not feed._LOOPS
 
     @pytest.mark.asyncio
-    async def test_a_read_that_nobody_waits_for_ends_by_itself(self, lemlist: Listing):
+    async def test_a_read_without_waiting_triggers_ends_by_itself(self, lemlist: Listing):
         lemlist.answering.clear()
         waiting = asyncio.create_task(event_of(trigger()))
         await until(lambda: lemlist.queries)
@@ -489,7 +552,7 @@ class TestNothingStays:
         assert not [each for each in gc.get_objects() if type(each) is feed.Feed]
 
     @pytest.mark.asyncio
-    async def test_what_nobody_looks_at_is_forgotten(self, lemlist: Listing):
+    async def test_activities_that_no_trigger_needs_are_dropped(self, lemlist: Listing):
         for number in range(100):
             lemlist.add(at=ago(days=2, seconds=number))
         waiting = [asyncio.create_task(event_of(trigger()))]
@@ -498,7 +561,7 @@ class TestNothingStays:
         await cancel([long_ago])
         [loop_feeds] = feed._LOOPS.values()
         [the_feed] = loop_feeds.feeds.values()
-        await until(lambda: not the_feed.known.newest_first)
+        await until(lambda: not the_feed.activities.newest_first)
         await cancel(waiting)
 
 
