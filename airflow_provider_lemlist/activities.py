@@ -36,7 +36,6 @@ emailId emailTemplateId
 #: The fields of an activity that a sensor returns: ids, times and flags. Names, addresses and texts are left
 #: out, because the triggerer logs the event that it fires, and every user of Airflow can read an XCom.
 RETURNED_FIELDS = tuple(_FIELD_NAMES.split())
-)
 
 _TYPE_NAMES = """
 contacted hooked attracted warmed interested notInterested

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.load.mapping import ColumnMapping
     from airflow_provider_lemlist.load.sources import Row
 
-#: A load returns no leads, and an existing one is not an error.
+#: The choices of a load among those of a single lead: a row cannot return a lead.
 IfExists = Literal["skip", "update"]
 IfVariableMissing = Literal["fail", "warn"]
 

@@ -188,47 +188,6 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         self._load: Load | None = None
         self.check_arguments(vars(self))
 
-    @classmethod
-    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
-        given = [name for name in _SOURCES if or_none(arguments[name]) is not None]
-        if len(given) != 1:
-            count = f"{' and '.join(given)} are" if given else "none is"
-            raise LemlistConfigurationError(
-                f"Task {arguments['task_id']!r} needs exactly one of leads, sql and path; {count} given."
-            )
-        sql_is_given = or_none(arguments["sql"]) is not None
-        if sql_is_given != (or_none(arguments["sql_conn_id"]) is not None):
-            raise LemlistConfigurationError(f"{the('sql', arguments)} and its sql_conn_id belong together.")
-        if not sql_is_given and arguments["sql_parameters"] is not None:
-            raise LemlistConfigurationError(f"{the('sql_parameters', arguments)} need sql.")
-        for name, choices in _CHOICES.items():
-            check_choice(name, arguments, choices)
-        max_failed = arguments["max_failed"]
-        if isinstance(max_failed, bool) or not isinstance(max_failed, int) or max_failed < 0:
-            raise LemlistConfigurationError(f"{the('max_failed', arguments)} must be a whole number from 0.")
-        check_names("variables", arguments)
-        column_map, defaults, leads = (arguments[name] for name in ("column_map", "defaults", "leads"))
-        if column_map is not None and not isinstance(column_map, Mapping):
-            raise LemlistConfigurationError(f"{the('column_map', arguments)} must be a dict.")
-        if isinstance(leads, (str, bytes, Mapping)):
-            raise LemlistValidationError(
-                f"{the('leads', arguments)} must be a list of dicts, not {type(leads).__name__}."
-            )
-        check_id("campaign_id", arguments)
-        for name in FLAGS:
-            check_flag(name, arguments)
-        for name, rows in (
-            ("defaults", [defaults]),
-            ("leads", leads if isinstance(leads, (list, tuple)) else ()),
-        ):
-            for row in rows:
-                if isinstance(row, Mapping) and (found := misplaced_templates(row, lambda _: True)):
-                    raise validation_error(the(name, arguments), found)
-        if not is_open(defaults, rendered=False):
-            from airflow_provider_lemlist.load.mapping import ColumnMapping
-
-            ColumnMapping(column_map=column_map, variables=arguments["variables"], defaults=defaults)
-
     @staticmethod
     def airflow_renders(name: str) -> bool:
         """Return False: every value of a lead belongs to lemlist."""
@@ -260,7 +219,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         from airflow_provider_lemlist.load.options import LoadOptions
         from airflow_provider_lemlist.load.run import Load
 
-        campaign_id = self.campaign_id = self._id("campaign_id")
+        self.campaign_id = self._id("campaign_id")
         for name in self._given:
             if given_but_empty(getattr(self, name)):
                 raise self._refuse(name, "is empty; check its template or upstream task")
@@ -270,7 +229,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         if previous is not None and str(previous).rstrip("/") == str(ledger).rstrip("/"):
             raise self._refuse("previous_ledger", "is the ledger itself; it must be that of an earlier run")
         options = LoadOptions(
-            campaign_id=campaign_id,
+            campaign_id=self.campaign_id,
             rows=self._source(),
             mapping=ColumnMapping(
                 column_map=self.column_map,
@@ -359,3 +318,49 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         if bad["failed"] or bad["uncertain"]:
             raise LemlistError(f"{message} A retry tries these rows again.")
         raise LemlistValidationError(message)  # invalid rows stay invalid, so the task is not retried
+
+    # --- Parsing ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        sources = [name for name in _SOURCES if or_none(arguments[name]) is not None]
+        if len(sources) != 1:
+            given = "none is" if not sources else f"{' and '.join(sources)} are"
+            raise LemlistConfigurationError(
+                f"Task {arguments['task_id']!r} needs exactly one of leads, sql and path; {given} given."
+            )
+        if ("sql" in sources) != (or_none(arguments["sql_conn_id"]) is not None):
+            raise LemlistConfigurationError(f"{the('sql', arguments)} and its sql_conn_id belong together.")
+        if "sql" not in sources and arguments["sql_parameters"] is not None:
+            raise LemlistConfigurationError(f"{the('sql_parameters', arguments)} need sql.")
+        for name, choices in _CHOICES.items():
+            check_choice(name, arguments, choices)
+        max_failed = arguments["max_failed"]
+        if isinstance(max_failed, bool) or not isinstance(max_failed, int) or max_failed < 0:
+            raise LemlistConfigurationError(f"{the('max_failed', arguments)} must be a whole number from 0.")
+        check_names("variables", arguments)
+        if not isinstance(arguments["column_map"] or {}, Mapping):
+            raise LemlistConfigurationError(f"{the('column_map', arguments)} must be a dict.")
+        check_id("campaign_id", arguments)
+        for name in FLAGS:
+            check_flag(name, arguments)
+        cls._check_values(arguments)
+
+    @classmethod
+    def _check_values(cls, arguments: Mapping[str, Any]) -> None:
+        leads, defaults = arguments["leads"], arguments["defaults"]
+        if isinstance(leads, (str, bytes, Mapping)):
+            raise LemlistValidationError(
+                f"{the('leads', arguments)} must be a list of dicts, not {type(leads).__name__}."
+            )
+        written = {"defaults": defaults}
+        if isinstance(leads, (list, tuple)):
+            written |= {f"leads[{number}]": row for number, row in enumerate(leads)}
+        for name, values in written.items():
+            if isinstance(values, Mapping) and (found := misplaced_templates(values, lambda name: True)):
+                raise validation_error(the(name, arguments), found)
+        if not is_open(defaults, rendered=False):
+            from airflow_provider_lemlist.load.mapping import ColumnMapping
+
+            options = {name: arguments[name] for name in ("column_map", "variables", "defaults")}
+            ColumnMapping(**options)

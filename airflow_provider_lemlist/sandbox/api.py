@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http.client import responses
@@ -134,7 +135,7 @@ class Api:
                 violation = f"{exchange.method} is not a method of {match.template}"
                 raise ApiError(405, "Bad method", violation=violation)
             query = parse_qsl(exchange.query, keep_blank_values=True)
-            names = [name for name, _ in query]
+            counts = Counter(name for name, _ in query)
             call = Call(
                 world=service.world,
                 undocumented=service.undocumented,
@@ -150,11 +151,13 @@ class Api:
             call.violations += [("query", f"unknown parameter {name}") for name in unknown]
             ignored = sorted(call.query.keys() & match.route.ignored)
             call.violations += [("query", f"the sandbox ignores parameter {name}") for name in ignored]
-            repeated = sorted({name for name in names if names.count(name) > 1})
+            repeated = sorted(name for name, count in counts.items() if count > 1)
             call.violations += [("query", f"parameter {name} is repeated") for name in repeated]
-            result = match.route.handler(call)
-            for violation in call.violations:
-                request_log.violation(exchange, *violation)
+            try:
+                result = match.route.handler(call)
+            finally:
+                for rule, what in call.violations:
+                    request_log.violation(exchange, rule, what)
             return result if isinstance(result, Response) else Response.of(result)
         except ApiError as error:
             if error.violation:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.errors import ApiError
-from airflow_provider_lemlist.sandbox.faults import Fault, matches
+from airflow_provider_lemlist.sandbox.faults import Fault
 from airflow_provider_lemlist.sandbox.prospects import SimulationOptions
 
 if TYPE_CHECKING:
@@ -29,15 +29,7 @@ def routes(service: Service) -> list[Route]:
         return JSONResponse(service.state())
 
     def requests(request: Request) -> Response:
-        wanted = request.query_params.get("route", "*")
-        with world.lock:
-            return JSONResponse(
-                [
-                    each.whole()
-                    for each in service.request_log.exchanges
-                    if matches(wanted, each.method, each.template, each.path)
-                ]
-            )
+        return JSONResponse(service.requests(request.query_params.get("route", "*")))
 
     def file(request: Request) -> Response:
         wanted = request.path_params["name"].partition(".")[0]
@@ -71,13 +63,8 @@ def routes(service: Service) -> list[Route]:
         return {"ok": True}
 
     def add_activity(body: Any) -> Any:
-        known = {
-            "leadId": "lead_id",
-            "type": "type",
-            "stepId": "step_id",
-            "createdAt": "created_at",
-            "bot": "bot",
-        }
+        known = {"leadId": "lead_id", "stepId": "step_id", "createdAt": "created_at"}
+        known |= {"type": "type", "bot": "bot"}
         if not isinstance(body, dict) or not {"leadId", "type"} <= body.keys() <= known.keys():
             raise ValueError("an activity is an object with leadId, type and any of stepId, createdAt, bot")
         if "createdAt" in body:

@@ -22,19 +22,9 @@ from airflow_provider_lemlist.sandbox.errors import ApiError
 
 #: The documented fields of a new lead; any other key is a custom variable.
 LEAD_FIELDS = (
-    "email",
-    "firstName",
-    "lastName",
-    "companyName",
-    "jobTitle",
-    "linkedinUrl",
-    "picture",
-    "phone",
-    "companyDomain",
-    "icebreaker",
-    "timezone",
-    "contactOwner",
-)
+    "email", "firstName", "lastName", "companyName", "jobTitle", "linkedinUrl", "picture", "phone",
+    "companyDomain", "icebreaker", "timezone", "contactOwner",
+)  # fmt: skip
 #: The statuses of a campaign.
 STATUSES = ("running", "draft", "archived", "ended", "paused", "errors")
 ENRICHMENTS = ("linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")

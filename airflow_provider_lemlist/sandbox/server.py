@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -18,14 +18,14 @@ from uvicorn.server import ServerState
 
 from airflow_provider_lemlist.sandbox import checks, wire
 from airflow_provider_lemlist.sandbox.app import create_app
-from airflow_provider_lemlist.sandbox.faults import Fault, matches
+from airflow_provider_lemlist.sandbox.faults import Fault
 from airflow_provider_lemlist.sandbox.limits import RateLimit
 from airflow_provider_lemlist.sandbox.prospects import TICK, SimulationOptions
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_created
 from airflow_provider_lemlist.sandbox.routes.leads import lead_response
 from airflow_provider_lemlist.sandbox.routes.sequences import step_response, stored_step
 from airflow_provider_lemlist.sandbox.service import Service
-from airflow_provider_lemlist.sandbox.undocumented import UndocumentedBehaviour
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
 class Sandbox:
@@ -52,7 +52,7 @@ class Sandbox:
     :param latency: Seconds added to every response, half before and half after the request is handled.
     :param jitter: Seconds by which the latency varies in either direction.
     :param seed: Seed of the ids and of random faults.
-    :param undocumented: Choices where the documents are ambiguous, see ``UndocumentedBehaviour``.
+    :param undocumented: Choices where the documents are ambiguous, see ``Undocumented``.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Sandbox:
         self.service = Service(
             key=api_key,
             limit=RateLimit(limit, requests, window),
-            undocumented=UndocumentedBehaviour(**undocumented),
+            options=Undocumented(**undocumented),
             latency=latency,
             jitter=jitter,
             seed=seed,
@@ -302,18 +302,13 @@ class Sandbox:
         """Return all data, the request log and the violations, as ``GET /_sandbox/state`` does."""
         return self.service.state()
 
-    def requests(self, route: str = "*") -> list[Mapping[str, Any]]:
+    def requests(self, route: str = "*") -> list[dict[str, Any]]:
         """
         Return the request log with headers and bodies, oldest first.
 
         :param route: Method and path, as documented or with wildcards.
         """
-        with self.service.world.lock:
-            return [
-                each.whole()
-                for each in self.service.request_log.exchanges
-                if matches(route, each.method, each.template, each.path)
-            ]
+        return self.service.requests(route)
 
     def violations(self) -> list[dict[str, Any]]:
         """Return the requests that contradict the documents, each with its number, rule and reason."""

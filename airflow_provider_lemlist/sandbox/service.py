@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from airflow_provider_lemlist.sandbox.errors import ApiError
-from airflow_provider_lemlist.sandbox.faults import Script
+from airflow_provider_lemlist.sandbox.faults import Script, matches
 from airflow_provider_lemlist.sandbox.keys import KeyRing
 from airflow_provider_lemlist.sandbox.limits import RateLimit
 from airflow_provider_lemlist.sandbox.model import World, iso
@@ -19,7 +19,7 @@ from airflow_provider_lemlist.sandbox.routes.activities import activity_json
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_item
 from airflow_provider_lemlist.sandbox.routes.leads import lead_entry
 from airflow_provider_lemlist.sandbox.routes.sequences import step_response
-from airflow_provider_lemlist.sandbox.undocumented import UndocumentedBehaviour
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
 class Service:
@@ -31,19 +31,12 @@ class Service:
     """
 
     def __init__(
-        self,
-        *,
-        key: str,
-        limit: RateLimit,
-        undocumented: UndocumentedBehaviour,
-        latency: float,
-        jitter: float,
-        seed: int,
+        self, *, key: str, limit: RateLimit, options: Undocumented, latency: float, jitter: float, seed: int
     ) -> None:
         self.world = World(seed)
         self.keys = KeyRing(key)
         self.limit = limit
-        self.undocumented = undocumented
+        self.undocumented = options
         self.script = Script(seed)
         self.request_log = RequestLog()
         self.prospects = Prospects(self.world)
@@ -78,6 +71,15 @@ class Service:
                 raise ApiError(404, "Step not found")
             activity = world.add_activity(lead, type, step=step, created_at=created_at, bot=bot)
             return activity_json(activity, world)
+
+    def requests(self, route: str) -> list[dict[str, Any]]:
+        """Return the logged requests that match a route, oldest first."""
+        with self.world.lock:
+            return [
+                each.whole()
+                for each in self.request_log.exchanges
+                if matches(route, each.method, each.template, each.path)
+            ]
 
     def state(self) -> dict[str, Any]:
         """Return everything as JSON: the data of lemlist, and the requests of its clients."""

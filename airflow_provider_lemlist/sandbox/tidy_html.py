@@ -46,6 +46,6 @@ def tidy_html(html: str) -> str:
     tidier = _Tidier()
     tidier.feed(html)
     tidier.close()
-    for tag in reversed(tidier.open):
-        tidier.handle_endtag(tag)
+    while tidier.open:
+        tidier.handle_endtag(tidier.open[-1])
     return "".join(tidier.parts).strip()

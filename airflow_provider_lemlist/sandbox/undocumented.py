@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class UndocumentedBehaviour:
+class Undocumented:
     """
     Choices where the documents are ambiguous.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DAG of the README does what the README says."""
+"""The DAG of the README."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.dags.conftest import EXAMPLES, dag_bag, states, xcom
 pytestmark = pytest.mark.airflow
 
 
-def test_the_dag_of_the_readme_adds_a_step_and_a_lead_and_hears_the_reply(lemlist, run, monkeypatch):
+def test_the_dag_of_the_readme_adds_a_step_and_a_lead_and_receives_the_reply(lemlist, run, monkeypatch):
     campaign = lemlist.campaign("Mine", status="running", auto_review=True)
     dag = dag_bag(EXAMPLES).dags["lemlist_first_lead"]
     monkeypatch.setattr(dag.task_dict["reply"], "poke_interval", 0.2)

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.model import World
-from airflow_provider_lemlist.sandbox.undocumented import UndocumentedBehaviour
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Call:
     """One request, as a handler receives it."""
 
     world: World
-    undocumented: UndocumentedBehaviour
+    undocumented: Undocumented
     origin: str
     params: dict[str, str]
     query: dict[str, str]

@@ -13,19 +13,10 @@ from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.model import Activity, World, iso
 from airflow_provider_lemlist.sandbox.routes import Call, route
 
-QUERY = [
-    "version",
-    "type",
-    "campaignId",
-    "leadId",
-    "isFirst",
-    "minDate",
-    "maxDate",
-    "startDate",
-    "endDate",
-    "limit",
-    "offset",
-]
+QUERY = (
+    "version", "type", "campaignId", "leadId", "isFirst", "minDate", "maxDate", "startDate", "endDate",
+    "limit", "offset",
+)  # fmt: skip
 
 
 @route("GET /activities", query=QUERY)

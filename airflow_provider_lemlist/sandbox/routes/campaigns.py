@@ -47,6 +47,8 @@ def list_campaigns(call: Call) -> Any:
     query = call.query
     if query.get("version") != "v2":
         call.violations.append(("query", "version=v2 is missing: the response may be of v1"))
+    if query.get("sortBy") not in (None, "createdAt"):
+        raise checks.mismatch("Expected createdAt in sortBy")
     wanted, by = query.get("status"), query.get("createdBy")
     if wanted not in (None, *STATUSES):
         raise checks.mismatch("Expected a known status in status")

@@ -10,25 +10,10 @@ from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.errors import ApiError
-from airflow_provider_lemlist.sandbox.model import Export, Lead, World, iso
+from airflow_provider_lemlist.sandbox.model import LEAD_FIELDS, Export, Lead, World, iso
 from airflow_provider_lemlist.sandbox.routes import Call, Response, route
 from airflow_provider_lemlist.sandbox.routes.campaigns import StatsFilter, stats
 from airflow_provider_lemlist.sandbox.routes.leads import leads_in
-
-#: The values of a lead that a JSON row contains, if the lead has them.
-ROW_FIELDS = (
-    "email",
-    "firstName",
-    "lastName",
-    "picture",
-    "phone",
-    "linkedinUrl",
-    "timezone",
-    "companyName",
-    "companyDomain",
-    "icebreaker",
-    "jobTitle",
-)
 
 
 def csv_response(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Response:
@@ -46,7 +31,7 @@ def export_leads(call: Call) -> Any:
     if call.query.get("format") not in (None, "csv", "json"):
         raise checks.mismatch("Expected csv or json in format")
     if call.query.get("format") == "json":
-        return [_row(lead, ROW_FIELDS) for lead in leads]
+        return [_row(lead, LEAD_FIELDS) for lead in leads]
     variables = list(dict.fromkeys(name for lead in leads for name in lead.values))
     return csv_response(
         ["emailStatus", *variables, "lastState", "status", "_id"],

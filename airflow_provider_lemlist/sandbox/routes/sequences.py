@@ -11,7 +11,7 @@ from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
 from airflow_provider_lemlist.sandbox.model import Branch, Sequence, Step, World
 from airflow_provider_lemlist.sandbox.routes import Call, route
 from airflow_provider_lemlist.sandbox.tidy_html import tidy_html
-from airflow_provider_lemlist.sandbox.undocumented import UndocumentedBehaviour
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
 def sequence_of(call: Call) -> Sequence:
@@ -23,7 +23,7 @@ def sequence_of(call: Call) -> Sequence:
 
 
 def stored_step(
-    body: Mapping[str, Any], world: World, options: UndocumentedBehaviour, *, of_type: str | None = None
+    body: Mapping[str, Any], world: World, options: Undocumented, *, of_type: str | None = None
 ) -> dict[str, Any]:
     """Return the body of a step as lemlist stores it, after ``checks.step``."""
     active = [each.id for each in world.campaigns.values() if each.status != "archived"]

@@ -47,9 +47,7 @@ def get_credits(call: Call) -> Any:
 def get_senders(call: Call) -> Any:
     wanted = call.query.get("state")
     if wanted not in (None, *STATUSES):
-        raise ApiError(
-            400, "Bad params (invalid state parameter)", violation="state is no status of a campaign"
-        )
+        raise ApiError(400, "Bad params (invalid state parameter)", violation="unknown state")
     campaigns = [
         {
             "_id": each.id,

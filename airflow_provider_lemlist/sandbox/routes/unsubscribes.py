@@ -67,9 +67,8 @@ def remove_value(call: Call) -> Any:
 
 @route("GET /v2/unsubscribes/exports/variables")
 def export_values(call: Call) -> Any:
-    return csv_response(
-        ["_id", "value", "source", "createdAt"], map(_listed, call.world.unsubscribes.values())
-    )
+    values = map(_listed, call.world.unsubscribes.values())
+    return csv_response(["_id", "value", "source", "createdAt"], values)
 
 
 @route("GET /v2/unsubscribes/contacts/{contactId}")

@@ -808,7 +808,7 @@ def test_upstream_result_in_leads_makes_a_dependency(run: Runner) -> None:
         ({"leads": [], "if_gone": "put back"}, "must be one of skip, create, fail"),
         (
             {"leads": [{"icebreaker": "See you {{ ds }}"}]},
-            r"leads of task 'load'.*icebreaker: .*AirflowText",
+            r"leads\[0\] of task 'load'.*icebreaker: .*AirflowText",
         ),
         ({"leads": [], "defaults": {"icebreaker": "{{ params.x }}"}}, "defaults of task 'load'.*AirflowText"),
         ({"leads": [], "campaign_id": ""}, "must be an id"),

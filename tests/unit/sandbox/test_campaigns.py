@@ -54,7 +54,7 @@ def test_the_list_pages_by_offset_or_page_and_sorts_by_creation(lemlist: Sandbox
     assert found() == ids
     assert found(limit=2, offset=3) == ids[3:]
     assert found(limit=2, page=2) == ids[2:4]
-    assert found(sortOrder="desc") == ids[::-1]
+    assert found(sortBy="createdAt", sortOrder="desc") == ids[::-1]
     assert found(status="running") == []
     assert found(createdBy="usr_none") == []
     assert lemlist.violations() == []
@@ -81,6 +81,11 @@ def test_the_list_can_be_an_object() -> None:
 def test_a_list_without_version_v2_is_a_violation(lemlist: Sandbox, http: Client) -> None:
     http.get("/campaigns")
     assert lemlist.violations()[-1]["rule"] == "query"
+
+
+def test_the_list_is_sorted_only_by_creation(lemlist: Sandbox, http: Client) -> None:
+    assert http.get("/campaigns?version=v2&sortBy=name").status_code == 400
+    assert lemlist.violations()[-1]["what"] == "Expected createdAt in sortBy"
 
 
 @pytest.mark.parametrize("restart", ["ignored", "refused"])

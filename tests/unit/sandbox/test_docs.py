@@ -12,7 +12,7 @@ from airflow_provider_lemlist.sandbox.keys import BAD_KEYS
 from airflow_provider_lemlist.sandbox.limits import WINDOWS
 from airflow_provider_lemlist.sandbox.media import SCRIPTED
 from airflow_provider_lemlist.sandbox.prospects import SimulationOptions
-from airflow_provider_lemlist.sandbox.undocumented import UndocumentedBehaviour
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text()
 NAMES = [
@@ -20,7 +20,7 @@ NAMES = [
     *BAD_KEYS,
     *WINDOWS,
     *SCRIPTED,
-    *(field.name for field in (*fields(UndocumentedBehaviour), *fields(SimulationOptions))),
+    *(field.name for field in (*fields(Undocumented), *fields(SimulationOptions))),
     *(option for action in parser()._actions for option in action.option_strings if option[:2] == "--"),
 ]
 

@@ -149,7 +149,7 @@ def test_a_fixed_segment_has_priority_over_a_parameter() -> None:
     ("path", "what"),
     [
         ("/contacts?search=ana", "the sandbox ignores parameter search"),
-        ("/campaigns?version=v2&sortBy=name", "the sandbox ignores parameter sortBy"),
+        ("/watchlist?type=jobChange", "the sandbox ignores parameter type"),
         ("/companies?limit=1&limit=2", "parameter limit is repeated"),
     ],
 )
@@ -158,6 +158,11 @@ def test_a_parameter_that_has_no_effect_is_a_violation(
 ) -> None:
     assert http.get(path).status_code == 200
     assert [each["what"] for each in lemlist.violations()] == [what]
+
+
+def test_a_refused_request_keeps_its_other_violations(lemlist: Sandbox, http: Client) -> None:
+    assert http.post(f"{VALUES}?source=me", json={}).status_code == 400
+    assert [each["rule"] for each in lemlist.violations()] == ["query", "body"]
 
 
 def test_an_unknown_path_returns_the_web_application(lemlist: Sandbox, http: Client) -> None:
