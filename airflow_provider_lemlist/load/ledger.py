@@ -294,21 +294,21 @@ def read_description(path: ObjectStoragePath, campaign_id: str) -> dict[str, Any
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
-        raise LemlistConfigurationError(
-            f"{shown(path)} contains a ledger.json that was not written by this package; use an empty "
-            "directory for the ledger. Nothing was sent."
-        ) from None
+        why = "has a ledger.json that was not written by this package; use an empty directory"
+        raise _unusable(path, why) from None
     if description["format"] != FORMAT:
-        raise LemlistConfigurationError(
-            f"The ledger {shown(path)} was written by another version of this package (its format is "
-            f"{description['format']}, not {FORMAT}). Nothing was sent."
+        raise _unusable(
+            path,
+            f"was written by another version of this package (format {description['format']}, not {FORMAT})",
         )
     if description["campaign_id"] != campaign_id:
-        raise LemlistConfigurationError(
-            f"The ledger {shown(path)} belongs to campaign {description['campaign_id']!r}, not to "
-            f"{campaign_id!r}; use a separate ledger for each campaign. Nothing was sent."
-        )
+        other = description["campaign_id"]
+        raise _unusable(path, f"belongs to campaign {other!r}, not to {campaign_id!r}; use one per campaign")
     return description
+
+
+def _unusable(path: ObjectStoragePath, why: str) -> LemlistConfigurationError:
+    return LemlistConfigurationError(f"The ledger {shown(path)} {why}. Nothing was sent.")
 
 
 def read_history(path: ObjectStoragePath, campaign_id: str, worklist: Worklist) -> None:
@@ -371,10 +371,8 @@ def _read_outcomes(path: ObjectStoragePath) -> Iterator[tuple[list[bytes], dict[
             line["outcome"], line["lead_id"], line["content"]
             keys = [bytes.fromhex(key) for key in (line["row_key"], line.get("profile_key")) if key]
         except (ValueError, TypeError, KeyError):
-            raise LemlistConfigurationError(
-                f"Line {number} of {shown(path)} is not a line of a ledger. Repair the file: rows missing "
-                "from it would be sent again. Nothing was sent."
-            ) from None
+            why = f"is damaged in line {number} of {path.name}: the row of that line would be sent again"
+            raise _unusable(path.parent, why) from None
         if keys:
             yield keys, line
 

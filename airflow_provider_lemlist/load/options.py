@@ -25,20 +25,12 @@ IfVariableMissing = Literal["fail", "warn"]
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
     """
-    What to load, and how.
+    What to load, and how; the arguments of ``LoadLeadsOperator``, checked.
 
-    :param campaign_id: Id of the campaign.
     :param rows: Opens the source.
     :param mapping: Turns its rows into leads.
-    :param ledger_path: Directory of the ledger.
-    :param previous_ledger: The ledger of an earlier run, or a directory of ledgers.
-    :param if_exists: What to do with a person who is in the campaign.
-    :param if_elsewhere: What to do with a person whom lemlist found in another campaign.
-    :param if_gone: What to do with a person whose lead was deleted in lemlist.
-    :param if_variable_missing: What to do when no column provides a variable of the campaign.
     :param flags: The enrichments and the check for duplicates, as the hook takes them.
     :param owner: Name of this load in the error of another one that finds the ledger in use.
-    :param dry_run: Send nothing and write no ledger.
     :param time_limit: How long the task may take.
     """
 

@@ -72,18 +72,9 @@ class Findings:
     sent: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
-class Campaign:
-    """The properties of the campaign that a load needs."""
-
-    variables: Variables
-    #: Seconds that lemlist took to respond.
-    latency: float
-
-
-def read_campaign(hook: LemlistHook, campaign_id: str) -> Campaign:
+def read_campaign(hook: LemlistHook, campaign_id: str) -> tuple[Variables, float]:
     """
-    Read the campaign and its texts.
+    Return the variables in the campaign's texts, and the seconds that lemlist took to respond.
 
     :raises LemlistNotFoundError: It does not exist for this key.
     """
@@ -93,7 +84,7 @@ def read_campaign(hook: LemlistHook, campaign_id: str) -> Campaign:
     sequences = hook.get_sequences(campaign_id)
     latency = time.monotonic() - began
     log.info("Campaign %s: %r, %s.", campaign_id, campaign.get("name"), campaign.get("status") or "unknown")
-    return Campaign(variables_of(texts_of(sequences)), latency)
+    return variables_of(texts_of(sequences)), latency
 
 
 def check_rows(
@@ -148,7 +139,7 @@ def check_variables(
     Make sure that every variable without a default in the campaign's texts gets a value.
 
     :param offered: Fields and variables that the source provides.
-    :param enriched: Whether lemlist is asked to find out its own fields.
+    :param enriched: Whether an enrichment is on, which may provide lemlist's own fields.
     :param if_missing: What to do when no column provides a variable.
     :raises LemlistValidationError: Variables are missing.
     """

@@ -73,11 +73,11 @@ class Load:
                     read_history(options.ledger_path, options.campaign_id, worklist)
                 else:
                     ledger.read_history(worklist)
-                campaign = self._check(worklist)
+                latency = self._check(worklist)
                 report = self.report = self._open_report(worklist, ledger)
                 try:
                     if ledger is not None:
-                        self._send(ledger, worklist, report, campaign.latency)
+                        self._send(ledger, worklist, report, latency)
                         ledger.finish(worklist)
                 finally:
                     log.info("Campaign %s: the load has ended.\n%s", options.campaign_id, report.table())
@@ -98,22 +98,22 @@ class Load:
         log.info("The ledger is %s%s.", shown(options.ledger_path), local * is_local(options.ledger_path))
         return Ledger(options.ledger_path, options.campaign_id, options.owner, previous=self._previous)
 
-    def _check(self, worklist: Worklist) -> preflight.Campaign:
-        """Check the campaign and every row."""
+    def _check(self, worklist: Worklist) -> float:
+        """Check the campaign and every row; return the seconds that lemlist takes to respond."""
         options = self._options
-        campaign = preflight.read_campaign(self._hook, options.campaign_id)
+        variables, latency = preflight.read_campaign(self._hook, options.campaign_id)
         found = preflight.check_rows(
-            self._until_stopped(options.rows()), options.mapping, worklist, campaign.variables.needed
+            self._until_stopped(options.rows()), options.mapping, worklist, variables.needed
         )
         preflight.log_findings(found, options.mapping)
         if found.rows:
             preflight.check_variables(
-                campaign.variables,
+                variables,
                 options.mapping.offered,
                 enriched=any(value for name, value in options.flags.items() if name != "deduplicate"),
                 if_missing=options.if_variable_missing,
             )
-        return campaign
+        return latency
 
     def _open_report(self, worklist: Worklist, ledger: Ledger | None) -> LoadReport:
         """Count the rows that are settled already and the rows that will not be sent."""

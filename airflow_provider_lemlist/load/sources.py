@@ -122,29 +122,27 @@ def from_path(path: ObjectStoragePath) -> Iterator[Row]:
             key=lambda file: file.name,
         )
         if not files:
-            raise LemlistValidationError(f"path {shown(path)} contains no {_KNOWN} file; nothing was sent.")
+            raise _invalid(shown(path), f"contains no {_KNOWN} file")
     for file in files:
         reader = _reader(file.name)
         if reader is None:
-            raise LemlistValidationError(
-                f"path {shown(file)} has an unknown extension; it must end in {_KNOWN}. Nothing was sent."
-            )
+            raise _invalid(shown(file), f"has an unknown extension; it must end in {_KNOWN}")
         try:
             opened = file.open("rb")  # type: ignore[no-untyped-call]  # Airflow leaves it without annotations
         except FileNotFoundError:
-            raise LemlistValidationError(f"path {shown(path)} does not exist; nothing was sent.") from None
+            raise _invalid(shown(path), "does not exist") from None
         with opened:
             stream = gzip.GzipFile(fileobj=opened) if file.name.lower().endswith(".gz") else opened
             try:
                 yield from reader(stream, file.name)
             except UnicodeDecodeError:
-                raise LemlistValidationError(
-                    f"path {shown(file)} is not UTF-8 text; save it as UTF-8. Nothing was sent."
-                ) from None
+                raise _invalid(shown(file), "is not UTF-8 text; save it as UTF-8") from None
             except (gzip.BadGzipFile, zlib.error, EOFError):
-                raise LemlistValidationError(
-                    f"path {shown(file)} is not a complete gzip file; nothing was sent."
-                ) from None
+                raise _invalid(shown(file), "is not a complete gzip file") from None
+
+
+def _invalid(file: str, why: str) -> LemlistValidationError:
+    return LemlistValidationError(f"path {file} {why}. Nothing was sent.")
 
 
 def _csv(stream: BinaryIO, name: str) -> Iterator[Row]:
@@ -154,12 +152,10 @@ def _csv(stream: BinaryIO, name: str) -> Iterator[Row]:
     records = _records(csv.reader(chain([head], text), delimiter=_delimiter(head, name), strict=True), name)
     columns = [column.strip() for column in next(records, None) or ()]
     if not any(columns):
-        raise LemlistValidationError(f"path …/{name} has no header line; nothing was sent.")
+        raise _invalid(f"…/{name}", "has no header line")
     if any(map(_PERSONAL.fullmatch, columns)):
         # The message does not repeat them: they are personal data.
-        raise LemlistValidationError(
-            f"path …/{name} begins with a row of data instead of a header line; nothing was sent."
-        )
+        raise _invalid(f"…/{name}", "begins with a row of data instead of a header line")
     _check_unique(columns, f"path …/{name} has")
     width = len(columns)
     for cells in records:
@@ -182,10 +178,8 @@ def _records(lines: Any, name: str) -> Iterator[list[str] | None]:
         except csv.Error:
             # An unclosed quote swallows the lines after it into its cell, and with them other people.
             if lines.line_num > begins:
-                raise LemlistValidationError(
-                    f"path …/{name} has a quote in line {begins} or below that is not closed at the end of "
-                    "its cell; nothing was sent."
-                ) from None
+                why = f"has a quote in line {begins} or below that is not closed at the end of its cell"
+                raise _invalid(f"…/{name}", why) from None
             cells = None
         yield cells
 
@@ -223,14 +217,12 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
         for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
             yield from batch.to_pylist()
     except ArrowException as error:
-        raise LemlistValidationError(
-            f"path …/{name} is not a readable Parquet file ({type(error).__name__}); nothing was sent."
-        ) from error
+        raise _invalid(f"…/{name}", f"is not a readable Parquet file ({type(error).__name__})") from error
     except (ValueError, OverflowError):
-        raise LemlistValidationError(
-            f"path …/{name} contains a timestamp finer than a microsecond or out of range; nothing was sent. "
-            "Write the column as text, or in microseconds."
-        ) from None
+        why = (
+            "contains a timestamp finer than a microsecond or out of range; write it as text or microseconds"
+        )
+        raise _invalid(f"…/{name}", why) from None
 
 
 _READERS = {

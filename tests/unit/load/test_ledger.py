@@ -285,7 +285,7 @@ def test_damaged_line_aborts_load_because_its_row_would_be_sent_again(place: Pla
     (settled,) = parts.list_parts(path, "settled")
     lines = settled.path.read_bytes().splitlines(keepends=True)
     settled.path.write_bytes(b"".join([b"garbage\n", *lines[1:]]))
-    with pytest.raises(LemlistConfigurationError, match="Line 1 of .* is not a line of a ledger"):
+    with pytest.raises(LemlistConfigurationError, match="damaged in line 1 of settled-"):
         known(path, KEYS[:2])
 
 
@@ -467,8 +467,10 @@ def test_ledger_of_a_running_load_is_rejected_as_previous_ledger(
     monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "max_missed", 1000)  # even on a slow machine
     with (
         opened(place("sunday")),
-        pytest.raises(LemlistError, match="previous ledger .* is in use by a test on .*Nothing was") as told,
+        pytest.raises(
+            LemlistError, match="previous ledger .* is in use by a test on .*Nothing was"
+        ) as raised,
     ):
         read_previous(place("sunday"), CAMPAIGN, worklist)
-    assert told.value.retryable
+    assert raised.value.retryable
     assert read_previous(place("sunday"), CAMPAIGN, worklist)

@@ -40,9 +40,9 @@ def make(place: Place) -> Callable[[str], LocalLock | StoredLock]:
 def test_second_load_gets_name_of_owner(make: Callable[[str], LocalLock | StoredLock]) -> None:
     first, second = make("task one"), make("task two")
     first.acquire()
-    with pytest.raises(LemlistError, match="in use by task one on .*Nothing was sent") as told:
+    with pytest.raises(LemlistError, match="in use by task one on .*Nothing was sent") as raised:
         second.acquire()
-    assert told.value.retryable
+    assert raised.value.retryable
     first.check()
     first.release()
     second.acquire()

@@ -88,15 +88,15 @@ def test_column_map_with_unknown_column_is_rejected_with_hint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"column_map": {"fn": "firstname"}}, "firstname: is close to 'firstName'"),
         ({"defaults": {"first_name": "there"}}, "first_name: is close to 'firstName'"),
         ({"defaults": {"timezone": "Paris"}}, "timezone: must be an IANA time zone"),
     ],
 )
-def test_invalid_mapping_is_rejected_by_constructor(arguments: Any, told: str) -> None:
-    with pytest.raises(LemlistValidationError, match=told):
+def test_invalid_mapping_is_rejected_by_constructor(arguments: Any, message: str) -> None:
+    with pytest.raises(LemlistValidationError, match=message):
         ColumnMapping(**arguments)
 
 

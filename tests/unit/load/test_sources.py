@@ -86,9 +86,9 @@ def test_misplaced_quote_makes_a_malformed_row(write: Write) -> None:
 
 @pytest.mark.parametrize("person", ["ana@example.com,Ana", "Ana,https://www.linkedin.com/in/ana"])
 def test_csv_file_without_header_is_rejected_without_naming_a_person(write: Write, person: str) -> None:
-    with pytest.raises(LemlistValidationError, match="begins with a row of data") as told:
+    with pytest.raises(LemlistValidationError, match="begins with a row of data") as raised:
         list(from_path(write("leads.csv", f"{person}\nx,y\n".encode())))
-    assert "ana" not in str(told.value).lower()
+    assert "ana" not in str(raised.value).lower()
 
 
 def test_column_may_have_an_unusual_name(write: Write) -> None:
@@ -110,7 +110,7 @@ def test_compressed_files_and_tsv_are_read(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("leads.csv", b"", "no header line"),
         ("leads.csv", b"email,email\n1,2\n", "more than one column named 'email'"),
@@ -121,13 +121,13 @@ def test_compressed_files_and_tsv_are_read(write: Write) -> None:
         ("leads.parquet", b"no parquet", "not a readable Parquet file"),
     ],
 )
-def test_unreadable_file_is_rejected(write: Write, name: str, content: bytes, told: str) -> None:
-    with pytest.raises(LemlistValidationError, match=told):
+def test_unreadable_file_is_rejected(write: Write, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(LemlistValidationError, match=message):
         list(from_path(write(name, content)))
 
 
 def test_missing_file_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(LemlistValidationError, match=r"leads\.csv does not exist; nothing was sent"):
+    with pytest.raises(LemlistValidationError, match=r"leads\.csv does not exist. Nothing was sent"):
         list(from_path(ObjectStoragePath(f"file://{tmp_path}/leads.csv")))
 
 
@@ -219,14 +219,14 @@ def test_query_without_rows_yields_none(sqlite: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "message"),
     [
         ("SELECT mail, name AS mail FROM people", "more than one column named 'mail'"),
         ("DELETE FROM people WHERE 0", "must be a query"),
     ],
 )
-def test_statement_without_usable_result_is_rejected(sqlite: str, sql: str, told: str) -> None:
-    with pytest.raises(LemlistValidationError, match=told):
+def test_statement_without_usable_result_is_rejected(sqlite: str, sql: str, message: str) -> None:
+    with pytest.raises(LemlistValidationError, match=message):
         list(from_sql(sqlite, sql))
 
 
