@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The 17 types of step in a lemlist sequence: the table of their fields, their checks and their classes.
+The 17 types of step in a lemlist sequence: what each field accepts, the checks, and a class for each type.
 
-``FIELDS`` lists the values that each field accepts, ``CATALOGUE`` the fields of each type. The checks
-(``problems``, ``check``), the typed steps (``Email``, ``Conditional``, …) and the choice of the fields that
-Airflow renders follow from these two. A typed step is a plain dict with a signature, so it works where a dict
-works: in ``.expand()``, in XCom, in a serialized DAG.
+``FIELDS`` lists the values that each field accepts; the classes at the end of the module (``Email``,
+``Conditional``, …) list the fields of each type, and fill ``CATALOGUE``. The checks (``problems``, ``check``)
+and the choice of the fields that Airflow renders follow from these two. A typed step is a plain dict with a
+signature, so it works where a dict works: in ``.expand()``, in XCom, in a serialized DAG.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, dataclass_transform
 from urllib.parse import urlsplit
 
 from airflow_provider_lemlist.validation import Problem, hint, validation_error
@@ -119,30 +120,10 @@ FIELDS: dict[str, Field] = {
     ),
 }
 
-_DELAYED = ("delay", "index")
 _MEDIA = ("images", "videos")
 
-CATALOGUE: dict[str, Kind] = {
-    "email": Kind("Send an email.", ("subject", "message")),
-    "manual": Kind("Create a task for the sender.", ("title",), ("message", *_DELAYED)),
-    "phone": Kind("Create a phone call task for the sender.", (), ("message", *_DELAYED)),
-    "api": Kind("Send an HTTP request to a URL.", ("method", "url")),
-    "linkedinVisit": Kind("Visit the lead's LinkedIn profile."),
-    "linkedinInvite": Kind("Invite the lead on LinkedIn.", (), ("message", *_MEDIA, *_DELAYED)),
-    "linkedinSend": Kind("Send a LinkedIn message.", ("message",), ("altMessage", *_MEDIA, *_DELAYED)),
-    "linkedinVoiceNote": Kind("Send a LinkedIn voice note.", (), ("recordMode", *_DELAYED)),
-    "linkedinFollow": Kind("Follow the lead on LinkedIn."),
-    "linkedinLikeLastPost": Kind("Like the lead's last LinkedIn post."),
-    "linkedinCommentLastPost": Kind("Comment on the lead's last LinkedIn post."),
-    "linkedinEndorse": Kind(
-        "Endorse a skill of the lead on LinkedIn.", (), ("skillName", "endorseAnyFallback", *_DELAYED)
-    ),
-    "linkedinWithdrawInvitation": Kind("Withdraw a pending LinkedIn invitation."),
-    "sendToAnotherCampaign": Kind("Move the lead to another campaign.", ("campaignId",)),
-    "conditional": Kind("Split the sequence into two branches.", ("conditionKey", "delayType")),
-    "whatsappMessage": Kind("Send a WhatsApp message.", ("message",)),
-    "sms": Kind("Send an SMS.", ("message",)),
-}
+#: The types of step, in the order of their classes below.
+CATALOGUE: dict[str, Kind] = {}
 
 
 # --- Checks -----------------------------------------------------------------------------------------------
@@ -288,20 +269,50 @@ def branches(step: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-# --- Typed steps ------------------------------------------------------------------------------------------
+# --- The types --------------------------------------------------------------------------------------------
 
 
-class Step(dict[str, Any]):
+@dataclass_transform(kw_only_default=True)
+class _Typed(dict[str, Any]):
+    """Tell type checkers that annotations are arguments; they ignore those of the class that says so."""
+
+
+class Step(_Typed):
     """
     A step with a signature: the dict that lemlist accepts, with Python names for its fields.
 
     A field that is None is left out. Values are checked when an operator uses the step, so that the error
-    can name the task; any value can be an ``XComArg``.
+    can name the task; any value can be an ``XComArg``. A subclass is one type of step, named like it: its
+    annotations are the fields that the type takes, those without a default are required.
     """
 
     type: ClassVar[str]
+    __signature__: ClassVar[Signature]
+    delay: Number | None = None
+    index: Number | None = None
+
+    def __init_subclass__(cls) -> None:
+        if Step not in cls.__bases__:
+            return
+        cls.type = cls.__name__[0].lower() + cls.__name__[1:]
+        names = [
+            name
+            for each in (cls, Step)
+            for name in each.__annotations__
+            if name not in ("type", "__signature__")
+        ]
+        required = [name for name in names if not hasattr(cls, name)]
+        optional = [name for name in names if name not in required]
+        CATALOGUE[cls.type] = Kind(
+            cls.__doc__ or "", *(tuple(map(_camel, part)) for part in (required, optional))
+        )
+        cls.__signature__ = Signature(
+            [Parameter(name, Parameter.KEYWORD_ONLY) for name in required]
+            + [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in optional]
+        )
 
     def __init__(self, **fields: Any) -> None:
+        self.__signature__.bind(**fields)  # raises Python's TypeError for a missing or an unknown argument
         super().__init__(type=self.type)
         self.update((_camel(name), value) for name, value in fields.items() if value is not None)
 
@@ -314,207 +325,104 @@ def _camel(name: str) -> str:
 class Email(Step):
     """Send an email."""
 
-    type = "email"
-
-    def __init__(
-        self, *, subject: Text, message: Text, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(subject=subject, message=message, delay=delay, index=index)
+    subject: Text
+    message: Text
 
 
 class Manual(Step):
     """Create a task for the sender."""
 
-    type = "manual"
-
-    def __init__(
-        self,
-        *,
-        title: Text,
-        message: Text | None = None,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(title=title, message=message, delay=delay, index=index)
+    title: Text
+    message: Text | None = None
 
 
 class Phone(Step):
     """Create a phone call task for the sender."""
 
-    type = "phone"
-
-    def __init__(
-        self, *, message: Text | None = None, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(message=message, delay=delay, index=index)
+    message: Text | None = None
 
 
 class Api(Step):
     """Send an HTTP request to a URL."""
 
-    type = "api"
-
-    def __init__(
-        self, *, method: Text, url: Text, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(method=method, url=url, delay=delay, index=index)
+    method: Text
+    url: Text
 
 
 class LinkedinVisit(Step):
     """Visit the lead's LinkedIn profile."""
 
-    type = "linkedinVisit"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
-
 
 class LinkedinInvite(Step):
     """Invite the lead on LinkedIn."""
 
-    type = "linkedinInvite"
-
-    def __init__(
-        self,
-        *,
-        message: Text | None = None,
-        images: Urls | None = None,
-        videos: Urls | None = None,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(message=message, images=images, videos=videos, delay=delay, index=index)
+    message: Text | None = None
+    images: Urls | None = None
+    videos: Urls | None = None
 
 
 class LinkedinSend(Step):
     """Send a LinkedIn message."""
 
-    type = "linkedinSend"
-
-    def __init__(
-        self,
-        *,
-        message: Text,
-        alt_message: Text | None = None,
-        images: Urls | None = None,
-        videos: Urls | None = None,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(
-            message=message, alt_message=alt_message, images=images, videos=videos, delay=delay, index=index
-        )
+    message: Text
+    alt_message: Text | None = None
+    images: Urls | None = None
+    videos: Urls | None = None
 
 
 class LinkedinVoiceNote(Step):
     """Send a LinkedIn voice note."""
 
-    type = "linkedinVoiceNote"
-
-    def __init__(
-        self, *, record_mode: Text | None = None, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(record_mode=record_mode, delay=delay, index=index)
+    record_mode: Text | None = None
 
 
 class LinkedinFollow(Step):
     """Follow the lead on LinkedIn."""
 
-    type = "linkedinFollow"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
-
 
 class LinkedinLikeLastPost(Step):
     """Like the lead's last LinkedIn post."""
-
-    type = "linkedinLikeLastPost"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
 
 
 class LinkedinCommentLastPost(Step):
     """Comment on the lead's last LinkedIn post."""
 
-    type = "linkedinCommentLastPost"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
-
 
 class LinkedinEndorse(Step):
     """Endorse a skill of the lead on LinkedIn."""
 
-    type = "linkedinEndorse"
-
-    def __init__(
-        self,
-        *,
-        skill_name: Text | None = None,
-        endorse_any_fallback: Flag | None = None,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(
-            skill_name=skill_name, endorse_any_fallback=endorse_any_fallback, delay=delay, index=index
-        )
+    skill_name: Text | None = None
+    endorse_any_fallback: Flag | None = None
 
 
 class LinkedinWithdrawInvitation(Step):
     """Withdraw a pending LinkedIn invitation."""
 
-    type = "linkedinWithdrawInvitation"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
-
 
 class SendToAnotherCampaign(Step):
     """Move the lead to another campaign."""
 
-    type = "sendToAnotherCampaign"
-
-    def __init__(
-        self, *, campaign_id: Text, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(campaign_id=campaign_id, delay=delay, index=index)
+    campaign_id: Text
 
 
 class Conditional(Step):
     """Split the sequence into two branches."""
 
-    type = "conditional"
-
-    def __init__(
-        self,
-        *,
-        condition_key: Text,
-        delay_type: Text,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(condition_key=condition_key, delay_type=delay_type, delay=delay, index=index)
+    condition_key: Text
+    delay_type: Text
 
 
 class WhatsappMessage(Step):
     """Send a WhatsApp message."""
 
-    type = "whatsappMessage"
-
-    def __init__(self, *, message: Text, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(message=message, delay=delay, index=index)
+    message: Text
 
 
 class Sms(Step):
     """Send an SMS."""
 
-    type = "sms"
-
-    def __init__(self, *, message: Text, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(message=message, delay=delay, index=index)
+    message: Text
 
 
-#: Alias, because many users look for this name.
+#: The name that most people look for.
 Condition = Conditional

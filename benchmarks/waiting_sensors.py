@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What many waiting sensors cost: ``ActivityTrigger``, which asks once for all, beside one that asks for itself.
+The requests of many waiting sensors: ``ActivityTrigger``, which shares them, beside a trigger that does not.
 
     python benchmarks/waiting_sensors.py --sensors 1000 --interval 10 --seconds 30
 
-Every sensor waits for the reply of a lead of its own, all in one campaign of the sandbox, which has lemlist's
+Every sensor waits for the reply of its own lead, all in one campaign of the sandbox, which has lemlist's
 limit. Both sides run in one event loop, as in Airflow's triggerer, for the same time. The trigger written by
-hand is the usual one: it asks for its lead every interval, in a thread, and takes a 429 for "not yet".
+hand is the usual one: it requests its lead every interval, in a thread, and treats a 429 as "not yet".
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ async def ours(campaign: str, lead: str, interval: float) -> None:
 async def by_hand(campaign: str, lead: str, interval: float, url: str, key: str) -> None:
     query = {"version": "v2", "type": "emailsReplied", "campaignId": campaign, "leadId": lead}
     while True:
-        answer = await asyncio.to_thread(
+        response = await asyncio.to_thread(
             requests.get, f"{url}/activities", params=query, auth=("", key), timeout=30
         )
-        if answer.ok and answer.json():
+        if response.ok and response.json():
             return
         await asyncio.sleep(interval)
 
@@ -47,20 +47,20 @@ async def by_hand(campaign: str, lead: str, interval: float, url: str, key: str)
 async def wait(
     waiting: list[asyncio.Task[None]], seconds: float, sandbox: Sandbox
 ) -> tuple[Counter[int], int]:
-    """Let them wait, then let everybody reply, and count who has heard of it an equal time later."""
+    """Let all leads reply after some seconds, and count the triggers that have fired the same time later."""
     await asyncio.sleep(seconds)
     counts = Counter(request["status"] for request in sandbox.requests("GET /activities"))
     for lead in list(sandbox.service.world.leads):
         sandbox.activity(lead_id=lead, type="emailsReplied")
     await asyncio.sleep(seconds)
-    heard = sum(task.done() for task in waiting)
+    fired = sum(task.done() for task in waiting)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    return counts, heard
+    return counts, fired
 
 
-def measure(who: str, arguments: argparse.Namespace) -> tuple[Counter[int], int]:
+def measure(trigger: str, arguments: argparse.Namespace) -> tuple[Counter[int], int]:
     with Sandbox() as sandbox:
         os.environ["AIRFLOW_CONN_LEMLIST_DEFAULT"] = sandbox.airflow_connection()
         campaign = sandbox.campaign()["_id"]
@@ -71,7 +71,7 @@ def measure(who: str, arguments: argparse.Namespace) -> tuple[Counter[int], int]
             waiting = [
                 asyncio.create_task(
                     ours(campaign, lead, arguments.interval)
-                    if who == "ActivityTrigger"
+                    if trigger == "ActivityTrigger"
                     else by_hand(campaign, lead, arguments.interval, sandbox.url, sandbox.api_key)
                 )
                 for lead in leads
@@ -87,20 +87,17 @@ def main() -> None:
     )
     parser.add_argument("--sensors", type=int, default=1000)
     parser.add_argument("--interval", type=float, default=10)
-    parser.add_argument(
-        "--seconds", type=float, default=30, help="how long they wait before the replies come"
-    )
+    parser.add_argument("--seconds", type=float, default=30, help="when the replies come")
     arguments = parser.parse_args()
-    print(
-        f"{arguments.sensors} sensors, a look every {arguments.interval:g} s, {arguments.seconds:g} s of wait"
-    )
-    print(f"{'':20} {'requests':>10} {'refused':>10} {'heard of the reply':>20}")
+    interval, seconds = arguments.interval, arguments.seconds
+    print(f"{arguments.sensors} sensors, a read every {interval:g} s, replies after {seconds:g} s")
+    print(f"{'':20} {'requests':>10} {'refused':>10} {'fired':>20}")
     requests_of = {}
-    for who in ("ActivityTrigger", "asks for itself"):
-        counts, heard = measure(who, arguments)
-        requests_of[who] = counts.total()
-        print(f"{who:20} {counts.total():>10} {counts[429]:>10} {f'{heard} of {arguments.sensors}':>20}")
-    print(f"{'ratio':20} {requests_of['asks for itself'] / requests_of['ActivityTrigger']:>10.0f}")
+    for trigger in ("ActivityTrigger", "own requests"):
+        counts, fired = measure(trigger, arguments)
+        requests_of[trigger] = counts.total()
+        print(f"{trigger:20} {counts.total():>10} {counts[429]:>10} {f'{fired} of {arguments.sensors}':>20}")
+    print(f"{'ratio':20} {requests_of['own requests'] / requests_of['ActivityTrigger']:>10.0f}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ with tempfile.TemporaryDirectory() as home:
         "the environment is not empty"
     )
 
-    for data in ("py.typed", "api/budget/booking.lua", "sandbox/templates", "sandbox/static"):
+    for data in ("py.typed", "sandbox/templates", "sandbox/static"):
         assert (Path(airflow_provider_lemlist.__file__).parent / data).exists(), f"the wheel lacks {data}"
 
     description = metadata("airflow-provider-lemlist")["Description"]

@@ -172,7 +172,7 @@ OPERATIONS: tuple[Operation, ...] = tuple(
 )
 
 #: Documented calls whose method does not tell their effect. The rest follows ``_BY_METHOD``.
-_UNLIKE_THEIR_METHOD: tuple[tuple[str, str, Effect], ...] = (
+UNLIKE_THEIR_METHOD: tuple[tuple[str, str, Effect], ...] = (
     ("GET", "/campaigns/{campaignId}/export/start", Effect.CREATE),
     ("POST", "/campaigns/{campaignId}/leads/import", Effect.CREATE),
     ("POST", "/leads/review/{leadId}", Effect.SET),
@@ -201,7 +201,7 @@ _BY_METHOD = {
 }
 
 #: Routes that lemlist has retired, or that do not do what they say: (method or *, path, what to use).
-_CLOSED: tuple[tuple[str, str, str], ...] = (
+CLOSED: tuple[tuple[str, str, str], ...] = (
     ("*", "/unsubscribes", "/v2/unsubscribes/variables"),
     ("*", "/unsubscribes/{email}", "/v2/unsubscribes/variables/{value}"),
     ("*", "/unsubs/export", "/v2/unsubscribes/exports/variables"),
@@ -234,10 +234,10 @@ def operation_for(method: str, path: str, shape: Shape) -> Operation:
     if "@" in path or "%40" in path:
         # It would appear in every log line and error of this call.
         raise LemlistValidationError("The path holds an email; write {email} there and pass it by name.")
-    for known_method, template, effect in _UNLIKE_THEIR_METHOD:
+    for known_method, template, effect in UNLIKE_THEIR_METHOD:
         if known_method == verb and _fits(template, path):
             return Operation(verb, path, effect, shape)
-    for closed_method, template, instead in _CLOSED:
+    for closed_method, template, instead in CLOSED:
         if closed_method in ("*", verb) and _fits(template, path):
             raise LemlistValidationError(f"{verb} {template} must not be used; use {instead}.")
     for row in OPERATIONS:

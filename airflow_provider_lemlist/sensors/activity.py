@@ -15,25 +15,9 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_lemlist import exceptions
-from airflow_provider_lemlist.activities import (
-    BOTS,
-    RESULT_LIMIT,
-    Activity,
-    Bots,
-    WaitCondition,
-    checked_types,
-    listing_bounds,
-    unknown_type_warning,
-)
-from airflow_provider_lemlist.arguments import (
-    NOT_GIVEN,
-    checked_id,
-    given_but_empty,
-    given_names,
-    is_from_mapped,
-    or_none,
-)
+from airflow_provider_lemlist import activities, arguments, exceptions
+from airflow_provider_lemlist.activities import Activity, Bots, WaitCondition
+from airflow_provider_lemlist.arguments import NOT_GIVEN
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.links import CampaignLink
@@ -103,24 +87,24 @@ class ActivitySensor(BaseSensorOperator):
             raise LemlistConfigurationError(f"min_count must be a whole number from 1, not {min_count!r}.")
         if is_first not in (None, True, False):
             raise LemlistConfigurationError(f"is_first must be True, False or None, not {is_first!r}.")
-        if bots not in BOTS:
+        if bots not in activities.BOTS:
             raise LemlistConfigurationError(f"bots must be 'ignore' or 'count', not {bots!r}.")
         self.activity_type = activity_type
-        self.campaign_id = or_none(campaign_id)
-        self.lead_id = or_none(lead_id)
-        self.since = or_none(since)
+        self.campaign_id = arguments.or_none(campaign_id)
+        self.lead_id = arguments.or_none(lead_id)
+        self.since = arguments.or_none(since)
         self.min_count = min_count
         self.is_first = is_first
         self.bots = bots
         self.deferrable = deferrable
         self.lemlist_conn_id = lemlist_conn_id
-        mapped = is_from_mapped(self)
-        self._given = given_names(
+        mapped = arguments.is_from_mapped(self)
+        self._given = arguments.given_names(
             {"campaign_id": campaign_id, "lead_id": lead_id, "since": since}, mapped=mapped
         )
         self._condition: WaitCondition | None = None
         if not is_open(activity_type):
-            checked_types(activity_type)
+            activities.checked_types(activity_type)
         for name in () if mapped else self._given:
             if not is_open(getattr(self, name)):
                 self._checked(name)
@@ -136,7 +120,7 @@ class ActivitySensor(BaseSensorOperator):
         # Before Airflow's loop, because soft_fail must not hide a wrong argument; and once, because the
         # default of since costs a request to Airflow.
         self._condition = condition = self._read_arguments(context)
-        for warning in filter(None, map(unknown_type_warning, condition.types)):
+        for warning in filter(None, map(activities.unknown_type_warning, condition.types)):
             self.log.warning(warning)
         self.log.info(
             "Waiting for %d of %s since %s",
@@ -169,7 +153,7 @@ class ActivitySensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         condition = self._condition or self._read_arguments(context)
-        bounds = listing_bounds(condition.since, datetime.now(UTC))
+        bounds = activities.listing_bounds(condition.since, datetime.now(UTC))
         # One request for each type, as a rule: while the sensor waits, fewer than min_count are listed. One
         # listing of all types would hold every mail sent and opened, and hide a type unknown to lemlist.
         rows = chain.from_iterable(
@@ -207,7 +191,7 @@ class ActivitySensor(BaseSensorOperator):
         for name in self._given:
             setattr(self, name, self._checked(name))
         return WaitCondition(
-            types=checked_types(self.activity_type),
+            types=activities.checked_types(self.activity_type),
             since=self._checked("since") if "since" in self._given else run_window(context).since,
             min_count=self.min_count,
             lead_id=self.lead_id,
@@ -219,8 +203,8 @@ class ActivitySensor(BaseSensorOperator):
         """Return the value of an argument that was given: a stripped id, or a moment."""
         value, what = getattr(self, name), f"The {name} of task {self.task_id!r}"
         if name != "since":
-            return checked_id(value, what, error=LemlistConfigurationError)
-        if given_but_empty(value):
+            return arguments.checked_id(value, what, error=LemlistConfigurationError)
+        if arguments.given_but_empty(value):
             raise LemlistConfigurationError(
                 f"{what} is empty; check its template or upstream task. Nothing was sent."
             )
@@ -228,7 +212,7 @@ class ActivitySensor(BaseSensorOperator):
 
     def _done(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         self.log.info("Found %d: %s", len(found), ", ".join(row["_id"] for row in found[:10]))
-        if len(found) >= max(self.min_count, RESULT_LIMIT):
+        if len(found) >= max(self.min_count, activities.RESULT_LIMIT):
             self.log.warning(
                 "There may be more than these %d; LemlistHook.list_activities reads them all.", len(found)
             )

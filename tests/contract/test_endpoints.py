@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_lemlist.api.operations import (
-    _CLOSED,
-    _UNLIKE_THEIR_VERB,
+    CLOSED,
     OPERATIONS,
+    UNLIKE_THEIR_METHOD,
     Effect,
     Shape,
     operation_for,
@@ -41,12 +41,12 @@ def test_every_operation_of_the_hook_is_documented(operation: object) -> None:
 
 
 def test_every_exception_to_the_verb_is_documented() -> None:
-    assert not {(verb, path) for verb, path, _ in _UNLIKE_THEIR_VERB} - set(DOCUMENTED)
+    assert not {(verb, path) for verb, path, _ in UNLIKE_THEIR_METHOD} - set(DOCUMENTED)
 
 
 @pytest.mark.parametrize(("verb", "path"), DOCUMENTED, ids=" ".join)
 def test_every_documented_operation_can_be_called_unless_it_is_dangerous(verb: str, path: str) -> None:
-    dangerous = {template for closed, template, _ in _CLOSED if closed == "DELETE"}
+    dangerous = {template for closed, template, _ in CLOSED if closed == "DELETE"}
     if verb == "DELETE" and re.sub(r"\{\w+\}$", "{leadId}", path.rstrip("/")) in dangerous:
         with pytest.raises(LemlistValidationError, match="delete_lead or unsubscribe_lead"):
             operation_for(verb, path, Shape.ANY)

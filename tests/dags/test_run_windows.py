@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The default ``since`` of the sensor under every kind of DAG run, in a running Airflow.
+
+It runs without Airflow's unit test mode, which gives cron schedules data intervals with a width. By default,
+Airflow 3 does not do that.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.dags.cut_off import wait_until
+from tools.private_airflow import AIRFLOW_3, ENGINE, PrivateAirflow
+
+pytestmark = pytest.mark.airflow
+
+FIRST, SECOND, THIRD = (datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3))
+DAY = timedelta(days=1)
+
+#: Runs of Airflow's commands in one process, because each start of Airflow takes seconds.
+RUN_COMMANDS = """
+import json, sys
+from airflow.cli.cli_parser import get_parser
+for command in json.loads(sys.argv[1]):
+    arguments = get_parser().parse_args(command)
+    arguments.func(arguments)
+"""
+DATE_OPTION = "--logical-date" if AIRFLOW_3 else "--exec-date"
+COMMANDS = [
+    ["dags", "trigger", "manual", "--run-id", "one", DATE_OPTION, FIRST.isoformat()],
+    ["dags", "trigger", "manual", "--run-id", "two", DATE_OPTION, SECOND.isoformat()],
+    ["dags", "trigger", "manual", "--run-id", "now"],
+    ["tasks", "clear", "--yes", "--task-regex", "wait", "cron"],
+    ["tasks", "clear", "--yes", "--task-regex", "wait", "consume"],
+    ["backfill", "create", "--dag-id", "backfilled", "--from-date", "2026-03-01", "--to-date", "2026-03-03"]
+    if AIRFLOW_3
+    else ["dags", "backfill", "backfilled", "--start-date", "2026-03-01", "--end-date", "2026-03-03"],
+]
+#: Requests of each DAG: first of what Airflow starts by itself, in the end with what the commands start.
+SCHEDULED = {"cron": 3, "interval": 3, "trigger": 3, "consume": 2}
+ALL = {"cron": 6, "interval": 3, "trigger": 3, "consume": 4, "manual": 3, "backfilled": 3}
+
+
+class Runs:
+    """What a running Airflow did: its runs, and the ``since`` that each attempt of their sensor requested."""
+
+    def __init__(self, airflow: PrivateAirflow, lemlist: Sandbox) -> None:
+        self.airflow = airflow
+        self._lemlist = lemlist
+
+    def requested(self) -> dict[str, dict[str, list[datetime]]]:
+        """Return the lower bounds of all requests by DAG and run."""
+        found: dict[str, dict[str, list[datetime]]] = {}
+        for request in self._lemlist.requests("GET /activities"):
+            query = dict(parse_qsl(request["query"]))
+            since = datetime.fromisoformat(query["minDate"])
+            found.setdefault(query["campaignId"], {}).setdefault(query["leadId"], []).append(since)
+        return found
+
+    def have_sent(self, expected: dict[str, int]) -> bool:
+        """Return whether all runs have ended, after as many requests; a task that was retried sent more."""
+        states = {row["state"] for row in self.airflow.query("SELECT state FROM dag_run")}
+        assert "failed" not in states, self.airflow.tail(100)
+        sent = {dag_id: sum(map(len, runs.values())) for dag_id, runs in self.requested().items()}
+        return states == {"success"} and all(sent.get(name, 0) >= count for name, count in expected.items())
+
+    def of(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the runs of a DAG in the order in which they were due, with their bounds as ``since``."""
+        requested = self.requested()[dag_id]
+        rows = self.airflow.query("SELECT * FROM dag_run WHERE dag_id = ?", dag_id)
+        runs = [
+            {
+                "since": requested[row["run_id"]],
+                "run_id": row["run_id"],
+                "logical_date": moment(row["logical_date" if AIRFLOW_3 else "execution_date"]),
+                "due": moment(row["run_after"] if AIRFLOW_3 else row["execution_date"]),
+            }
+            for row in rows
+        ]
+        return sorted(runs, key=lambda run: run["due"])
+
+
+def moment(value: str | None) -> datetime | None:
+    """Read a time of Airflow's database, as precisely as lemlist is asked for it."""
+    if value is None:
+        return None
+    at = datetime.fromisoformat(value).replace(tzinfo=UTC)
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    with (
+        Sandbox() as lemlist,
+        PrivateAirflow(
+            Path(__file__).parent / "windows",
+            AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
+            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+            AIRFLOW__CORE__PARALLELISM="4",
+            AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME="0.2",
+        ) as airflow,
+    ):
+        airflow.run("db", "migrate")
+        airflow.start(*ENGINE)
+        runs = Runs(airflow, lemlist)
+        wait_until(lambda: runs.have_sent(SCHEDULED), "A scheduled run", airflow)
+        with airflow.log.open("ab") as log:
+            subprocess.run(
+                (sys.executable, "-c", RUN_COMMANDS, json.dumps(COMMANDS)),
+                env=airflow.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=True,
+            )
+        wait_until(lambda: runs.have_sent(ALL), "A run started by a command", airflow)
+        yield runs
+
+
+def test_a_cron_schedule_counts_from_the_previous_run(runs: Runs):
+    if AIRFLOW_3:
+        assert [run["since"][0] for run in runs.of("cron")] == [FIRST, FIRST, SECOND]
+    else:  # where it has data intervals with a width by default
+        assert [run["since"][0] for run in runs.of("cron")] == [FIRST, SECOND, THIRD]
+
+
+def test_a_cron_schedule_with_data_intervals_counts_from_their_start(runs: Runs):
+    assert [run["since"][0] for run in runs.of("interval")] == [FIRST, SECOND, THIRD]
+
+
+def test_a_trigger_timetable_counts_from_the_previous_run(runs: Runs):
+    assert [run["since"][0] for run in runs.of("trigger")] == [FIRST, FIRST, SECOND]
+
+
+def test_a_backfill_counts_as_the_schedule_does(runs: Runs):
+    scheduled = [run["since"][0] for run in runs.of("cron")]
+    assert [run["since"][0] for run in runs.of("backfilled")] == scheduled
+
+
+def test_a_run_triggered_by_hand_counts_from_the_previous_run(runs: Runs):
+    one, two, now = runs.of("manual")
+    assert [each["run_id"] for each in (one, two, now)] == ["one", "two", "now"]
+    assert (now["logical_date"] is None) == AIRFLOW_3
+    assert one["since"][0] == one["due"], "there is no run before"
+    assert two["since"][0] == one["due"]
+    assert now["since"][0] == two["due"]
+
+
+def test_a_run_triggered_by_an_asset_counts_from_the_previous_run(runs: Runs):
+    first, second = runs.of("consume")
+    events = runs.airflow.query(
+        f"SELECT timestamp FROM {'asset_event' if AIRFLOW_3 else 'dataset_event'} ORDER BY timestamp"
+    )
+    assert first["since"][0] == first["due"], "there is no run before"
+    # Airflow 3 knows the event that triggered the run before, which was due right after it.
+    assert second["since"][0] == (moment(events[0]["timestamp"]) if AIRFLOW_3 else first["due"])
+
+
+def test_a_cleared_run_counts_from_the_same_moment(runs: Runs):
+    cleared = runs.of("cron") + runs.of("consume")
+    assert len(cleared) == 5
+    for run in cleared:
+        assert len(run["since"]) > 1
+        assert len(set(run["since"])) == 1

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DAGs of ``test_run_windows.py``: one sensor under every kind of run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, Asset, task
+from airflow.timetables.interval import CronDataIntervalTimetable
+from airflow.timetables.trigger import CronTriggerTimetable
+
+from airflow_provider_lemlist.sensors.activity import ActivitySensor
+
+THREE_DAYS = {"start_date": datetime(2026, 3, 1, tzinfo=UTC), "end_date": datetime(2026, 3, 3, tzinfo=UTC)}
+#: Airflow starts tasks before its API server listens.
+RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=1)}
+ASSET = Asset(uri="file:///leads", name="leads")
+
+
+def wait() -> ActivitySensor:
+    """Send one request, whose filters tell the run, and end."""
+    return ActivitySensor(
+        task_id="wait",
+        activity_type="emailsReplied",
+        campaign_id="{{ dag.dag_id }}",
+        lead_id="{{ run_id }}",
+        timeout=0,
+        soft_fail=True,
+        deferrable=False,
+    )
+
+
+for dag_id, schedule in {
+    "cron": "0 0 * * *",
+    "interval": CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+    "trigger": CronTriggerTimetable("0 0 * * *", timezone="UTC"),
+}.items():
+    with DAG(dag_id, schedule=schedule, catchup=True, default_args=RETRIES, **THREE_DAYS):
+        wait()
+
+with DAG("backfilled", schedule="0 0 * * *", catchup=False, default_args=RETRIES, **THREE_DAYS):
+    wait()
+
+with DAG("manual", schedule=None, start_date=datetime(2026, 3, 1, tzinfo=UTC), default_args=RETRIES):
+    wait()
+
+with DAG("produce", schedule="@once", start_date=datetime(2026, 3, 1, tzinfo=UTC), default_args=RETRIES):
+
+    @task(outlets=[ASSET])
+    def change() -> None:
+        pass
+
+    change()
+
+with DAG("consume", schedule=[ASSET], start_date=datetime(2026, 3, 1, tzinfo=UTC), default_args=RETRIES):
+
+    @task(outlets=[ASSET], trigger_rule="all_done")
+    def change_once_more(**context: Any) -> None:
+        """Trigger this DAG a second time."""
+        events = next(iter(context["triggering_asset_events"].values()))
+        if {event.source_dag_id for event in events} != {"produce"}:
+            raise AirflowSkipException
+
+    wait() >> change_once_more()
