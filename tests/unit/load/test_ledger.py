@@ -26,6 +26,8 @@ CAMPAIGN = "cam_1"
 def _no_race(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "settle_time", 0.0)
     monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "heartbeat", 0.05)
+    # On a busy machine a heartbeat may be late; no test here waits for a lock to expire.
+    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "max_missed", 100)
 
 
 def opened(path: ObjectStoragePath, **more: Any) -> Ledger:
