@@ -9,8 +9,13 @@ the number of the attempt is all that is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_lemlist.exceptions import LemlistDuplicateError, LemlistError, LemlistUncertainError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -43,6 +48,7 @@ class TaskHistory:
         self._store: Any = context.get("task_state_store")
         self._attempt = attempt(context)
         self._try = int(context["ti"].try_number)
+        self._is_last = is_last_attempt(context)
         self._facts: dict[str, Any] = {}
 
     @property
@@ -75,11 +81,35 @@ class TaskHistory:
         """Write the id of what was created, for an attempt that dies before Airflow stores its success."""
         self.begin(**self._facts | facts | {"done": created_id})
 
-    def abandon(self, *, keep_created: bool) -> None:
+    @contextmanager
+    def attempting(
+        self, what: str, *, in_doubt: bool, created: bool, may_look_up: bool, check: str
+    ) -> Iterator[None]:
         """
-        Forget what was begun: it was not created, or a person was asked to check.
+        Keep the history right when an attempt to create something fails.
 
-        :param keep_created: Whether to keep the id of what an earlier attempt has created.
+        It is kept while the outcome is unknown and the next attempt can find it out. It is forgotten once
+        nothing was created, or a person was asked to check.
+
+        :param what: What is created, for the error: ``the lead``.
+        :param in_doubt: Whether an earlier attempt may have created it.
+        :param created: Whether an earlier attempt has created it; that stays known.
+        :param may_look_up: Whether it can be looked up after the task was cleared.
+        :param check: What to check when Airflow will not retry the task.
+        :raises LemlistUncertainError: The last attempt failed with the outcome unknown.
         """
-        if self._store is not None and not (keep_created and "done" in self._facts):
-            self._store.delete(self.KEY)
+        try:
+            yield
+        except (AirflowSkipException, LemlistError) as error:
+            settled = isinstance(error, (AirflowSkipException, LemlistDuplicateError))
+            in_doubt = not settled and (in_doubt or getattr(error, "in_doubt", False))
+            retryable = getattr(error, "retryable", False)
+            keep = in_doubt and (retryable or may_look_up)
+            if self._store is not None and not keep and not (created and "done" in self._facts):
+                self._store.delete(self.KEY)
+            if in_doubt and retryable and self._is_last:
+                raise LemlistUncertainError(
+                    f"It is not known whether lemlist created {what}: {error} {check}",
+                    reason=getattr(error, "reason", None),
+                ) from error
+            raise

@@ -17,16 +17,10 @@ from airflow_provider_lemlist.arguments import check_choice, check_flag, check_i
 from airflow_provider_lemlist.delivery.evidence import LeadEvidence
 from airflow_provider_lemlist.delivery.identity import IDENTIFIERS, identifies, person_key
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfExists, IfGone, LeadPolicy
-from airflow_provider_lemlist.exceptions import (
-    LemlistDuplicateError,
-    LemlistError,
-    LemlistUncertainError,
-    LemlistUnexpectedReplyError,
-    LemlistValidationError,
-)
+from airflow_provider_lemlist.exceptions import LemlistUnexpectedReplyError, LemlistValidationError
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
-from airflow_provider_lemlist.operators.history import TaskHistory, is_last_attempt
+from airflow_provider_lemlist.operators.history import TaskHistory
 from airflow_provider_lemlist.storage import storage_path
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
@@ -164,8 +158,16 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         history = TaskHistory(context)
         who = _history_key(campaign_id, lead)
         evidence = _evidence(lead, who, history.read())
+        attempting = history.attempting(
+            "the lead",
+            in_doubt=evidence.in_doubt,
+            created=evidence.lead_id is not None,
+            may_look_up=evidence.has_email,
+            check=f"Check campaign {campaign_id!r}, or clear the task: lemlist refuses a second lead with "
+            "the same email.",
+        )
         self._in_flight = "create a lead"
-        try:
+        with attempting:
             delivered = deliver(
                 self.hook,
                 campaign_id,
@@ -176,23 +178,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
                 before_create=partial(history.begin, campaign_id=campaign_id, who=who),
             )
             found = self._wanted(delivered)
-        except (AirflowSkipException, LemlistDuplicateError):
-            history.abandon(keep_created=evidence.lead_id is not None)
-            raise
-        except LemlistError as error:
-            in_doubt = error.in_doubt or evidence.in_doubt
-            # Without an address the next attempt cannot look the lead up; after a person has, it creates it.
-            if not (in_doubt and (error.retryable or evidence.has_email)):
-                history.abandon(keep_created=evidence.lead_id is not None)
-            if in_doubt and error.retryable and is_last_attempt(context):
-                raise LemlistUncertainError(
-                    f"It is not known whether lemlist created the lead: {error} Check campaign "
-                    f"{campaign_id!r}, or clear the task: lemlist refuses a second lead with the same email.",
-                    reason=error.reason,
-                ) from error
-            raise
-        finally:
-            self._in_flight = ""
+        self._in_flight = ""
         lead_id = str(found["_id"])
         history.finish(lead_id, campaign_id=campaign_id, who=who)
         self._push(context, lead=dict(found))

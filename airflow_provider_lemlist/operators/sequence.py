@@ -20,15 +20,10 @@ from airflow_provider_lemlist.arguments import (
 from airflow_provider_lemlist.delivery.evidence import StepEvidence, is_equal
 from airflow_provider_lemlist.delivery.outcome import choose_step
 from airflow_provider_lemlist.delivery.policy import IfStepExists
-from airflow_provider_lemlist.exceptions import (
-    LemlistConfigurationError,
-    LemlistError,
-    LemlistNotFoundError,
-    LemlistUncertainError,
-)
+from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistNotFoundError
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
-from airflow_provider_lemlist.operators.history import TaskHistory, is_last_attempt
+from airflow_provider_lemlist.operators.history import TaskHistory
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
 
@@ -138,22 +133,18 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
         if_exists: IfStepExists = "return" if history.is_lost else self.if_exists
         sequence = self._sequence(list_steps=begun is not None or if_exists != "add")
         evidence = self._evidence(step, sequence, begun, context)
-        try:
+        attempting = history.attempting(
+            "the step",
+            in_doubt=evidence.in_doubt,
+            created=evidence.added is not None,
+            may_look_up=False,
+            check=f"Check sequence {sequence['_id']!r}, or clear the task: it lists the sequence before it "
+            "adds the step.",
+        )
+        with attempting:
             choice = choose_step(step, evidence, if_exists)
             response = choice.row or self._add(step, sequence, history, choice.unclear)
-        except LemlistError as error:
-            in_doubt = error.in_doubt or evidence.in_doubt
-            if not (error.retryable and in_doubt):
-                history.abandon(keep_created=evidence.added is not None)
-            elif is_last_attempt(context):
-                raise LemlistUncertainError(
-                    f"It is not known whether lemlist added the step: {error} Check sequence "
-                    f"{sequence['_id']!r}, or clear the task: it lists the sequence before it adds the step.",
-                    reason=error.reason,
-                ) from error
-            raise
-        finally:
-            self._in_flight = ""
+        self._in_flight = ""
         self._log_outcome(step, response, added=choice.row is None)
         step_id = str(response["_id"])
         history.finish(step_id, sequence_id=sequence["_id"])

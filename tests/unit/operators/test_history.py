@@ -7,7 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from airflow_provider_lemlist.exceptions import (
+    LemlistDuplicateError,
+    LemlistServerError,
+    LemlistUncertainError,
+    LemlistValidationError,
+)
 from airflow_provider_lemlist.operators.history import TaskHistory, attempt, is_last_attempt
 
 
@@ -37,6 +44,49 @@ def test_clearing_starts_a_new_round_of_attempts(
     assert attempt(context(try_number, max_tries, retries)) == expected
 
 
+def fail(history: TaskHistory, error: Exception | None = None, **known: bool) -> None:
+    """Let an attempt fail; without an error, with one that says that nothing was created."""
+    error = error or LemlistValidationError("refused")
+    known = {"in_doubt": False, "created": False, "may_look_up": False, **known}
+    with pytest.raises(type(error)), history.attempting("it", check="Check.", **known):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "known", "kept"),
+    [
+        (LemlistValidationError("refused"), {}, False),
+        (LemlistServerError("down", in_doubt=True), {}, True),
+        (LemlistServerError("down"), {"in_doubt": True}, True),
+        (LemlistServerError("down"), {}, False),
+        (LemlistUncertainError("who knows"), {"may_look_up": True}, True),
+        (LemlistUncertainError("who knows"), {}, False),
+        (LemlistDuplicateError("there"), {"in_doubt": True, "may_look_up": True}, False),
+        (AirflowSkipException("there"), {"in_doubt": True, "may_look_up": True}, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_history_is_kept_while_the_next_attempt_can_find_out(
+    worker: Any, error: Exception, known: dict[str, bool], kept: bool
+) -> None:
+    history = TaskHistory(context(1, 2, 2, worker.stores["task"]))
+    history.begin(known=[])
+    fail(history, error, **known)
+    assert (TaskHistory(context(2, 2, 2, worker.stores["task"])).read() is not None) is kept
+
+
+def test_unknown_outcome_of_the_last_attempt_is_uncertain(worker: Any) -> None:
+    for try_number, expected in ((2, LemlistServerError), (3, LemlistUncertainError)):
+        history = TaskHistory(context(try_number, 2, 2, worker.stores["task"]))
+        history.begin(known=[])
+        attempting = history.attempting(
+            "the step", in_doubt=False, created=False, may_look_up=False, check="Check the sequence."
+        )
+        with pytest.raises(expected), attempting:
+            raise LemlistServerError("down", in_doubt=True)
+        assert history.read() is not None  # clearing the task finds out
+
+
 def test_last_attempt_is_the_one_that_airflow_does_not_retry() -> None:
     assert not is_last_attempt(context(1, 2, 2))
     assert is_last_attempt(context(3, 2, 2))
@@ -54,7 +104,7 @@ def test_before_airflow_3_3_every_further_attempt_is_in_doubt() -> None:
     history = TaskHistory(context(1, 2, 2))
     history.begin(x=1)
     history.finish("stp_1")
-    history.abandon(keep_created=True)
+    fail(history)
 
 
 def test_history_names_what_was_in_flight(worker: Any) -> None:
@@ -69,7 +119,7 @@ def test_history_names_what_was_in_flight(worker: Any) -> None:
 def test_attempt_after_certain_failure_is_not_in_doubt(worker: Any) -> None:
     history = TaskHistory(context(1, 2, 2, worker.stores["task"]))
     history.begin(known=[])
-    history.abandon(keep_created=True)
+    fail(history)
     assert TaskHistory(context(2, 2, 2, worker.stores["task"])).read() is None
 
 
@@ -77,7 +127,7 @@ def test_created_id_is_known_to_retries_and_after_clearing(worker: Any) -> None:
     history = TaskHistory(context(1, 2, 2, worker.stores["task"]))
     history.begin(known=[])
     history.finish("stp_1")
-    history.abandon(keep_created=True)
+    fail(history, created=True)
     for try_number, max_tries in ((2, 2), (4, 5)):
         later = TaskHistory(context(try_number, max_tries, 2, worker.stores["task"]))
         assert later.read() == {"known": [], "done": "stp_1"}
