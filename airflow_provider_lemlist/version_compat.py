@@ -69,7 +69,8 @@ def previous_run(context: Context) -> Any:
     from airflow.sdk.execution_time.comms import GetPreviousDagRun
 
     message = GetPreviousDagRun(dag_id=dag_run.dag_id, logical_date=dag_run.run_after)
-    return task_runner.SUPERVISOR_COMMS.send(message).dag_run
+    response: Any = task_runner.SUPERVISOR_COMMS.send(message)
+    return response.dag_run
 
 
 def last_asset_event_before(context: Context) -> datetime | None:
@@ -81,7 +82,10 @@ def last_asset_event_before(context: Context) -> datetime | None:
     dag_run = context["dag_run"]
     if dag_run.logical_date is not None:
         return None
-    from airflow.sdk.execution_time.context import InletEventsAccessor
+    try:
+        from airflow.sdk.execution_time.context import InletEventsAccessor
+    except ImportError:  # Airflow 3.0 and 3.1 cannot look for earlier events
+        return None
 
     first: dict[tuple[str, str], datetime] = {}
     for event in dag_run.consumed_asset_events:

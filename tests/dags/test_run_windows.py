@@ -71,7 +71,7 @@ class Runs:
     def have_sent(self, expected: dict[str, int]) -> bool:
         """Return whether all runs have ended, after as many requests; a task that was retried sent more."""
         states = {row["state"] for row in self.airflow.query("SELECT state FROM dag_run")}
-        assert "failed" not in states, self.airflow.tail(100)
+        assert "failed" not in states, self.airflow.tail()
         sent = {dag_id: sum(map(len, runs.values())) for dag_id, runs in self.requested().items()}
         return states == {"success"} and all(sent.get(name, 0) >= count for name, count in expected.items())
 

@@ -15,7 +15,7 @@ from airflow_provider_lemlist.sensors.activity import ActivitySensor
 THREE_DAYS = {"start_date": datetime(2026, 3, 1, tzinfo=UTC), "end_date": datetime(2026, 3, 3, tzinfo=UTC)}
 #: Airflow starts tasks before its API server listens.
 RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=1)}
-ASSET = Asset(uri="file:///leads", name="leads")
+ASSET = Asset("file:///leads")
 
 
 def wait() -> ActivitySensor:
@@ -58,7 +58,10 @@ with DAG("consume", schedule=[ASSET], start_date=datetime(2026, 3, 1, tzinfo=UTC
     @task(outlets=[ASSET], trigger_rule="all_done")
     def change_once_more(**context: Any) -> None:
         """Trigger this DAG a second time."""
-        events = next(iter(context["triggering_asset_events"].values()))
+        name = (
+            "triggering_asset_events" if "triggering_asset_events" in context else "triggering_dataset_events"
+        )
+        events = next(iter(context[name].values()))
         if {event.source_dag_id for event in events} != {"produce"}:
             raise AirflowSkipException
 
