@@ -39,7 +39,7 @@ from airflow_provider_lemlist.api.budget import open_budget
 url, key, count, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 import airflow_provider_lemlist.api.budget.redis
 budget = open_budget(key, store=url, max_wait=1e9)
-report = getattr(budget, "report", None) or budget.heard
+report = getattr(budget, "report", None) or budget.heard  # its name in older versions
 print("ready", flush=True)
 sys.stdin.readline()
 start = time.monotonic()
