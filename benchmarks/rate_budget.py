@@ -10,13 +10,14 @@ Measure the rate budget on loopback: real processes, a real server, 250 +- 100 m
     python benchmarks/rate_budget.py kill          a quarter of the processes is killed in mid-run
     python benchmarks/rate_budget.py cost          time and space of a booking
 
-Each prints a table. ``--quick`` sends fewer requests, ``--parallel`` runs rows side by side (one for every two
-cores). ``--ways``, ``--shapes`` and ``--servers`` select rows. Redis is started if redis-server is installed.
+Each prints a table. ``--quick`` sends fewer requests, ``--parallel`` runs so many rows side by side (one for
+every two cores). ``--ways``, ``--shapes`` and ``--servers`` select rows. Rows with Redis need redis-server.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import multiprocessing
 import os
 import random
@@ -35,6 +36,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -197,7 +199,7 @@ def be_another_client(row: Row, url: str, start: object) -> None:
 
 
 @contextmanager
-def redis_server() -> Iterator[str]:
+def redis_server(delay: float = 0.0) -> Iterator[str]:
     if not shutil.which("redis-server"):
         yield ""
         return
@@ -209,10 +211,45 @@ def redis_server() -> Iterator[str]:
     )
     time.sleep(0.5)
     try:
-        yield f"redis://127.0.0.1:{port}/0"
+        with delayed(f"redis://127.0.0.1:{port}/0", delay) as url:
+            yield url
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def delayed(redis_url: str, milliseconds: float) -> Iterator[str]:
+    """Put a proxy before Redis that adds a round trip of so many milliseconds."""
+    if not milliseconds:
+        yield redis_url
+        return
+    port = int(redis_url.split(":")[2].split("/")[0])
+    ours, theirs = fork.Pipe()
+    proxy = fork.Process(target=lambda: asyncio.run(_proxy(port, milliseconds / 2000, theirs)), daemon=True)
+    proxy.start()
+    try:
+        yield f"redis://127.0.0.1:{ours.recv()}/0"
+    finally:
+        proxy.terminate()
+        proxy.join()
+
+
+async def _proxy(port: int, one_way: float, pipe: Connection) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            loop.call_later(one_way, writer.write, data)
+        loop.call_later(one_way, writer.close)
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(forward(reader, back), forward(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    pipe.send(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
 
 
 def scenario_main(quick: bool) -> list[Row]:
@@ -375,13 +412,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--redis-delay", type=float, default=0, help="milliseconds of round trip to Redis")
     for name in ("ways", "shapes", "servers"):
         parser.add_argument(f"--{name}", default="")
     options = parser.parse_args()
     if options.scenario == "cost":
         show_cost()
         return
-    with redis_server() as redis_url:
+    with redis_server(options.redis_delay) as redis_url:
         rows = [replace(row, seed=options.seed) for row in SCENARIOS[options.scenario](options.quick)]
         for wanted, part in ((options.ways, "way"), (options.shapes, "shape"), (options.servers, "server")):
             if wanted:
