@@ -15,20 +15,15 @@ what a request does: book, check where the slot is, report the response. A key n
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import multiprocessing
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rate_budget import redis_server
+from rate_budget import delayed, redis_server
 from redis import Redis
 
 WORKER = """
@@ -39,7 +34,7 @@ from airflow_provider_lemlist.api.budget import open_budget
 url, key, count, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 import airflow_provider_lemlist.api.budget.redis
 budget = open_budget(key, store=url, max_wait=1e9)
-report = getattr(budget, "report", None) or budget.heard
+report = getattr(budget, "report", None) or budget.heard  # its name in older versions
 print("ready", flush=True)
 sys.stdin.readline()
 start = time.monotonic()
@@ -99,42 +94,6 @@ def measure(
         f"{took[len(took) * 99 // 100]:8.1f}{took[-1]:8.1f}{calls / len(took):11.1f}"
         f"{ends[0]:9.2f} -{ends[-1]:5.2f}{'yes' if lost else 'none':>7}"
     )
-
-
-@contextmanager
-def delayed(redis_url: str, milliseconds: float) -> Iterator[str]:
-    """Put a proxy before Redis that adds a round trip of so many milliseconds."""
-    if not milliseconds:
-        yield redis_url
-        return
-    port = int(redis_url.split(":")[2].split("/")[0])
-    ours, theirs = multiprocessing.Pipe()
-    proxy = multiprocessing.get_context("fork").Process(
-        target=lambda: asyncio.run(_proxy(port, milliseconds / 2000, theirs)), daemon=True
-    )
-    proxy.start()
-    try:
-        yield f"redis://127.0.0.1:{ours.recv()}/0"
-    finally:
-        proxy.terminate()
-        proxy.join()
-
-
-async def _proxy(port: int, one_way: float, pipe: Connection) -> None:
-    loop = asyncio.get_running_loop()
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            loop.call_later(one_way, writer.write, data)
-        loop.call_later(one_way, writer.close)
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(forward(reader, back), forward(there, writer), return_exceptions=True)
-
-    server = await asyncio.start_server(connect, "127.0.0.1", 0)
-    pipe.send(server.sockets[0].getsockname()[1])
-    await server.serve_forever()
 
 
 def main() -> None:

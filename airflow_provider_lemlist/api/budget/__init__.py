@@ -23,9 +23,9 @@ from functools import cache
 from typing import TypeVar
 
 from airflow_provider_lemlist.api.budget.arithmetic import (
+    JITTER,
     SECOND,
     WHOLE,
-    WINDOW,
     Booking,
     Feedback,
     State,
@@ -172,7 +172,7 @@ class Budget:
             round_trip=max(-1, round((self._clock() - slot.due) * SECOND)),
             late=max(0, round((slot.left - slot.due + slot.delay) * SECOND)),
             share=self._terms.share,
-            jitter=round(self._jitter() * WINDOW),
+            jitter=round(self._jitter() * JITTER),
         )
         store, unexplained = self._call(lambda store: store is slot.store and store.report(feedback))
         if unexplained and store is self._store:
@@ -185,7 +185,19 @@ class Budget:
         ``shared`` is False while the store does not work, and the numbers are those of this process alone.
         """
         store, state = self._call(lambda store: store.read())
-        return {**describe(state, self._terms.share), "shared": store is self._store}
+        capacity, period = room(state, self._terms.share)
+        return {
+            "limit": state.limit,
+            "capacity": capacity,
+            "period": period / SECOND,
+            "margin": margin(state) / SECOND,
+            "waiting": waiting(state),
+            "longest_wait": max(0, max(state.slots, default=0) - state.seen) / SECOND,
+            "pause": max(0, state.pause - state.seen) / SECOND,
+            "other_clients": state.other_clients / WHOLE,
+            "booked": state.booked,
+            "shared": store is self._store,
+        }
 
     def _book(self, slot: Slot | None = None) -> Slot:
         """Book a slot, or book a void one again within what is left of ``max_wait``."""
@@ -198,13 +210,12 @@ class Budget:
         if not booking.granted:
             from airflow_provider_lemlist.exceptions import LemlistRateLimitError
 
-            wait = booking.wait / SECOND
+            wait = waited + booking.wait / SECOND
             raise LemlistRateLimitError(
-                f"The next free slot of the lemlist rate budget is {wait:.1f} s away"
-                f"{f', after a wait of {waited:.1f} s' if slot else ''}, with {booking.ahead} requests ahead, and "
-                f"max_wait is {self._terms.max_wait / SECOND:g} s. Nothing was sent. Run fewer tasks at a time, "
-                "or raise max_wait in the connection",
-                wait=waited + wait,
+                f"The wait for a slot of the lemlist rate budget would be {wait:.1f} s, with {booking.ahead} "
+                f"requests ahead, and max_wait is {self._terms.max_wait / SECOND:g} s. Nothing was sent. Run "
+                "fewer tasks at a time, or raise max_wait in the connection",
+                wait=wait,
             )
         slot = slot or Slot(now)
         slot.take(booking, store, now, delay=now - before - self._fastest)
@@ -286,22 +297,6 @@ def open_budget(
         share=share,
         max_wait=max_wait,
     )
-
-
-def describe(state: State, share: int = WHOLE) -> dict[str, float]:
-    """Return a state in numbers for people: times in seconds, use in requests per window."""
-    capacity, period = room(state, share)
-    return {
-        "limit": state.limit,
-        "capacity": capacity,
-        "period": period / SECOND,
-        "margin": margin(state) / SECOND,
-        "waiting": waiting(state),
-        "longest_wait": max(0, max(state.slots, default=0) - state.seen) / SECOND,
-        "pause": max(0, state.pause - state.seen) / SECOND,
-        "other_clients": state.other_clients / WHOLE,
-        "booked": state.booked,
-    }
 
 
 _memory: dict[str, MemoryStore] = {}

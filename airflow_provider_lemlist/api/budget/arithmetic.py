@@ -57,6 +57,8 @@ KEPT = 3
 
 #: The longest pause of all clients before jitter, whatever a header says.
 LONGEST_PAUSE = 60 * SECOND
+#: A repeated pause is longer by a random time of up to this much.
+JITTER = WINDOW // 4
 
 
 class State(NamedTuple):
@@ -129,8 +131,8 @@ class Feedback(NamedTuple):
     #: How long after its slot the request left.
     late: int = 0
     share: int = WHOLE
-    #: A random time by which a repeated pause is longer. Budgets that do not share a store are refused at the
-    #: same moment, and would otherwise all return at the same moment.
+    #: The random time by which a repeated pause is longer: budgets that do not share a store are refused at
+    #: the same moment, and would otherwise return at the same moment.
     jitter: int = 0
 
 

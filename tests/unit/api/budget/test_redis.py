@@ -77,7 +77,7 @@ def test_redis_keeps_what_the_arithmetic_decides_to_the_last_digit(redis_server,
                 rng.choice([-1, rng.randrange(400_000)]),
                 rng.choice([0, 0, rng.randrange(200_000)]),
                 rng.choice([WHOLE, WHOLE, WHOLE, WHOLE // 4]),
-                rng.randrange(2 * SECOND),
+                rng.randrange(SECOND),
             )
             unexplained = store.report(feedback)
             kept = kept_in(client)
