@@ -73,7 +73,7 @@ def window_since_previous(run: RunTimes, earlier: Iterable[datetime]) -> RunWind
     Return the window from the run before to this one.
 
     :param run: The run.
-    :param earlier: When the run before was due, as far as it is known. The latest moment before the run
+    :param earlier: When the run before was due, where it is known. The latest moment before the run
         counts: a run that was triggered by hand for a past date may have been due after this one.
     """
     until = run.due

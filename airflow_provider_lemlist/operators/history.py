@@ -61,7 +61,7 @@ class TaskHistory:
         Return what an earlier attempt wrote before it created something; None if none can have created it.
 
         Empty where an earlier attempt may have, but Airflow keeps no history. History outlives the clearing
-        of a task: what it names exists until somebody deletes it in lemlist.
+        of a task: what it names exists until it is deleted in lemlist.
         """
         if self._store is None:
             return {} if self._attempt > 1 else None

@@ -428,7 +428,7 @@ class World:
         """
         Store the audio of a voice note; another one for the same lead and step replaces it.
 
-        :param url: URL of the file, with ``*`` in place of its id.
+        :param url: URL of the file, with ``*`` for its id.
         """
         id = self.new_id("fil")
         audio = Audio(

@@ -22,7 +22,7 @@ from tools.private_airflow import VERSION, PrivateAirflow
 pytestmark = pytest.mark.airflow
 
 TASKS = ("lead_before", "step_before", "lead_after", "step_after", "upload_after")
-KEEPS_NOTES = tuple(map(int, VERSION.split(".")[:2])) >= (3, 3)
+HAS_TASK_STATE_STORE = tuple(map(int, VERSION.split(".")[:2])) >= (3, 3)
 AUDIO = EXAMPLES / "voice_notes" / "ada.m4a"
 
 
@@ -34,9 +34,9 @@ class Scene:
         self.campaigns = {when: lemlist.campaign(when) for when in ("before", "after")}
         sequence_id = self.campaigns["after"]["sequenceId"]
         self.voice_note = lemlist.step(sequence_id, "linkedinVoiceNote")
-        # The campaign already has an equal step. Only notes of the earlier steps, which Airflow keeps since
-        # 3.3, distinguish it from the step that the task adds.
-        for campaign in self.campaigns.values() if KEEPS_NOTES else ():
+        # The campaign already has an equal step. Only the history of the task, which Airflow keeps since
+        # 3.3, distinguishes it from the step that the task adds.
+        for campaign in self.campaigns.values() if HAS_TASK_STATE_STORE else ():
             lemlist.step(
                 campaign["sequenceId"],
                 "email",

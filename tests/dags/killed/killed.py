@@ -41,6 +41,7 @@ with DAG(
             sequence_id=f"{{{{ var.value.sequence_{when} }}}}",
             campaign_id=f"{{{{ var.value.campaign_{when} }}}}",
             step=Email(subject="{{firstName}}, a question", message="<p>Hi {{firstName}}</p>"),
+            if_exists="add",  # an equal step is there, and not the one of this task
         )
     UploadVoiceAudioOperator(
         task_id="upload_after",

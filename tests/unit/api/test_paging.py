@@ -66,8 +66,8 @@ def test_every_row_comes_once_and_no_page_is_requested_in_vain(style: str, envel
     fetch = server(style, total, envelope)
     assert list(paginate(fetch, style, page_size=10)) == rows(total)
     full, rest = divmod(total, 10)
-    told = envelope not in ("array", "tasks")  # the others say themselves where the end is
-    most = max(1, full + bool(rest)) if told else full + 1 + (envelope == "tasks" and bool(rest))
+    states_end = envelope not in ("array", "tasks")
+    most = max(1, full + bool(rest)) if states_end else full + 1 + (envelope == "tasks" and bool(rest))
     assert fetch.calls <= most
 
 
@@ -85,7 +85,7 @@ def test_a_route_that_ignores_its_cursor_does_not_loop() -> None:
 @given(st.integers(0, 60), st.integers(0, 8), st.integers(1, 12))
 def test_rows_added_while_the_list_is_read_hide_none_of_the_others(total: int, new: int, size: int) -> None:
     everything = rows(total)
-    # A whole page's worth at each step cannot be told from a route that ignores its cursor.
+    # A whole page's worth at each step cannot be distinguished from a route that ignores its cursor.
     arriving = new - (new == size)
 
     def fetch(cursor: dict[str, Any]) -> Any:
