@@ -138,7 +138,11 @@ def test_a_template_is_valid(tmp_path: Path):
     [
         mapped("AddStepOperator", "retries=1", f"expand(step=[{FINE}])"),
         mapped("OfAText", "retries=1", "expand(text=['x', 'y'])"),
-        mapped("CreateLeadOperator", "variables=['firstname']", "expand(lead=[{'firstname': 'A'}])"),
+        mapped(
+            "CreateLeadOperator",
+            "variables=['firstname']",
+            "expand(lead=[{'email': 'a@b.io', 'firstname': 'A'}])",
+        ),
         mapped("CreateLeadOperator", "retries=1", "expand(lead=BaseOperator(task_id='first').output)"),
     ],
     ids=["default_args", "subclass", "variables", "upstream"],
