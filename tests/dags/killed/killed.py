@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.steps import Email
+
+# With a task state store an equal step is there before, and is not the one of the task.
+HAS_TASK_STATE_STORE = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 3)
+IF_EXISTS = "add" if HAS_TASK_STATE_STORE else "return"
 
 
 def write_pid(context: Any) -> None:
@@ -41,7 +46,7 @@ with DAG(
             sequence_id=f"{{{{ var.value.sequence_{when} }}}}",
             campaign_id=f"{{{{ var.value.campaign_{when} }}}}",
             step=Email(subject="{{firstName}}, a question", message="<p>Hi {{firstName}}</p>"),
-            if_exists="add",  # an equal step is there, and not the one of this task
+            if_exists=IF_EXISTS,
         )
     UploadVoiceAudioOperator(
         task_id="upload_after",
