@@ -16,16 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
-from airflow_provider_lemlist.api.budget.arithmetic import (
-    Booking,
-    Feedback,
-    State,
-    Terms,
-    advance,
-    book,
-    load,
-    report,
-)
+from airflow_provider_lemlist.api.budget import arithmetic
+from airflow_provider_lemlist.api.budget.arithmetic import Booking, Feedback, State, Terms
 
 T = TypeVar("T")
 
@@ -47,7 +39,7 @@ def new_state() -> State:
 def restore(line: object) -> State:
     """Read what the store keeps, or return a new state if that is not a state."""
     try:
-        return load(line.decode() if isinstance(line, bytes) else line)  # type: ignore[arg-type]  # as below
+        return arithmetic.load(line.decode() if isinstance(line, bytes) else line)  # type: ignore[arg-type]  # as below
     except (ValueError, AttributeError, TypeError):
         return new_state()
 
@@ -62,15 +54,15 @@ class Store(ABC):
 
     def book(self, terms: Terms) -> Booking:
         """Book the next free slot, or return how long the wait would be."""
-        return self._run(lambda state, now: book(state, now, terms))
+        return self._run(lambda state, now: arithmetic.book(state, now, terms))
 
     def report(self, feedback: Feedback) -> bool:
         """Apply the feedback of a response; return whether it is a refusal that nothing explains."""
-        return self._run(lambda state, now: report(state, now, feedback))
+        return self._run(lambda state, now: arithmetic.report(state, now, feedback))
 
     def read(self) -> State:
         """Return the present state."""
-        return self._run(lambda state, now: (state, advance(state, now)))
+        return self._run(lambda state, now: (state, arithmetic.advance(state, now)))
 
     def _run(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
         before = self._failure
