@@ -52,9 +52,18 @@ class Store(ABC):
         self._failure: StoreError | None = None
         _forkable.add(self)
 
-    def book(self, terms: Terms) -> Booking:
-        """Book the next free slot, or return how long the wait would be."""
-        return self._run(lambda state, now: arithmetic.book(state, now, terms))
+    def book(self, terms: Terms, note: Callable[[], object] = bool) -> Booking:
+        """
+        Book the next free slot, or return how long the wait would be.
+
+        :param note: Called before the store reads its state, and before each decision.
+        """
+
+        def decide(state: State, now: int) -> tuple[State, Booking]:
+            note()
+            return arithmetic.book(state, now, terms)
+
+        return self._run(decide, note)
 
     def report(self, feedback: Feedback) -> bool:
         """Apply the feedback of a response; return whether it is a refusal that nothing explains."""
@@ -64,12 +73,13 @@ class Store(ABC):
         """Return the present state."""
         return self._run(lambda state, now: (state, arithmetic.advance(state, now)))
 
-    def _run(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
+    def _run(self, decide: Callable[[State, int], tuple[State, T]], note: Callable[[], object] = bool) -> T:
         before = self._failure
         with self._lock:
             if self._failure is not before:
                 # It failed for another thread while this one waited, and to fail can take seconds.
                 raise StoreError(str(self._failure))
+            note()
             try:
                 return self._change(decide)
             except StoreError as error:
