@@ -107,7 +107,7 @@ def main() -> None:
         def wait(self, slot: object, *, early: float = 0.0) -> None:
             pass
 
-        def heard(self, slot: object, **feedback: object) -> None:
+        def report(self, slot: object, **feedback: object) -> None:
             pass
 
     session = requests.Session()
