@@ -201,12 +201,14 @@ class Budget:
 
     def _book(self, slot: Slot | None = None) -> Slot:
         """Book a slot, or book a void one again within what is left of ``max_wait``."""
-        before = self._clock()
-        waited = before - slot.since if slot else 0.0
+        moments = [self._clock()]
+        waited = moments[0] - slot.since if slot else 0.0
         terms = self._terms._replace(max_wait=max(0, self._terms.max_wait - round(waited * SECOND)))
-        store, booking = self._call(lambda store: store.book(terms))
+        store, booking = self._call(lambda store: store.book(terms, lambda: moments.append(self._clock())))
         now = self._clock()
-        self._fastest = min(self._fastest, now - before)
+        # The last moment is that of the decision, which rests on what was read since the one before.
+        took = now - moments[-2]
+        self._fastest = min(self._fastest, took)
         if not booking.granted:
             from airflow_provider_lemlist.exceptions import LemlistRateLimitError
 
@@ -218,7 +220,7 @@ class Budget:
                 wait=wait,
             )
         slot = slot or Slot(now)
-        slot.take(booking, store, now, delay=now - before - self._fastest)
+        slot.take(booking, store, now, delay=took - self._fastest)
         return slot
 
     def _left(self, slot: Slot, early: float) -> float:

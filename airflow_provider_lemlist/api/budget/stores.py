@@ -16,16 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
-from airflow_provider_lemlist.api.budget.arithmetic import (
-    Booking,
-    Feedback,
-    State,
-    Terms,
-    advance,
-    book,
-    load,
-    report,
-)
+from airflow_provider_lemlist.api.budget import arithmetic
+from airflow_provider_lemlist.api.budget.arithmetic import Booking, Feedback, State, Terms
 
 T = TypeVar("T")
 
@@ -47,7 +39,7 @@ def new_state() -> State:
 def restore(line: object) -> State:
     """Read what the store keeps, or return a new state if that is not a state."""
     try:
-        return load(line.decode() if isinstance(line, bytes) else line)  # type: ignore[arg-type]  # as below
+        return arithmetic.load(line.decode() if isinstance(line, bytes) else line)  # type: ignore[arg-type]  # as below
     except (ValueError, AttributeError, TypeError):
         return new_state()
 
@@ -60,24 +52,34 @@ class Store(ABC):
         self._failure: StoreError | None = None
         _forkable.add(self)
 
-    def book(self, terms: Terms) -> Booking:
-        """Book the next free slot, or return how long the wait would be."""
-        return self._run(lambda state, now: book(state, now, terms))
+    def book(self, terms: Terms, note: Callable[[], object] = bool) -> Booking:
+        """
+        Book the next free slot, or return how long the wait would be.
+
+        :param note: Called before the store reads its state, and before each decision.
+        """
+
+        def decide(state: State, now: int) -> tuple[State, Booking]:
+            note()
+            return arithmetic.book(state, now, terms)
+
+        return self._run(decide, note)
 
     def report(self, feedback: Feedback) -> bool:
         """Apply the feedback of a response; return whether it is a refusal that nothing explains."""
-        return self._run(lambda state, now: report(state, now, feedback))
+        return self._run(lambda state, now: arithmetic.report(state, now, feedback))
 
     def read(self) -> State:
         """Return the present state."""
-        return self._run(lambda state, now: (state, advance(state, now)))
+        return self._run(lambda state, now: (state, arithmetic.advance(state, now)))
 
-    def _run(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
+    def _run(self, decide: Callable[[State, int], tuple[State, T]], note: Callable[[], object] = bool) -> T:
         before = self._failure
         with self._lock:
             if self._failure is not before:
                 # It failed for another thread while this one waited, and to fail can take seconds.
                 raise StoreError(str(self._failure))
+            note()
             try:
                 return self._change(decide)
             except StoreError as error:

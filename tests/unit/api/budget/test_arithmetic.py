@@ -417,10 +417,13 @@ def test_a_slot_of_another_epoch_is_void():
 
 
 def test_feedback_of_another_epoch_teaches_only_what_needs_no_slot_number():
-    _, (*_, old) = book_many(State(epoch=1), START, 4_000)
-    state, _ = book_many(State(epoch=2), START, 25)
+    _, (*_, old) = book_many(State(epoch=1), START, 5)
+    state, _ = book_many(State(epoch=2), START, 6)
     for response in (feedback(old, remaining=0), feedback(old, late=SECOND)):
         assert reported(state, START, response) == state
+        current = response._replace(booking=old._replace(epoch=2))
+        assert reported(state, START, current) != state
+    state, _ = book_many(state, START, 19)
     measured = reported(state, START, feedback(old, limit=7, round_trip=250_000))
     assert (measured.limit, measured.responses, measured.fastest) == (7, 1, 250_000)
     refused, unexplained = report(state, START, feedback(old, refused=True, retry_after=3 * SECOND))

@@ -141,8 +141,8 @@ def test_a_store_that_replied_late_is_allowed_for(open_one, clock):
     class StallingStore(MemoryStore):
         stalls = 0.0
 
-        def book(self, terms):
-            booking = super().book(terms)
+        def book(self, *arguments):
+            booking = super().book(*arguments)
             clock.pass_by(self.stalls)
             return booking
 
@@ -157,6 +157,31 @@ def test_a_store_that_replied_late_is_allowed_for(open_one, clock):
     budget.report(slot, refused=False, limit=20, remaining=0, retry_after=2)
     later = take(budget, 20)
     assert clock.seconds() + later[-1].wait >= left + 2.13
+
+
+def test_a_store_that_decided_again_did_not_decide_late(open_one, clock):
+    """An attempt that another process overtook, or a wait for another thread, makes no request late."""
+
+    class OvertakenStore(MemoryStore):
+        overtaken = 0
+
+        def _change(self, decide):
+            for _ in range(self.overtaken):
+                clock.pass_by(0.08)
+                decide(self._state, clock.read())
+            return super()._change(decide)
+
+    store = OvertakenStore(clock.read)
+    budget = open_one(store=store)
+    take(budget, 19)
+    store.overtaken = 5
+    slot = budget.book()
+    assert slot.delay == pytest.approx(0)
+    store.overtaken = 0
+    before = store.read().slots
+    budget.wait(slot)
+    budget.report(slot, refused=False, limit=20, remaining=0, retry_after=2)
+    assert store.read().slots == before
 
 
 def test_use_by_other_clients_is_seen_and_forgotten(open_one, clock):
