@@ -24,10 +24,10 @@ CAMPAIGN = "cam_1"
 
 @pytest.fixture(autouse=True)
 def _no_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "settle_time", 0.0)
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "heartbeat", 0.05)
+    monkeypatch.setattr(lock.StoredLock, "settle_time", 0.0)
+    monkeypatch.setattr(lock.StoredLock, "heartbeat", 0.05)
     # On a busy machine a heartbeat may be late; no test here waits for a lock to expire.
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "max_missed", 100)
+    monkeypatch.setattr(lock.StoredLock, "max_missed", 100)
 
 
 def opened(path: ObjectStoragePath, **more: Any) -> Ledger:
@@ -466,7 +466,7 @@ def test_missing_previous_ledger_is_no_error(place: Place, worklist: Worklist) -
 def test_ledger_of_a_running_load_is_rejected_as_previous_ledger(
     place: Place, worklist: Worklist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "max_missed", 1000)  # even on a slow machine
+    monkeypatch.setattr(lock.StoredLock, "max_missed", 1000)  # even on a slow machine
     with (
         opened(place("sunday")),
         pytest.raises(
