@@ -15,11 +15,18 @@ from bucket import Bucket
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.load import lock, parts
-from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry, latest_ledger, read_previous
+from airflow_provider_lemlist.load.ledger import (
+    Ledger,
+    LedgerEntry,
+    latest_ledger,
+    read_history,
+    read_previous,
+)
 from airflow_provider_lemlist.load.worklist import Worklist, content_hash
 
 Place = Callable[[str], ObjectStoragePath]
 CAMPAIGN = "cam_1"
+ROW = "INSERT INTO rows(number, key, lead) VALUES (?, ?, '{}')"
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +45,9 @@ def known(path: ObjectStoragePath, keys: list[bytes]) -> dict[int, tuple[int, bo
     """Return the rows still to be sent: number, attempts, and whether each is in doubt."""
     with closing(Worklist()) as worklist:
         for number, key in enumerate(keys):
-            worklist._database.execute("INSERT INTO rows VALUES (?, ?, NULL, '{}')", (number, key))
-        with opened(path) as ledger:
-            ledger.read_history(worklist)
+            worklist._database.execute(ROW, (number, key))
+        with opened(path):
+            read_history(path, CAMPAIGN, worklist)
         return {row.number: (row.attempts, row.in_doubt) for row in worklist.planned()}
 
 
@@ -64,7 +71,7 @@ KEYS = [bytes([number]) * 16 for number in range(6)]
 def worklist() -> Iterator[Worklist]:
     with closing(Worklist()) as worklist:
         for number in range(6):
-            worklist._database.execute("INSERT INTO rows VALUES (?, ?, NULL, '{}')", (number, KEYS[number]))
+            worklist._database.execute(ROW, (number, KEYS[number]))
         yield worklist
 
 
@@ -114,8 +121,8 @@ def test_open_outcomes_of_earlier_attempt_are_replaced(place: Place) -> None:
     path = place("ledger")
     for attempt in (1, 2):
         with opened(path) as ledger, closing(Worklist()) as worklist:
-            ledger.read_history(worklist)
-            ledger.remove_open()
+            read_history(path, CAMPAIGN, worklist)
+            ledger.remove("open")
             ledger.mark_in_flight([KEYS[0]])
             ledger.write(LedgerEntry(1, KEYS[0], "failed", attempts=attempt), in_flight=True)
             ledger.release([KEYS[0]])
@@ -396,7 +403,7 @@ def test_finished_ledger_carries_over_people_of_previous_ledger(
     assert not rows(place("tuesday"))  # it has no rows of its own
     assert read_previous(place("tuesday"), CAMPAIGN, worklist)
     assert sorted(worklist.known_absentees()) == [(b"L" * 16, "lea_7", "x"), (b"P" * 16, "lea_7", "x")]
-    assert list(worklist.inherited_doubts()) == [b"D" * 16]
+    assert worklist.doubts_outside_source() == [(b"D" * 16, True)]
 
 
 def test_two_processes_with_the_lock_do_not_overwrite_each_other(place: Place) -> None:
