@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lemlist.load.worklist import Worklist
 
-FORMAT = 1
+FORMAT = 2
 #: Outcomes that are final, and outcomes that the next attempt tries again.
 SETTLED = ("created", "updated", "exists", "unchanged", "elsewhere", "gone", "duplicate")
 OPEN = ("invalid", "failed", "uncertain")

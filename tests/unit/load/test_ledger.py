@@ -286,6 +286,20 @@ def test_directory_that_is_not_a_ledger_is_rejected(place: Place, content: bytes
         pass
 
 
+@pytest.mark.parametrize("previous", [False, True])
+def test_ledger_of_format_1_is_rejected(place: Place, worklist: Worklist, previous: bool) -> None:
+    with opened(place("ledger")):
+        pass
+    description = place("ledger") / "ledger.json"
+    description.write_bytes(json.dumps(json.loads(description.read_bytes()) | {"format": 1}).encode())
+    with pytest.raises(
+        LemlistConfigurationError, match=r"another version .*\(format 1, not 2\)\. Nothing was"
+    ):
+        read_previous(place("ledger"), CAMPAIGN, worklist) if previous else opened(
+            place("ledger")
+        ).__enter__()
+
+
 def test_damaged_line_aborts_load_because_its_row_would_be_sent_again(place: Place) -> None:
     path = place("ledger")
     with opened(path) as ledger:
