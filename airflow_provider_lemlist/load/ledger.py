@@ -24,10 +24,9 @@ import re
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.load.lock import lock_at
@@ -42,30 +41,22 @@ from airflow_provider_lemlist.load.parts import (
 from airflow_provider_lemlist.storage import is_local, shown
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_lemlist.load.worklist import Worklist
 
-FORMAT = 1
+FORMAT = 2
 #: Outcomes that are final, and outcomes that the next attempt tries again.
 SETTLED = ("created", "updated", "exists", "unchanged", "elsewhere", "gone", "duplicate")
 OPEN = ("invalid", "failed", "uncertain")
 OUTCOMES = (*SETTLED, *OPEN)
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(NamedTuple):
     """
-    The outcome of one row.
+    The outcome of one row; the names are those of its line.
 
-    :param row: Number of the row in the source, from 1.
     :param row_key: Identity of the person; None for an invalid row.
-    :param outcome: One of ``OUTCOMES``.
-    :param lead_id: Id of the lead, if known.
-    :param attempts: How often the row was tried.
-    :param message: The reason, for a person to read.
     :param content: Hashes of the fields as they were last sent.
     :param profile_key: Identity of the LinkedIn profile of a person who also has an address.
     """
@@ -81,28 +72,18 @@ class LedgerEntry:
 
     def to_json(self) -> str:
         """Return the line of the ledger, with the current time."""
-        return json.dumps(
-            {
-                "row": self.row,
-                "row_key": self.row_key.hex() if self.row_key else None,
-                "profile_key": self.profile_key.hex() if self.profile_key else None,
-                "outcome": self.outcome,
-                "lead_id": self.lead_id,
-                "attempts": self.attempts,
-                "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "message": self.message,
-                "content": self.content,
-            },
-            ensure_ascii=False,
-        )
+        line = self._asdict() | {
+            "row_key": self.row_key.hex() if self.row_key else None,
+            "profile_key": self.profile_key.hex() if self.profile_key else None,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        return json.dumps(line, ensure_ascii=False)
 
 
 class Ledger:
     """
     A ledger, open for one attempt of one load. Thread-safe.
 
-    :param path: The directory.
-    :param campaign_id: Id of the campaign that is loaded.
     :param owner: Name of this load in the error of another one that finds the ledger in use.
     :param previous: The ledger of the previous run, recorded for the next one.
     """
@@ -134,7 +115,11 @@ class Ledger:
         try:
             read_description(self.path, self._campaign_id)
             self._write_description(finished=False)
-            attempt = max((file.attempt for file in list_parts(self.path)), default=0) + 1
+            files = list_parts(self.path)
+            if self._local:  # an object is always complete
+                for file in files:
+                    truncate_partial_line(file.path.path)
+            attempt = files[-1].attempt + 1 if files else 1
             for kind in ("settled", "open", "started", "earlier"):
                 self._logs[kind] = (LocalLog if self._local else StoredLog)(self.path, kind, attempt)
         except BaseException:
@@ -142,9 +127,7 @@ class Ledger:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Write what is not written yet, and release the lock."""
         with ExitStack() as stack:  # a log that cannot be written keeps neither the others nor the lock open
             stack.callback(self._lock.release)
@@ -153,16 +136,9 @@ class Ledger:
                 for each in self._logs.values():
                     stack.callback(each.close)
 
-    def read_history(self, worklist: Worklist) -> None:
-        """Add the history of earlier attempts to the worklist."""
-        if self._local:  # an object is always complete
-            for file in list_parts(self.path):
-                truncate_partial_line(file.path.path)
-        read_history(self.path, self._campaign_id, worklist)
-
-    def remove_open(self) -> None:
-        """Remove the open outcomes of earlier attempts, because this attempt writes its own."""
-        for file in list_parts(self.path, "open"):
+    def remove(self, kind: str) -> None:
+        """Remove the files of one kind."""
+        for file in list_parts(self.path, kind):
             file.path.unlink()
 
     def mark_in_flight(self, keys: Collection[bytes]) -> None:
@@ -186,11 +162,7 @@ class Ledger:
                 self._logs["started"].add([f"- {key.hex()}" for key in keys])
 
     def write(self, entry: LedgerEntry, *, in_flight: bool = False) -> None:
-        """
-        Write the outcome of a row.
-
-        :param in_flight: Whether the row was in flight.
-        """
+        """Write the outcome of a row; ``in_flight`` if the row was."""
         with self._writing:
             if self._closed:
                 return  # a thread outlived the grace period; its row stays in doubt
@@ -204,8 +176,7 @@ class Ledger:
         """Write lines that have been waiting for longer than some seconds."""
         with self._writing:
             for each in self._logs.values():
-                if each.unwritten_for() >= older_than:
-                    each.sync()
+                each.sync(older_than=older_than)
 
     def finish(self, worklist: Worklist) -> None:
         """
@@ -218,14 +189,15 @@ class Ledger:
             for key, lead_id, content in worklist.known_absentees():
                 known = {"row_key": key.hex(), "outcome": None, "lead_id": lead_id, "content": content}
                 self._logs["earlier"].add([json.dumps(known)], urgent=False)
-            for key in worklist.inherited_doubts():
-                self._logs["started"].add([f"+ {key.hex()}"])
+            doubts = worklist.doubts_outside_source()
+            for key, inherited in doubts:
+                if inherited:
+                    self._logs["started"].add([f"+ {key.hex()}"])
         self.flush()
         self._write_description(finished=True)
-        if not self._unsettled and not worklist.doubts_outside_source():
+        if not self._unsettled and not doubts:
             self._logs["started"].close()
-            for file in list_parts(self.path, "started"):
-                file.path.unlink()
+            self.remove("started")
 
     def _write_description(self, *, finished: bool) -> None:
         description = {
@@ -260,22 +232,18 @@ def _file_name(name: str) -> str:
 
 def latest_ledger(path: ObjectStoragePath, ledger: ObjectStoragePath) -> ObjectStoragePath:
     """
-    Return the previous ledger: the path itself, or the last ledger by name below it before our own.
+    Return the previous ledger: the path, or the last ledger by name below it before ``ledger``, our own.
 
     A run that was skipped therefore does not break a chain of daily ledgers.
-
-    :param ledger: Our own ledger.
     """
     if (path / "ledger.json").exists():
         return path
-    names: list[str] = []
-    with suppress(FileNotFoundError, NotADirectoryError):
-        names = sorted({entry.name for entry in path.iterdir()}, reverse=True)
     parent, _, own = str(ledger).rstrip("/").rpartition("/")
     beside = parent == str(path).rstrip("/")
-    for name in names:
-        if (not beside or name < own) and (path / name / "ledger.json").exists():
-            return path / name
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in sorted({entry.name for entry in path.iterdir()}, reverse=True):
+            if (not beside or name < own) and (path / name / "ledger.json").exists():
+                return path / name
     return path
 
 
@@ -296,13 +264,11 @@ def read_description(path: ObjectStoragePath, campaign_id: str) -> dict[str, Any
     except (ValueError, TypeError, KeyError):
         why = "has a ledger.json that was not written by this package; use an empty directory"
         raise _unusable(path, why) from None
-    if description["format"] != FORMAT:
-        raise _unusable(
-            path,
-            f"was written by another version of this package (format {description['format']}, not {FORMAT})",
-        )
-    if description["campaign_id"] != campaign_id:
-        other = description["campaign_id"]
+    version, other = description["format"], description["campaign_id"]
+    if version != FORMAT:
+        why = f"was written by another version of this package (format {version}, not {FORMAT})"
+        raise _unusable(path, why)
+    if other != campaign_id:
         raise _unusable(path, f"belongs to campaign {other!r}, not to {campaign_id!r}; use one per campaign")
     return description
 
@@ -344,8 +310,7 @@ def read_previous(
         )
     if not description["finished"] and description["previous"]:
         # On Airflow 2 a path without a connection has no such attribute.
-        conn_id = getattr(path, "conn_id", None)
-        before = type(path)(description["previous"], conn_id=conn_id)
+        before = type(path)(description["previous"], conn_id=getattr(path, "conn_id", None))
         if str(before) not in (seen := {*seen, str(path)}):
             read_previous(before, campaign_id, worklist, seen)
     # A row that was in flight when that run died is still in doubt.

@@ -9,6 +9,7 @@ takes it over if the heartbeat does not advance. Clocks of different machines ar
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two heartbeats in an object store, and how many may be missed.
-HEARTBEAT = 5.0
-MAX_MISSED = 4
-#: Seconds after which a lock written at the same moment by another load is visible.
-SETTLE_TIME = 1.0
 _UNKNOWN_OWNER = "another task"
 
 
@@ -50,15 +46,10 @@ class LocalLock:
 
         :raises LemlistError: Another load holds it.
         """
-        import fcntl
-
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(file, 1000).decode("utf-8", "replace")
+        if holder := _flock(file, fcntl.LOCK_EX):
             os.close(file)
-            raise _in_use(self._path, holder) from None
+            raise _in_use(self._path, holder)
         self._file = file
         try:
             os.ftruncate(file, 0)
@@ -69,19 +60,14 @@ class LocalLock:
 
     def holder(self) -> str | None:
         """Return the owner of the lock, or None if it is free."""
-        import fcntl
-
         try:
             file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return os.read(file, 1000).decode("utf-8", "replace").strip() or _UNKNOWN_OWNER
+            return _flock(file, fcntl.LOCK_SH)
         finally:
             os.close(file)
-        return None
 
     def check(self) -> None:
         """Do nothing: a kernel lock cannot be taken over."""
@@ -95,26 +81,29 @@ class LocalLock:
             self._file = None
 
 
+def _flock(file: int, kind: int) -> str | None:
+    """Lock an open file; return the owner of the lock if another process holds it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(file, 1000).decode("utf-8", "replace").strip() or _UNKNOWN_OWNER
+    return None
+
+
 class StoredLock:
     """A lock in an object store, kept by heartbeats."""
 
-    def __init__(
-        self,
-        path: ObjectStoragePath,
-        owner: str,
-        *,
-        heartbeat: float = HEARTBEAT,
-        max_missed: int = MAX_MISSED,
-        settle_time: float = SETTLE_TIME,
-    ) -> None:
+    #: Seconds between two heartbeats, and how many may be missed.
+    heartbeat = 5.0
+    max_missed = 4
+    #: Seconds after which a lock written at the same moment by another load is visible.
+    settle_time = 1.0
+
+    def __init__(self, path: ObjectStoragePath, owner: str) -> None:
         self._path = path
         self._owner = owner
         self._token = uuid.uuid4().hex
-        self._heartbeat = heartbeat
-        self._max_missed = max_missed
-        self._settle_time = settle_time
         self._ended = threading.Event()
-        self._lost = False
         #: When this load was last known to hold the lock.
         self._confirmed = 0.0
         self._thread: threading.Thread | None = None
@@ -131,11 +120,11 @@ class StoredLock:
         self._write(0)
         # During a slow write, another load may have written its lock, read it back and begun. Its next
         # heartbeat overwrites ours.
-        slow = time.monotonic() - decided > self._settle_time
-        time.sleep(2 * self._heartbeat if slow else self._settle_time)
-        found = self._read()
-        if found is None or found.get("token") != self._token:
-            raise _in_use(self._path, str((found or {}).get("owner")))
+        slow = time.monotonic() - decided > self.settle_time
+        time.sleep(2 * self.heartbeat if slow else self.settle_time)
+        found = self._read() or {}
+        if found.get("token") != self._token:
+            raise _in_use(self._path, found.get("owner"))
         self._confirmed = time.monotonic()
         self._thread = threading.Thread(target=self._send_heartbeats, name="lemlist-ledger-lock", daemon=True)
         self._thread.start()
@@ -143,25 +132,23 @@ class StoredLock:
     def holder(self) -> str | None:
         """Observe an existing lock; return its owner if the heartbeat advances, None if the lock is free."""
         found = self._read()
-        if found is not None:
-            log.info(
-                "The ledger is locked by %s. Waiting up to %g s for its next heartbeat.",
-                found.get("owner") or _UNKNOWN_OWNER,
-                self._heartbeat * self._max_missed,
-            )
-        pause = min(1.0, self._heartbeat / 2)
+        if found is None:
+            return None
+        longest = self.heartbeat * self.max_missed
+        log.info(
+            "The ledger is locked by %s. Waiting up to %g s for its next heartbeat.",
+            found.get("owner") or _UNKNOWN_OWNER,
+            longest,
+        )
+        pause = min(1.0, self.heartbeat / 2)
         # Reads are counted instead of seconds: after this machine was suspended, elapsed time proves nothing.
-        reads = math.ceil(self._heartbeat * self._max_missed / pause)
-        while found is not None and reads:
+        for _ in range(math.ceil(longest / pause)):
             time.sleep(pause)
-            reads -= 1
             latest = self._read()
-            if latest is not None and (latest.get("token"), latest.get("beat")) != (
-                found.get("token"),
-                found.get("beat"),
-            ):
-                return str(latest.get("owner"))
-            found = latest
+            if latest is None:
+                return None
+            if latest != found:
+                return str(latest.get("owner") or _UNKNOWN_OWNER)
         return None
 
     def check(self) -> None:
@@ -171,7 +158,7 @@ class StoredLock:
         :raises LemlistError: Another load took it over, or may have because heartbeats were missed.
         """
         # After a suspension this runs before the heartbeat thread has noticed.
-        if self._lost or self._is_expired():
+        if self._is_lost():
             raise _in_use(self._path, "another task, which took the ledger over")
 
     def release(self) -> None:
@@ -179,19 +166,19 @@ class StoredLock:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-            if not self._lost:
+            if not self._is_lost():
                 with suppress(OSError):
                     self._path.unlink()
             self._thread = None
 
     def _send_heartbeats(self) -> None:
         beat = 0
-        while not self._ended.wait(self._heartbeat):
+        while not self._ended.wait(self.heartbeat):
             beat += 1
             try:
                 found = self._read()
                 if found is not None and found.get("token") != self._token:
-                    self._lost = True
+                    self._confirmed = -math.inf  # for good
                     return
                 began = time.monotonic()
                 self._write(beat)
@@ -199,13 +186,12 @@ class StoredLock:
             except Exception:
                 # A short outage of the store costs a heartbeat. After a long one, another load may rightly
                 # have taken the ledger over unnoticed.
-                if self._is_expired():
-                    self._lost = True
+                if self._is_lost():
                     return
 
-    def _is_expired(self) -> bool:
-        """Return whether another load may take the lock over before the next heartbeat."""
-        return time.monotonic() - self._confirmed > self._heartbeat * (self._max_missed - 1)
+    def _is_lost(self) -> bool:
+        """Return whether another load has taken the lock over, or may before the next heartbeat."""
+        return time.monotonic() - self._confirmed > self.heartbeat * (self.max_missed - 1)
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -226,9 +212,9 @@ def lock_at(path: ObjectStoragePath, owner: str = "") -> LocalLock | StoredLock:
     return LocalLock(path.path, owner) if is_local(path) else StoredLock(path, owner)
 
 
-def _in_use(path: Any, owner: str) -> LemlistError:
+def _in_use(path: Any, owner: str | None) -> LemlistError:
     return LemlistError(
-        f"The ledger is in use by {owner.strip() or _UNKNOWN_OWNER} ({path}). Two loads on one ledger would "
+        f"The ledger is in use by {owner or _UNKNOWN_OWNER} ({path}). Two loads on one ledger would "
         "send rows twice: wait for the other load to end, or set another ledger_path for this task. "
         "Nothing was sent."
     )

@@ -23,14 +23,7 @@ _MAX_PLANS = 1000
 
 
 class ColumnMapping:
-    """
-    Convert rows to leads.
-
-    :param column_map: Column to field or variable; None leaves the column out.
-    :param variables: The custom variables that may be sent; other columns are left out. All if None.
-    :param defaults: Values for fields and variables that are blank in a row.
-    :param drop_empty: Leave blank values out instead of sending empty texts.
-    """
+    """Convert rows to leads; the arguments are those of ``LoadLeadsOperator``."""
 
     def __init__(
         self,

@@ -24,17 +24,10 @@ IfVariableMissing = Literal["fail", "warn"]
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """
-    What to load, and how; the arguments of ``LoadLeadsOperator``, checked.
-
-    :param rows: Opens the source.
-    :param mapping: Turns its rows into leads.
-    :param flags: The enrichments and the check for duplicates, as the hook takes them.
-    :param owner: Name of this load in the error of another one that finds the ledger in use.
-    :param time_limit: How long the task may take.
-    """
+    """What to load, and how; the arguments of ``LoadLeadsOperator``, checked."""
 
     campaign_id: str
+    #: Opens the source.
     rows: Callable[[], Iterator[Row]]
     mapping: ColumnMapping
     ledger_path: ObjectStoragePath
@@ -43,7 +36,9 @@ class LoadOptions:
     if_elsewhere: IfElsewhere = "skip"
     if_gone: IfGone = "skip"
     if_variable_missing: IfVariableMissing = "fail"
+    #: The enrichments and the check for duplicates, as the hook takes them.
     flags: Mapping[str, bool | None] = field(default_factory=dict)
+    #: Name of this load in the error of another one that finds the ledger in use.
     owner: str = "a load"
     dry_run: bool = False
     time_limit: timedelta | None = None

@@ -8,14 +8,14 @@ rewritten whole as it grows and followed by the next one.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -27,19 +27,13 @@ PART_LINES = 1000
 _NAME = re.compile(r"(settled|open|started|earlier)-(\d+)-(\d+)-\w+\.(?:ndjson|log)")
 
 
-@dataclass(frozen=True, slots=True)
-class PartFile:
-    """One file of a ledger: its kind, the attempt that wrote it, and its position within that attempt."""
+class PartFile(NamedTuple):
+    """One file of a ledger: the attempt that wrote it, its kind, and its position within both."""
 
-    kind: str
     attempt: int
+    kind: str
     part: int
     path: ObjectStoragePath
-
-
-def part_name(kind: str, attempt: int, part: int, process: str) -> str:
-    """Return the name of a file. Files of outcomes are named ``*.ndjson``, the others ``*.log``."""
-    return f"{kind}-{attempt:04}-{part:04}-{process}.{'ndjson' if kind in ('settled', 'open') else 'log'}"
 
 
 def list_parts(directory: ObjectStoragePath, *kinds: str) -> list[PartFile]:
@@ -49,8 +43,8 @@ def list_parts(directory: ObjectStoragePath, *kinds: str) -> list[PartFile]:
         for entry in directory.iterdir():
             match = _NAME.fullmatch(entry.name)
             if match and (not kinds or match[1] in kinds):
-                found.append(PartFile(match[1], int(match[2]), int(match[3]), entry))
-    return sorted(found, key=lambda file: (file.attempt, file.kind, file.part))
+                found.append(PartFile(int(match[2]), match[1], int(match[3]), entry))
+    return sorted(found, key=lambda file: file[:3])
 
 
 def read_lines(path: ObjectStoragePath) -> Iterator[str]:
@@ -65,16 +59,7 @@ def read_lines(path: ObjectStoragePath) -> Iterator[str]:
 def truncate_partial_line(path: str) -> None:
     """Remove a line that was cut off by a kill, so that other programs can read the file."""
     with open(path, "rb+") as file:
-        at = file.seek(0, os.SEEK_END)
-        while at:
-            start = max(0, at - 4096)
-            file.seek(start)
-            found = file.read(at - start).rfind(b"\n")
-            if found >= 0:
-                file.truncate(start + found + 1)
-                return
-            at = start
-        file.truncate(0)
+        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
 
 
 class LocalLog:
@@ -85,17 +70,17 @@ class LocalLog:
     """
 
     def __init__(self, directory: ObjectStoragePath, kind: str, attempt: int) -> None:
-        self._path = os.path.join(directory.path, part_name(kind, attempt, 1, token_hex(2)))
+        self._path = os.path.join(directory.path, _name(kind, attempt).format(1))
         self._file: int | None = None
-        self._synced = True
+        self._since = math.inf
 
-    def add(self, lines: Iterable[str], *, urgent: bool = True) -> None:
+    def add(self, lines: Sequence[str], *, urgent: bool = True) -> None:
         if self._file is None:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         # A single write for all lines, so that a kill cannot separate them.
-        data = "".join(f"{line}\n" for line in lines).encode()
+        data = _encode(lines)
         written = 0
-        self._synced = False
+        self._since = min(self._since, time.monotonic())
         try:
             while written < len(data):
                 written += os.write(self._file, data[written:])
@@ -105,14 +90,11 @@ class LocalLog:
                 os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise
 
-    def unwritten_for(self) -> float:
-        """Return for how many seconds a line has been waiting to be written."""
-        return 0.0
-
-    def sync(self) -> None:
-        if self._file is not None and not self._synced:
+    def sync(self, *, older_than: float = 0.0) -> None:
+        """Make lines durable if one has been waiting for so many seconds."""
+        if self._file is not None and time.monotonic() - self._since >= older_than:
             os.fdatasync(self._file)
-            self._synced = True
+            self._since = math.inf
 
     def close(self) -> None:
         if self._file is not None:
@@ -133,36 +115,37 @@ class StoredLog:
 
     def __init__(self, directory: ObjectStoragePath, kind: str, attempt: int) -> None:
         self._directory = directory
-        self._kind = kind
-        self._attempt = attempt
-        self._process = token_hex(2)
+        self._name = _name(kind, attempt)
         self._part = 1
         self._lines: list[str] = []
-        self._unwritten = 0
-        self._since = 0.0
+        self._written = 0
+        self._since = math.inf
 
-    def add(self, lines: Iterable[str], *, urgent: bool = True) -> None:
-        if not self._unwritten:
-            self._since = time.monotonic()
-        for line in lines:
-            self._lines.append(line)
-            self._unwritten += 1
-        if self._unwritten >= FLUSH_LINES if urgent else len(self._lines) >= PART_LINES:
+    def add(self, lines: Sequence[str], *, urgent: bool = True) -> None:
+        self._since = min(self._since, time.monotonic())
+        self._lines += lines
+        if len(self._lines) >= (self._written + FLUSH_LINES if urgent else PART_LINES):
             self.sync()
 
-    def unwritten_for(self) -> float:
-        """Return for how many seconds a line has been waiting to be written."""
-        return time.monotonic() - self._since if self._unwritten else 0.0
-
-    def sync(self) -> None:
-        if not self._unwritten:
-            return
-        path = self._directory / part_name(self._kind, self._attempt, self._part, self._process)
-        path.write_bytes("".join(f"{line}\n" for line in self._lines).encode())
-        self._unwritten = 0
-        if len(self._lines) >= PART_LINES:
-            self._part += 1
-            self._lines = []
+    def sync(self, *, older_than: float = 0.0) -> None:
+        """Write lines if one has been waiting for so many seconds."""
+        if time.monotonic() - self._since >= older_than:
+            (self._directory / self._name.format(self._part)).write_bytes(_encode(self._lines))
+            self._written = len(self._lines)
+            self._since = math.inf
+            if self._written >= PART_LINES:
+                self._part += 1
+                self._lines, self._written = [], 0
 
     def close(self) -> None:
         self.sync()
+
+
+def _name(kind: str, attempt: int) -> str:
+    """Return the name of the files of one kind and attempt, with a place for the number of the part."""
+    ends = "ndjson" if kind in ("settled", "open") else "log"
+    return f"{kind}-{attempt:04}-{{:04}}-{token_hex(2)}.{ends}"
+
+
+def _encode(lines: Sequence[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()

@@ -25,8 +25,7 @@ _PARTS = re.compile(r"\{%-?(?P<tag>.*?)-?%\}|\{\{-?(?P<output>.*?)-?\}\}", re.DO
 _SILENT = re.compile(r"\{%-?\s*(comment|raw)\s*-?%\}.*?\{%-?\s*end\1\s*-?%\}", re.DOTALL)
 _MARKUP = re.compile(r"<[^<>]*>")
 _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
-_OPERATOR = re.compile(r"[=!<>]=|<>|[<>]|\b(?:and|or|contains)\b")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_OPERATOR = re.compile(r"[=!<>]=|<>|[<>,]|\b(?:and|or|contains)\b")
 _NAME = re.compile(r"[^\W\d][\w\- ]*")
 
 
@@ -62,16 +61,16 @@ def texts_of(sequences: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
 def _read(text: str, found: Variables) -> None:
     assigned: set[str] = set()  # by assign, capture or for, in the text itself
     guarded: list[set[str]] = []
+
+    def add(expression: str) -> None:
+        names, has_default = _expression(expression)
+        tested = names if has_default else names & set().union(*guarded)
+        found.optional |= tested - assigned
+        found.needed |= names - tested - assigned
+
     for part in _PARTS.finditer(_SILENT.sub("", text)):
         if (output := part["output"]) is not None:
-            names, has_default = _expression(_plain(output))
-            unassigned = names - assigned
-            if has_default:
-                found.optional |= unassigned
-            else:
-                tested = set().union(*guarded)
-                found.optional |= unassigned & tested
-                found.needed |= unassigned - tested
+            add(_plain(output))
             continue
         word, _, rest = _plain(part["tag"]).partition(" ")
         if word in ("if", "unless", "case", "elsif", "when"):
@@ -87,11 +86,7 @@ def _read(text: str, found: Variables) -> None:
         elif word in ("assign", "capture"):
             name, _, value = rest.partition("=")
             assigned.add(name.strip())
-            if value:
-                names, has_default = _expression(value)
-                tested = names if has_default else names & set().union(*guarded)
-                found.optional |= tested - assigned
-                found.needed |= names - tested - assigned
+            add(value)
         elif word == "for":
             name, _, items = rest.partition(" in ")
             assigned |= {name.strip(), "forloop"}
@@ -116,19 +111,10 @@ def _expression(text: str) -> tuple[set[str], bool]:
 
 
 def _condition(text: str) -> set[str]:
-    names: set[str] = set()
-    for operand in _OPERATOR.split(_QUOTED.sub("''", text)):
-        for item in operand.split(","):
-            names |= _names(item)
-    return names
+    return set().union(*map(_names, _OPERATOR.split(_QUOTED.sub("''", text))))
 
 
 def _names(operand: str) -> set[str]:
-    operand = operand.strip()
-    match = _NAME.match(operand)
-    if not match or _NUMBER.fullmatch(operand):
-        return set()
-    name = match[0].strip()
-    if name in _WORDS or _BUILT_IN.fullmatch(name):
-        return set()
-    return {name}
+    match = _NAME.match(operand.strip())
+    name = match[0].strip() if match else ""
+    return set() if not name or name in _WORDS or _BUILT_IN.fullmatch(name) else {name}

@@ -23,11 +23,11 @@ from airflow_provider_lemlist.exceptions import (
     LemlistUncertainError,
     LemlistUnexpectedReplyError,
 )
-from airflow_provider_lemlist.load.ledger import OPEN, Ledger
+from airflow_provider_lemlist.load.ledger import OPEN, Ledger, LedgerEntry
 from airflow_provider_lemlist.load.sending import send, settle_without_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
     from airflow_provider_lemlist.load.options import LoadOptions
@@ -50,12 +50,7 @@ MAX_CONSECUTIVE_FAILURES = 20
 MAX_LOGGED_FAILURES = 50
 
 #: Errors that are not specific to the row.
-_NOT_ROW_SPECIFIC = (
-    LemlistNetworkError,
-    LemlistServerError,
-    LemlistUncertainError,
-    LemlistUnexpectedReplyError,
-)
+_UNSPECIFIC = (LemlistNetworkError, LemlistServerError, LemlistUncertainError, LemlistUnexpectedReplyError)
 
 
 class Concurrency:
@@ -93,16 +88,7 @@ class Concurrency:
 
 
 class SenderPool:
-    """
-    Send rows, and record the outcome of each.
-
-    :param hook: The hook.
-    :param rows: The rows to be sent.
-    :param ledger: The open ledger.
-    :param report: The counts.
-    :param options: The options of the load.
-    :param concurrency: The number of threads.
-    """
+    """Send rows, and record the outcome of each."""
 
     def __init__(
         self,
@@ -120,7 +106,6 @@ class SenderPool:
         self._options = options
         self._concurrency = concurrency
 
-        self._stop_requested = False
         self._stopping = threading.Event()
         self._error: Exception | None = None
         self._taking = threading.Lock()
@@ -128,34 +113,27 @@ class SenderPool:
         self._threads: list[threading.Thread] = []
         self._consecutive_failures = 0
 
-    def stop(self) -> None:
-        """Send no further row. Safe to call from a signal handler."""
-        # Not the event: its lock may be held by the very thread that the signal interrupts.
-        self._stop_requested = True
-
-    def run(self) -> None:
+    def run(self, stop_requested: Callable[[], bool] = lambda: False) -> None:
         """
-        Send all rows.
-
-        Return when every row was tried, or after ``stop``.
+        Send all rows; return when every row was tried, or a stop was requested.
 
         :raises Exception: An error that concerns every row. The other rows are not tried.
         """
         try:
-            self._supervise()
+            self._supervise(stop_requested)
         finally:
             self._wind_down()
         if self._error is not None:
             raise self._error
 
-    def _supervise(self) -> None:
-        if self._stop_requested:
+    def _supervise(self, stop_requested: Callable[[], bool]) -> None:
+        if stop_requested():
             return
         logged = adapted = time.monotonic()
         sent = self._report.sent
         self._start_threads(self._concurrency.threads)
         while any(thread.is_alive() for thread in self._threads):
-            if self._stopping.wait(0.2) or self._stop_requested:
+            if self._stopping.wait(0.2) or stop_requested():
                 return
             self._ledger.flush(older_than=2.0)
             now = time.monotonic()
@@ -173,9 +151,7 @@ class SenderPool:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if left := sum(thread.is_alive() for thread in self._threads):
-            log.warning(
-                "%d rows are still in flight and stay in doubt; the next attempt looks them up.", left
-            )
+            log.warning("%d rows are in flight and stay in doubt; the next attempt looks them up.", left)
         with self._taking:
             if self._ready:
                 self._ledger.release([row.key for row in self._ready])
@@ -184,11 +160,9 @@ class SenderPool:
     def _start_threads(self, number: int) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         for place in range(len(self._threads), number):
-            thread = threading.Thread(
-                target=self._work, args=(place,), name=f"lemlist-load-{place}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
+            name = f"lemlist-load-{place}"
+            self._threads.append(threading.Thread(target=self._work, args=(place,), name=name, daemon=True))
+            self._threads[-1].start()
 
     def _work(self, place: int) -> None:
         try:
@@ -217,28 +191,26 @@ class SenderPool:
             return None if self._stopping.is_set() else self._ready.popleft()
 
     def _handle(self, row: PlannedRow) -> None:
-        sent = send(self._hook, row, self._options)
-        if sent.entry is not None:
-            self._ledger.write(sent.entry, in_flight=True)
-        if (sent.entry is None or sent.entry.outcome in OPEN) and not sent.in_doubt:
+        entry, in_doubt, error = send(self._hook, row, self._options)
+        if entry is not None:
+            self._ledger.write(entry, in_flight=True)
+        if (entry is None or entry.outcome in OPEN) and not in_doubt:
             self._ledger.release([row.key])
-        if sent.entry is not None:
-            self._report.count(sent.entry.outcome)
-            if sent.error is not None:
-                self._log_failure(row.number, sent.entry.outcome, sent.error)
-        if isinstance(sent.error, _NOT_ROW_SPECIFIC):
-            self._consecutive_failures += 1
-        else:
-            self._consecutive_failures = 0
-        if sent.error and (sent.entry is None or self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES):
-            self._abort(sent.error)
+        if entry is not None:
+            self._report.count(entry.outcome)
+            if error is not None:
+                self._log_failure(entry, error)
+        failures = self._consecutive_failures + 1 if isinstance(error, _UNSPECIFIC) else 0
+        self._consecutive_failures = failures
+        if error and (entry is None or failures >= MAX_CONSECUTIVE_FAILURES):
+            self._abort(error)
 
-    def _log_failure(self, number: int, outcome: str, error: LemlistError) -> None:
-        failures = sum(self._report.outcomes[name] for name in ("failed", "uncertain"))
+    def _log_failure(self, entry: LedgerEntry, error: LemlistError) -> None:
+        failures = self._report.outcomes["failed"] + self._report.outcomes["uncertain"]
         if failures <= MAX_LOGGED_FAILURES:
             status = f", status {error.status}" if error.status else ""
             rest = " Further failures are in the ledger only." if failures == MAX_LOGGED_FAILURES else ""
-            log.warning("Row %d: %s (%s%s).%s", number, outcome, type(error).__name__, status, rest)
+            log.warning("Row %d: %s (%s%s).%s", entry.row, entry.outcome, type(error).__name__, status, rest)
 
     def _abort(self, error: Exception) -> None:
         if self._error is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,11 +23,9 @@ from airflow_provider_lemlist.load.sources import MalformedRow, Row
 from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
     from airflow_provider_lemlist.load.mapping import ColumnMapping
-    from airflow_provider_lemlist.load.options import IfVariableMissing
+    from airflow_provider_lemlist.load.options import LoadOptions
     from airflow_provider_lemlist.load.worklist import Worklist
 
 log = logging.getLogger(__name__)
@@ -63,11 +61,10 @@ class Findings:
 
     rows: int = 0
     valid: int = 0
-    invalid: int = 0
-    problems: dict[str, Finding] = field(default_factory=dict)
+    problems: dict[str, Finding] = field(default_factory=lambda: defaultdict(Finding))
     duplicates: Finding = field(default_factory=Finding)
     #: Variables of the campaign that are blank in some valid rows.
-    blank: dict[str, Finding] = field(default_factory=dict)
+    blank: dict[str, Finding] = field(default_factory=lambda: defaultdict(Finding))
     #: How many valid rows have a value for each field and variable.
     sent: Counter[str] = field(default_factory=Counter)
 
@@ -90,11 +87,7 @@ def read_campaign(hook: LemlistHook, campaign_id: str) -> tuple[Variables, float
 def check_rows(
     rows: Iterable[Row], mapping: ColumnMapping, worklist: Worklist, variables: Collection[str] = ()
 ) -> Findings:
-    """
-    Map and check every row, and add it to the worklist.
-
-    :param variables: Variables for which blank values are counted.
-    """
+    """Map and check every row, add it to the worklist, and count blank values of the variables."""
     found = Findings()
     for number, row in enumerate(rows, 1):
         found.rows = number
@@ -104,10 +97,9 @@ def check_rows(
             lead, problems = mapping.lead(row)
             reasons = [str(problem) for problem in problems]
         if reasons:
-            found.invalid += 1
             for reason in reasons:
                 known = reason in found.problems or len(found.problems) < _MAX_PROBLEMS
-                found.problems.setdefault(reason if known else "other problems", Finding()).add(number)
+                found.problems[reason if known else "other problems"].add(number)
             worklist.reject(number, None, "invalid", "; ".join(reasons))
             continue
         key, first = worklist.add(number, lead)
@@ -119,7 +111,7 @@ def check_rows(
         found.sent.update(lead.keys())
         for name in variables:
             if not lead.get(name):
-                found.blank.setdefault(name, Finding()).add(number)
+                found.blank[name].add(number)
     for number in worklist.reject_same_profiles():
         found.valid -= 1
         found.duplicates.add(number)
@@ -132,34 +124,28 @@ def check_rows(
     return found
 
 
-def check_variables(
-    variables: Variables, offered: Collection[str], *, enriched: bool, if_missing: IfVariableMissing
-) -> None:
+def check_variables(variables: Variables, options: LoadOptions) -> None:
     """
     Make sure that every variable without a default in the campaign's texts gets a value.
 
-    :param offered: Fields and variables that the source provides.
-    :param enriched: Whether an enrichment is on, which may provide lemlist's own fields.
-    :param if_missing: What to do when no column provides a variable.
     :raises LemlistValidationError: Variables are missing.
     """
-    missing = sorted(variables.needed - set(offered))
-    optional = sorted(variables.optional - set(offered))
+    offered = options.mapping.offered
+    missing = sorted(variables.needed - offered)
+    optional = sorted(variables.optional - offered)
+    # An enrichment may provide lemlist's own fields.
+    enriched = any(value for name, value in options.flags.items() if name != "deduplicate")
     if optional:
         log.info("No column provides %s; the texts have a default or a condition for it.", _names(optional))
-    if enriched:
-        enrichable = [name for name in missing if name in LEAD_FIELDS]
+    if enriched and (enrichable := [name for name in missing if name in LEAD_FIELDS]):
         missing = [name for name in missing if name not in LEAD_FIELDS]
-        if enrichable:
-            log.warning(
-                "No column provides %s, used in the texts: left to lemlist's enrichment.", _names(enrichable)
-            )
+        log.warning("No column provides %s, used in the texts: left to enrichment.", _names(enrichable))
     if not missing:
         return
     known = tuple(sorted(offered)) or ("",)
     names = ", ".join(f"{name!r}{hint(name, known)}" for name in missing)
     message = f"The texts of the campaign use variables that no column provides: {names}."
-    if if_missing == "warn":
+    if options.if_variable_missing == "warn":
         log.warning("%s They are empty unless lemlist already has a value.", message)
         return
     raise LemlistValidationError(
@@ -170,16 +156,12 @@ def check_variables(
 
 def log_findings(found: Findings, mapping: ColumnMapping) -> None:
     """Log the result of checking the rows."""
-    log.info(
-        "%s: %s valid, %s invalid, %s twice in the source.",
-        _rows(found.rows),
-        f"{found.valid:,}",
-        f"{found.invalid:,}",
-        f"{found.duplicates.rows:,}",
-    )
+    twice = found.duplicates.rows
+    counts = f"{found.valid:,} valid, {found.rows - found.valid - twice:,} invalid, {twice:,} twice"
+    log.info("%s: %s in the source.", _rows(found.rows), counts)
     for reason, finding in sorted(found.problems.items(), key=lambda item: -item[1].rows):
         log.warning("Invalid: %s: %s.", finding, reason)
-    if found.duplicates.rows:
+    if twice:
         log.warning("The same person as another row: %s. Only one is sent.", found.duplicates)
     if custom := sorted(name for name in found.sent if name not in LEAD_FIELDS):
         log.info("Sent as custom variables: %s.", _names(custom))
@@ -195,14 +177,14 @@ def log_findings(found: Findings, mapping: ColumnMapping) -> None:
         )
 
 
-def log_estimate(campaign_id: str, rows: int, rate: float, limit: timedelta | None) -> None:
+def log_estimate(options: LoadOptions, rows: int, rate: float) -> None:
     """Log how long the load will take at least, with a warning if the task has less time."""
     seconds = rows / rate
-    log.info("Campaign %s: %s to send, at least %s.", campaign_id, _rows(rows), duration(seconds))
+    log.info("Campaign %s: %s to send, at least %s.", options.campaign_id, _rows(rows), duration(seconds))
+    limit = options.time_limit
     if limit is not None and seconds > limit.total_seconds():
         log.warning(
-            "That is longer than the execution_timeout of the task, %s. The next attempt continues from the "
-            "ledger.",
+            "That is longer than the execution_timeout, %s. The next attempt continues from the ledger.",
             duration(limit.total_seconds()),
         )
 

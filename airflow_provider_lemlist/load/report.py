@@ -13,7 +13,7 @@ from airflow_provider_lemlist.load.ledger import OUTCOMES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Seconds over which the rate is averaged.
+#: Seconds over which the rate in the progress line is averaged.
 _RATE_WINDOW = 60.0
 
 
@@ -21,7 +21,6 @@ class LoadReport:
     """
     The counts of one load. Thread-safe.
 
-    :param rows: Number of rows in the source.
     :param settled: Outcomes of the rows that earlier attempts settled.
     """
 
@@ -38,11 +37,7 @@ class LoadReport:
         self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def count(self, outcome: str, *, sent: bool = True) -> None:
-        """
-        Count a row.
-
-        :param sent: Whether it took a request and so counts towards the rate.
-        """
+        """Count a row; one that took a request (``sent``) also counts towards the rate."""
         with self._lock:
             self.outcomes[outcome] += 1
             self.sent += sent
@@ -57,19 +52,15 @@ class LoadReport:
         """Number of rows that have no outcome yet."""
         return self.rows - self.done
 
-    def rate(self) -> float:
-        """Return the rows per second sent during the last minute."""
+    def progress(self) -> str:
+        """Return the progress line."""
         with self._lock:
             now = self._clock()
             self._samples.append((now, self.sent))
             while len(self._samples) > 2 and now - self._samples[1][0] >= _RATE_WINDOW:
                 self._samples.popleft()
             since, sent = self._samples[0]
-            return (self.sent - sent) / (now - since) if now > since else 0.0
-
-    def progress(self) -> str:
-        """Return the progress line."""
-        rate = self.rate()
+            rate = (self.sent - sent) / (now - since) if now > since else 0.0
         outcomes = ", ".join(f"{name} {count:,}" for name, count in self._occurred())
         left = f"about {duration(self.not_tried / rate)} left" if rate and self.not_tried else ""
         parts = [f"{self.done:,} of {self.rows:,} rows", outcomes, f"{rate:.1f} rows/s", left]

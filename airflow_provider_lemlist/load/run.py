@@ -35,27 +35,20 @@ log = logging.getLogger(__name__)
 
 
 class Load:
-    """
-    Load the rows of a source into a campaign.
-
-    :param hook: The hook.
-    :param options: What to load, and how.
-    """
+    """Load the rows of a source into a campaign."""
 
     def __init__(self, hook: LemlistHook, options: LoadOptions) -> None:
         self._hook = hook
         self._options = options
         self._stop_requested = False
-        self._pool: SenderPool | None = None
         self._previous: ObjectStoragePath | None = None
         #: The counts; None until the rows were checked.
         self.report: LoadReport | None = None
 
     def stop(self) -> None:
         """Send no further row. Safe to call from a signal handler."""
+        # Not an event: its lock may be held by the very thread that the signal interrupts.
         self._stop_requested = True
-        if self._pool is not None:
-            self._pool.stop()
 
     def run(self) -> LoadReport:
         """
@@ -69,10 +62,7 @@ class Load:
             if options.previous_ledger:
                 self._read_previous(options.previous_ledger, worklist)
             with nullcontext() if options.dry_run else self._open_ledger() as ledger:
-                if ledger is None:
-                    read_history(options.ledger_path, options.campaign_id, worklist)
-                else:
-                    ledger.read_history(worklist)
+                read_history(options.ledger_path, options.campaign_id, worklist)
                 latency = self._check(worklist)
                 report = self.report = self._open_report(worklist, ledger)
                 try:
@@ -102,57 +92,41 @@ class Load:
         """Check the campaign and every row; return the seconds that lemlist takes to respond."""
         options = self._options
         variables, latency = preflight.read_campaign(self._hook, options.campaign_id)
-        found = preflight.check_rows(
-            self._until_stopped(options.rows()), options.mapping, worklist, variables.needed
-        )
+        rows = self._until_stopped(options.rows())
+        found = preflight.check_rows(rows, options.mapping, worklist, variables.needed)
         preflight.log_findings(found, options.mapping)
         if found.rows:
-            preflight.check_variables(
-                variables,
-                options.mapping.offered,
-                enriched=any(value for name, value in options.flags.items() if name != "deduplicate"),
-                if_missing=options.if_variable_missing,
-            )
+            preflight.check_variables(variables, options)
         return latency
 
     def _open_report(self, worklist: Worklist, ledger: Ledger | None) -> LoadReport:
         """Count the rows that are settled already and the rows that will not be sent."""
         report = LoadReport(worklist.rows(), worklist.settled_outcomes())
         if ledger is not None:
-            ledger.remove_open()
+            ledger.remove("open")  # this attempt writes its own
         for number, key, outcome, message in worklist.rejected():
             report.count(outcome, sent=False)
             if ledger is not None:
                 ledger.write(LedgerEntry(number, key, outcome, message=message))
         if report.settled_before:
             log.info("Earlier attempts settled %s rows.", f"{report.settled_before:,}")
-        known = self._known(worklist)
+        known: Counter[str] = Counter()  # the rows that will need no request, by outcome
+        if self._options.previous_ledger:
+            entries = (settle_without_request(row, self._options) for row in worklist.planned())
+            known.update(entry.outcome for entry in entries if entry is not None)
         if known:
             log.info("The previous ledger settles %s rows without a request.", f"{known.total():,}")
-        preflight.log_estimate(
-            self._options.campaign_id,
-            report.not_tried - known.total(),
-            preflight.request_rate(self._hook),
-            self._options.time_limit,
-        )
+        unsettled = report.not_tried - known.total()
+        preflight.log_estimate(self._options, unsettled, preflight.request_rate(self._hook))
         if ledger is None:
             for outcome in known.elements():
                 report.count(outcome, sent=False)
         return report
 
-    def _known(self, worklist: Worklist) -> Counter[str]:
-        """Count the rows that will need no request, by outcome."""
-        if not self._options.previous_ledger:
-            return Counter()
-        entries = (settle_without_request(row, self._options) for row in worklist.planned())
-        return Counter(entry.outcome for entry in entries if entry is not None)
-
     def _send(self, ledger: Ledger, worklist: Worklist, report: LoadReport, latency: float) -> None:
         concurrency = Concurrency(preflight.request_rate(self._hook), latency)
-        self._pool = SenderPool(self._hook, worklist.planned(), ledger, report, self._options, concurrency)
-        if self._stop_requested:
-            self._pool.stop()
-        self._pool.run()
+        pool = SenderPool(self._hook, worklist.planned(), ledger, report, self._options, concurrency)
+        pool.run(lambda: self._stop_requested)
         if report.not_tried:
             raise LemlistError(
                 f"The load was stopped; {report.not_tried:,} rows were not tried. "

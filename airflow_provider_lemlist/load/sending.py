@@ -9,8 +9,7 @@ and of the previous run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_lemlist.delivery.evidence import LeadEvidence
 from airflow_provider_lemlist.delivery.identity import profile_key
@@ -55,17 +54,12 @@ _CHECK_CAMPAIGN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """
-    The result of sending a row.
+class Sent(NamedTuple):
+    """The result of sending a row."""
 
-    :param entry: The entry for the ledger; None if the error concerns every row, not this one.
-    :param in_doubt: Whether the lead may have been created although the row is not settled.
-    :param error: The error, if there was one.
-    """
-
+    #: None if the error concerns every row, not this one.
     entry: LedgerEntry | None
+    #: Whether the lead may have been created although the row is not settled.
     in_doubt: bool = False
     error: LemlistError | None = None
 

@@ -48,21 +48,16 @@ Row = Mapping[str, Any] | MalformedRow
 def from_list(leads: Iterable[Any]) -> Iterator[Row]:
     """Yield the rows of a list, or of the result of an upstream task."""
     for lead in leads:
-        if isinstance(lead, Mapping):
-            yield lead
-        else:
-            yield MalformedRow(f"must be a dict, not {type(lead).__name__}")
+        yield (
+            lead if isinstance(lead, Mapping) else MalformedRow(f"must be a dict, not {type(lead).__name__}")
+        )
 
 
 # --- SQL ------------------------------------------------------------------------------------------------
 
 
 def from_sql(conn_id: str, sql: str, parameters: Any = None) -> Iterator[Row]:
-    """
-    Yield the rows of a query, through the database hook of the connection.
-
-    :param parameters: Bind parameters, in the form that the database driver expects.
-    """
+    """Yield the rows of a query, through the database hook of the connection."""
     from airflow.providers.common.compat.sdk import BaseHook
 
     hook = BaseHook.get_hook(conn_id)
@@ -102,8 +97,7 @@ def _streaming_cursor(connection: Any) -> Any:
 
 
 def _check_unique(columns: Iterable[str], what: str) -> None:
-    repeated = [name for name, times in Counter(columns).items() if times > 1]
-    if repeated:
+    if repeated := [name for name, times in Counter(columns).items() if times > 1]:
         raise LemlistValidationError(
             f"{what} more than one column named {', '.join(map(repr, repeated))}; nothing was sent. "
             "Give each column a different name."
@@ -117,10 +111,8 @@ def from_path(path: ObjectStoragePath) -> Iterator[Row]:
     """Yield the rows of a file, or of all files of a directory in the order of their names."""
     files = [path]
     if path.is_dir():
-        files = sorted(
-            (file for file in path.iterdir() if _reader(file.name) is not None and file.name[0] not in "._"),
-            key=lambda file: file.name,
-        )
+        known = (file for file in path.iterdir() if _reader(file.name) and file.name[0] not in "._")
+        files = sorted(known, key=lambda file: file.name)
         if not files:
             raise _invalid(shown(path), f"contains no {_KNOWN} file")
     for file in files:
@@ -219,9 +211,7 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
     except ArrowException as error:
         raise _invalid(f"…/{name}", f"is not a readable Parquet file ({type(error).__name__})") from error
     except (ValueError, OverflowError):
-        why = (
-            "contains a timestamp finer than a microsecond or out of range; write it as text or microseconds"
-        )
+        why = "has a timestamp finer than a microsecond or out of range; write it as text or microseconds"
         raise _invalid(f"…/{name}", why) from None
 
 

@@ -19,14 +19,14 @@ from airflow_provider_lemlist.delivery.identity import alternate_key, person_key
 
 _TABLES = """
 CREATE TABLE rows(
-    number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, alternate BLOB, lead TEXT NOT NULL
+    number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, alternate BLOB, lead TEXT NOT NULL,
+    times INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX alternates ON rows(alternate) WHERE alternate IS NOT NULL;
 CREATE TABLE profiles(key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE rejected(
     number INTEGER PRIMARY KEY, key BLOB UNIQUE, outcome TEXT NOT NULL, message TEXT NOT NULL
 );
-CREATE TABLE persons(key BLOB PRIMARY KEY, number INTEGER NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE settled(key BLOB PRIMARY KEY, outcome TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE in_flight(key BLOB PRIMARY KEY, times INTEGER NOT NULL, in_doubt INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE previous(key BLOB PRIMARY KEY, lead_id TEXT, content TEXT NOT NULL) WITHOUT ROWID;
@@ -54,7 +54,8 @@ SELECT rows.number, rows.lead, profiles.number FROM rows JOIN profiles ON profil
 WHERE rows.key NOT IN (SELECT key FROM settled) ORDER BY rows.number LIMIT 1000
 """
 _DOUBTS_OUTSIDE_SOURCE = """
-FROM in_flight WHERE in_doubt AND key NOT IN (SELECT key FROM settled) AND key NOT IN (SELECT key FROM rows)
+SELECT key, NOT times FROM in_flight
+WHERE in_doubt AND key NOT IN (SELECT key FROM settled) AND key NOT IN (SELECT key FROM rows)
 """
 
 
@@ -122,21 +123,18 @@ class Worklist:
 
         :return: The key of the row, and the number of that earlier row.
         """
-        person = person_key(lead)
-        known = self._database.execute(
-            "SELECT number, times FROM persons WHERE key = ?", (person,)
-        ).fetchone()
-        if known is None:
-            self._database.execute("INSERT INTO persons VALUES (?, ?, 1)", (person, number))
-            text = json.dumps(lead, ensure_ascii=False, separators=(",", ":"))
-            row = (number, person, alternate_key(lead), text)
-            self._database.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", row)
-            if profile := profile_key(lead):
-                self._database.execute("INSERT OR IGNORE INTO profiles VALUES (?, ?)", (profile, number))
-            return person, None
-        first, times = known
-        self._database.execute("UPDATE persons SET times = ? WHERE key = ?", (times + 1, person))
-        return person_key(lead, times + 1), first
+        key = person_key(lead)
+        known = self._database.execute("SELECT number, times FROM rows WHERE key = ?", (key,)).fetchone()
+        if known is not None:
+            first, times = known
+            self._database.execute("UPDATE rows SET times = ? WHERE key = ?", (times + 1, key))
+            return person_key(lead, times + 1), first
+        text = json.dumps(lead, ensure_ascii=False, separators=(",", ":"))
+        row = (number, key, alternate_key(lead), text)
+        self._database.execute("INSERT INTO rows(number, key, alternate, lead) VALUES (?, ?, ?, ?)", row)
+        if profile := profile_key(lead):
+            self._database.execute("INSERT OR IGNORE INTO profiles VALUES (?, ?)", (profile, number))
+        return key, None
 
     def reject_same_profiles(self) -> Iterator[int]:
         """Reject rows without an address whose LinkedIn profile is also in a row with one; yield numbers."""
@@ -176,16 +174,12 @@ class Worklist:
 
     def rows(self) -> int:
         """Count the rows of the source."""
-        return self._count("SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM rejected)")
+        query = "SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM rejected)"
+        return int(self._database.execute(query).fetchone()[0])
 
-    def doubts_outside_source(self) -> int:
-        """Count the rows in doubt that are not in this source."""
-        return self._count(f"SELECT count(*) {_DOUBTS_OUTSIDE_SOURCE}")
-
-    def inherited_doubts(self) -> Iterator[bytes]:
-        """Yield the keys of those that only the ledger of an earlier run knows."""
-        for (key,) in self._database.execute(f"SELECT key {_DOUBTS_OUTSIDE_SOURCE} AND NOT times"):
-            yield key
+    def doubts_outside_source(self) -> list[tuple[bytes, int]]:
+        """Return keys in doubt that are not in this source, and whether only an earlier run knows each."""
+        return self._database.execute(_DOUBTS_OUTSIDE_SOURCE).fetchall()
 
     def known_absentees(self) -> Iterator[tuple[bytes, str | None, str]]:
         """Yield key, lead id and content of people whom earlier runs know and this source lacks."""
@@ -200,12 +194,8 @@ class Worklist:
 
     def planned(self) -> Iterator[PlannedRow]:
         """Yield the rows that are not settled, in the order of the source."""
-        for number, key, lead, attempts, in_doubt, lead_id, content, without_email in self._database.execute(
-            _PLANNED
-        ):
+        found = self._database.execute(_PLANNED)
+        for number, key, lead, attempts, in_doubt, lead_id, content, without_email in found:
             previous = None if content is None else PreviousEntry(lead_id, content)
             in_doubt = bool(in_doubt or without_email)
             yield PlannedRow(number, key, json.loads(lead), attempts, in_doubt, previous, bool(without_email))
-
-    def _count(self, query: str) -> int:
-        return int(self._database.execute(query).fetchone()[0])

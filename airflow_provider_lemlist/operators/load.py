@@ -49,6 +49,9 @@ _CHOICES = {
     "if_variable_missing": IfVariableMissing,
 }
 _SOURCES = ("leads", "sql", "path")
+_MAPPING = ("column_map", "variables", "defaults")
+#: If these are given, they must not be empty when the task runs.
+_OPTIONAL = ("sql", "sql_conn_id", "path", "storage_conn_id", "ledger_path", "previous_ledger")
 
 
 class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
@@ -63,26 +66,21 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     ``report``, including when the task fails.
 
     :param campaign_id: Id of the campaign. (templated)
-    :param leads: The rows as dicts: a list, or the result of an upstream task. Airflow does not render their
+    :param leads: The rows: a list of dicts, or the result of an upstream task. Airflow does not render their
         values. Exactly one of ``leads``, ``sql`` and ``path`` is required.
     :param sql: A query, or a ``.sql`` file. (templated)
-    :param sql_conn_id: Connection of the database; its hook must support SQL. (templated)
+    :param sql_conn_id: Connection of the database. (templated)
     :param sql_parameters: Bind parameters of the query. (templated)
-    :param path: A CSV, NDJSON or Parquet file, or a directory of such files, on the worker or in an object
-        storage. (templated)
+    :param path: A CSV, NDJSON or Parquet file, or a directory of them, also in an object storage. (templated)
     :param storage_conn_id: Connection of the object storage of ``path`` and the ledgers. (templated)
-    :param ledger_path: Directory of the ledger, preferably in an object storage. By default, one per run of
-        the task below ``AIRFLOW_HOME`` of the worker. (templated)
-    :param previous_ledger: The ledger of an earlier run, or a directory of ledgers, of which the last by name
-        before that of this run is used. People in it cost a request only if their values changed and
-        ``if_exists`` is ``update``. (templated)
-    :param column_map: Column to lemlist field or custom variable; None leaves the column out. Other columns
-        keep their names.
+    :param ledger_path: Directory of the ledger; by default one per run, on the worker. (templated)
+    :param previous_ledger: The ledger of an earlier run, or the directory of its ledgers. People in it cost a
+        request only if their values changed and ``if_exists`` is ``update``. (templated)
+    :param column_map: Column to field or variable; None leaves the column out. Others keep their names.
     :param variables: The custom variables that may be sent; other columns are left out. All by default.
     :param defaults: Values for fields and variables that are blank in a row. Airflow does not render them.
     :param drop_empty: Leave blank values out instead of sending empty texts.
-    :param if_exists: What to do with a person who is in the campaign: ``skip`` the row, or ``update`` the
-        lead.
+    :param if_exists: What to do with a person in the campaign: ``skip`` the row, or ``update`` the lead.
     :param if_elsewhere: What to do with a person whom ``deduplicate`` found in another campaign: ``skip`` the
         row, or let it ``fail``.
     :param if_gone: What to do with a person whose lead was deleted in lemlist since an earlier run: ``skip``
@@ -95,22 +93,16 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     :param verify_email: Verify the addresses; costs credits. (templated)
     :param find_phone: Find phone numbers; costs credits. (templated)
     :param dry_run: Do everything except sending, and report what would be sent. No ledger is written.
-    :param max_failed: How many rows may be invalid, failed or uncertain before the task fails. The other rows
-        are sent in any case.
+    :param max_failed: How many rows may be invalid, failed or uncertain before the task fails.
     :param lemlist_conn_id: The lemlist connection to use. (templated)
     """
 
     template_fields: Sequence[str] = (
         "campaign_id",
         "leads",
-        "sql",
-        "sql_conn_id",
         "sql_parameters",
-        "path",
-        "storage_conn_id",
-        "ledger_path",
-        "previous_ledger",
         "defaults",
+        *_OPTIONAL,
         *FLAGS,
         "lemlist_conn_id",
     )
@@ -151,24 +143,17 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         super().__init__(**kwargs)
         self.campaign_id = campaign_id
         self.leads = leads
-        self.sql = or_none(sql)
-        self.sql_conn_id = or_none(sql_conn_id)
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
         self.sql_parameters = sql_parameters
-        self.path = or_none(path)
-        self.storage_conn_id = or_none(storage_conn_id)
-        self.ledger_path = or_none(ledger_path)
-        self.previous_ledger = or_none(previous_ledger)
-        self._given = given_names(
-            {
-                "sql": sql,
-                "sql_conn_id": sql_conn_id,
-                "path": path,
-                "storage_conn_id": storage_conn_id,
-                "ledger_path": ledger_path,
-                "previous_ledger": previous_ledger,
-            },
-            mapped=is_from_mapped(self),
-        )
+        self.path = path
+        self.storage_conn_id: Any = storage_conn_id
+        self.ledger_path = ledger_path
+        self.previous_ledger = previous_ledger
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        self._given = given_names(optional, mapped=is_from_mapped(self))
+        for name, value in optional.items():
+            setattr(self, name, or_none(value))
         self.column_map = column_map
         self.variables = variables
         self.defaults = defaults
@@ -182,8 +167,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         self.find_email = find_email
         self.verify_email = verify_email
         self.find_phone = find_phone
-        # BaseOperator has a method named dry_run.
-        self.sends_nothing = dry_run
+        self.sends_nothing = dry_run  # BaseOperator has a method named dry_run
         self.max_failed = max_failed
         self._load: Load | None = None
         self.check_arguments(vars(self))
@@ -213,7 +197,6 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             self._load.stop()
 
     def _prepare(self, context: Context) -> Load:
-        """Check the rendered arguments and convert them to the options of the load."""
         from airflow_provider_lemlist.load.ledger import default_ledger_path
         from airflow_provider_lemlist.load.mapping import ColumnMapping
         from airflow_provider_lemlist.load.options import LoadOptions
@@ -231,18 +214,10 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         options = LoadOptions(
             campaign_id=self.campaign_id,
             rows=self._source(),
-            mapping=ColumnMapping(
-                column_map=self.column_map,
-                variables=self.variables,
-                defaults=self.defaults,
-                drop_empty=self.drop_empty,
-            ),
+            mapping=ColumnMapping(**{name: getattr(self, name) for name in (*_MAPPING, "drop_empty")}),
             ledger_path=ledger,
             previous_ledger=previous,
-            if_exists=self.if_exists,
-            if_elsewhere=self.if_elsewhere,
-            if_gone=self.if_gone,
-            if_variable_missing=self.if_variable_missing,
+            **{name: getattr(self, name) for name in _CHOICES},
             flags=self._flags(FLAGS),
             owner=f"task {ti.dag_id}.{ti.task_id} of run {ti.run_id}, attempt {ti.try_number}",
             dry_run=self.sends_nothing,
@@ -251,7 +226,6 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         return Load(self.hook, options)
 
     def _source(self) -> Callable[[], Iterator[Row]]:
-        """Return a function that opens the source."""
         from airflow_provider_lemlist.load import sources
 
         given = [name for name in _SOURCES if getattr(self, name) is not None]
@@ -271,13 +245,10 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         return None if self.path is None else self._storage("path")
 
     def _storage(self, argument: str, default: str | None = None) -> ObjectStoragePath:
-        """Return the path in an argument, or the default if the argument was not given."""
         from airflow_provider_lemlist.storage import storage_path
 
         value = getattr(self, argument)
-        if value is None and default is not None:
-            value = default
-        return storage_path(value, self.storage_conn_id, self._the(argument))
+        return storage_path(default if value is None else value, self.storage_conn_id, self._the(argument))
 
     def _changed_campaign(self) -> str | None:
         return None if self.sends_nothing else super()._changed_campaign()
@@ -344,10 +315,6 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         check_id("campaign_id", arguments)
         for name in FLAGS:
             check_flag(name, arguments)
-        cls._check_values(arguments)
-
-    @classmethod
-    def _check_values(cls, arguments: Mapping[str, Any]) -> None:
         leads, defaults = arguments["leads"], arguments["defaults"]
         if isinstance(leads, (str, bytes, Mapping)):
             raise LemlistValidationError(
@@ -362,5 +329,4 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         if not is_open(defaults, rendered=False):
             from airflow_provider_lemlist.load.mapping import ColumnMapping
 
-            options = {name: arguments[name] for name in ("column_map", "variables", "defaults")}
-            ColumnMapping(**options)
+            ColumnMapping(**{name: arguments[name] for name in _MAPPING})

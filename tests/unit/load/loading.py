@@ -32,7 +32,8 @@ def attempt(connection: str, campaign_id: str, path: str, ledger: str, bucket_ro
         time.sleep(min(seconds, 0.01))
 
     CLOCK.sleep = brief
-    lock.StoredLock.__init__.__kwdefaults__.update(heartbeat=0.05, settle_time=0.01)
+    lock.StoredLock.heartbeat = 0.05
+    lock.StoredLock.settle_time = 0.01
     bucket.use(bucket_root)
     source = ObjectStoragePath(path)
     options = LoadOptions(

@@ -15,19 +15,26 @@ from bucket import Bucket
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.load import lock, parts
-from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry, latest_ledger, read_previous
+from airflow_provider_lemlist.load.ledger import (
+    Ledger,
+    LedgerEntry,
+    latest_ledger,
+    read_history,
+    read_previous,
+)
 from airflow_provider_lemlist.load.worklist import Worklist, content_hash
 
 Place = Callable[[str], ObjectStoragePath]
 CAMPAIGN = "cam_1"
+ROW = "INSERT INTO rows(number, key, lead) VALUES (?, ?, '{}')"
 
 
 @pytest.fixture(autouse=True)
 def _no_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "settle_time", 0.0)
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "heartbeat", 0.05)
+    monkeypatch.setattr(lock.StoredLock, "settle_time", 0.0)
+    monkeypatch.setattr(lock.StoredLock, "heartbeat", 0.05)
     # On a busy machine a heartbeat may be late; no test here waits for a lock to expire.
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "max_missed", 100)
+    monkeypatch.setattr(lock.StoredLock, "max_missed", 100)
 
 
 def opened(path: ObjectStoragePath, **more: Any) -> Ledger:
@@ -38,9 +45,9 @@ def known(path: ObjectStoragePath, keys: list[bytes]) -> dict[int, tuple[int, bo
     """Return the rows still to be sent: number, attempts, and whether each is in doubt."""
     with closing(Worklist()) as worklist:
         for number, key in enumerate(keys):
-            worklist._database.execute("INSERT INTO rows VALUES (?, ?, NULL, '{}')", (number, key))
-        with opened(path) as ledger:
-            ledger.read_history(worklist)
+            worklist._database.execute(ROW, (number, key))
+        with opened(path):
+            read_history(path, CAMPAIGN, worklist)
         return {row.number: (row.attempts, row.in_doubt) for row in worklist.planned()}
 
 
@@ -64,7 +71,7 @@ KEYS = [bytes([number]) * 16 for number in range(6)]
 def worklist() -> Iterator[Worklist]:
     with closing(Worklist()) as worklist:
         for number in range(6):
-            worklist._database.execute("INSERT INTO rows VALUES (?, ?, NULL, '{}')", (number, KEYS[number]))
+            worklist._database.execute(ROW, (number, KEYS[number]))
         yield worklist
 
 
@@ -114,8 +121,8 @@ def test_open_outcomes_of_earlier_attempt_are_replaced(place: Place) -> None:
     path = place("ledger")
     for attempt in (1, 2):
         with opened(path) as ledger, closing(Worklist()) as worklist:
-            ledger.read_history(worklist)
-            ledger.remove_open()
+            read_history(path, CAMPAIGN, worklist)
+            ledger.remove("open")
             ledger.mark_in_flight([KEYS[0]])
             ledger.write(LedgerEntry(1, KEYS[0], "failed", attempts=attempt), in_flight=True)
             ledger.release([KEYS[0]])
@@ -279,6 +286,20 @@ def test_directory_that_is_not_a_ledger_is_rejected(place: Place, content: bytes
         pass
 
 
+@pytest.mark.parametrize("previous", [False, True])
+def test_ledger_of_format_1_is_rejected(place: Place, worklist: Worklist, previous: bool) -> None:
+    with opened(place("ledger")):
+        pass
+    description = place("ledger") / "ledger.json"
+    description.write_bytes(json.dumps(json.loads(description.read_bytes()) | {"format": 1}).encode())
+    with pytest.raises(
+        LemlistConfigurationError, match=r"another version .*\(format 1, not 2\)\. Nothing was"
+    ):
+        read_previous(place("ledger"), CAMPAIGN, worklist) if previous else opened(
+            place("ledger")
+        ).__enter__()
+
+
 def test_damaged_line_aborts_load_because_its_row_would_be_sent_again(place: Place) -> None:
     path = place("ledger")
     with opened(path) as ledger:
@@ -396,7 +417,7 @@ def test_finished_ledger_carries_over_people_of_previous_ledger(
     assert not rows(place("tuesday"))  # it has no rows of its own
     assert read_previous(place("tuesday"), CAMPAIGN, worklist)
     assert sorted(worklist.known_absentees()) == [(b"L" * 16, "lea_7", "x"), (b"P" * 16, "lea_7", "x")]
-    assert list(worklist.inherited_doubts()) == [b"D" * 16]
+    assert worklist.doubts_outside_source() == [(b"D" * 16, True)]
 
 
 def test_two_processes_with_the_lock_do_not_overwrite_each_other(place: Place) -> None:
@@ -466,7 +487,7 @@ def test_missing_previous_ledger_is_no_error(place: Place, worklist: Worklist) -
 def test_ledger_of_a_running_load_is_rejected_as_previous_ledger(
     place: Place, worklist: Worklist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "max_missed", 1000)  # even on a slow machine
+    monkeypatch.setattr(lock.StoredLock, "max_missed", 1000)  # even on a slow machine
     with (
         opened(place("sunday")),
         pytest.raises(

@@ -23,7 +23,11 @@ from airflow_provider_lemlist.load.lock import LocalLock, StoredLock
 from tests.waiting import LONGEST, wait_for
 
 Place = Callable[[str], ObjectStoragePath]
-QUICK: dict[str, Any] = {"heartbeat": 0.1, "max_missed": 4, "settle_time": 0.05}
+
+
+class Quick(StoredLock):
+    heartbeat = 0.1
+    settle_time = 0.05
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def make(place: Place) -> Callable[[str], LocalLock | StoredLock]:
 
     def make(owner: str) -> LocalLock | StoredLock:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return LocalLock(path.path, owner) if path.protocol == "file" else StoredLock(path, owner, **QUICK)
+        return LocalLock(path.path, owner) if path.protocol == "file" else Quick(path, owner)
 
     return make
 
@@ -123,24 +127,24 @@ class TestInAStore:
         return place("lock")
 
     def test_lock_without_heartbeat_is_taken_over(self, path: ObjectStoragePath) -> None:
-        dead = StoredLock(path, "the dead load", **QUICK)
+        dead = Quick(path, "the dead load")
         dead._write(7)
         began = time.monotonic()
-        lock = StoredLock(path, "the next", **QUICK)
+        lock = Quick(path, "the next")
         lock.acquire()
         assert time.monotonic() - began >= 0.4
         lock.release()
 
     def test_invalid_lock_file_is_taken_over(self, path: ObjectStoragePath) -> None:
         path.write_bytes(b"nonsense")
-        lock = StoredLock(path, "the next", **QUICK)
+        lock = Quick(path, "the next")
         lock.acquire()
         lock.release()
 
     def test_load_that_lost_lock_sends_nothing_more(self, path: ObjectStoragePath) -> None:
-        slow = StoredLock(path, "the slow", **QUICK)
+        slow = Quick(path, "the slow")
         slow.acquire()
-        StoredLock(path, "the next", **QUICK)._write(0)
+        Quick(path, "the next")._write(0)
         wait_for(lambda: is_stopped(slow))
         with pytest.raises(LemlistError, match="took the ledger over"):
             slow.check()
@@ -148,7 +152,7 @@ class TestInAStore:
         assert path.exists()  # the lock of the next
 
     def test_load_that_was_suspended_sends_nothing_more(self, path: ObjectStoragePath) -> None:
-        lock = StoredLock(path, "the sleeper", **QUICK)
+        lock = Quick(path, "the sleeper")
         lock.acquire()
         lock._ended.set()  # as if its thread was suspended, too
         time.sleep(0.4)
@@ -161,7 +165,7 @@ class TestInAStore:
     ) -> None:
         now, missed = [0.0], []
         monkeypatch.setattr(lock_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
-        lock = StoredLock(path, "one", **QUICK)
+        lock = Quick(path, "one")
         lock.acquire()
 
         def fail(beat: int) -> None:
@@ -169,18 +173,19 @@ class TestInAStore:
             raise OSError("no store")
 
         monkeypatch.setattr(lock, "_write", fail)
-        now[0] = QUICK["heartbeat"]
+        now[0] = Quick.heartbeat
         wait_for(lambda: len(missed) >= 2)
         lock.check()  # one missed heartbeat is allowed
-        now[0] = QUICK["heartbeat"] * QUICK["max_missed"]
+        now[0] = Quick.heartbeat * Quick.max_missed
         wait_for(lambda: is_stopped(lock))
         lock.release()
 
     def test_lock_after_slow_write_holds_once_the_other_load_has_stopped(
         self, path: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = StoredLock(path, "first", **{**QUICK, "heartbeat": 1.0})  # type: ignore[arg-type]
-        second = StoredLock(path, "second", **QUICK)
+        first = Quick(path, "first")
+        first.heartbeat = 1.0
+        second = Quick(path, "second")
         write, sleep = second._write, time.sleep
 
         def write_slowly(beat: int) -> None:
@@ -197,7 +202,7 @@ class TestInAStore:
 
         def sleep_until_stopped(seconds: float) -> None:
             sleep(seconds)
-            until = time.monotonic() + (60 if seconds >= 2 * QUICK["heartbeat"] else 0)
+            until = time.monotonic() + (60 if seconds >= 2 * Quick.heartbeat else 0)
             while time.monotonic() < until and not first_has_stopped():
                 sleep(0.01)
 

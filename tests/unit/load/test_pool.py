@@ -80,7 +80,7 @@ from contextlib import closing
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow_provider_lemlist.load import preflight, sources
 from airflow_provider_lemlist.load.report import LoadReport
-from airflow_provider_lemlist.load.ledger import Ledger, read_previous
+from airflow_provider_lemlist.load.ledger import Ledger, read_history, read_previous
 from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
 from airflow_provider_lemlist.load.mapping import ColumnMapping
 from airflow_provider_lemlist.load.options import LoadOptions
@@ -104,7 +104,7 @@ def load(name, previous=None):
     with closing(Worklist()) as work, Ledger(path(name), "cam_1", "x") as ledger:
         if previous:
             assert read_previous(path(previous), "cam_1", work)
-        ledger.read_history(work)
+        read_history(path(name), "cam_1", work)
         found = preflight.check_rows(sources.from_path(path("leads.csv")), ColumnMapping(), work)
         assert found.valid == ROWS
         report = LoadReport(work.rows(), {})
