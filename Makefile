@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# The two commands of the README: `make demo` and `make test`. Both make their own environment.
+# The two commands of the README: `make demo` and `make test`. Both create their own environment.
 #
-#   AIRFLOW=2.11 PYTHON=python3.12 VENV=.venv-2.11 make test     another cell of the version matrix
+#   AIRFLOW=2.11 PYTHON=python3.12 VENV=.venv-2.11 make test     another combination of versions
 
 PYTHON ?= python3
 AIRFLOW ?= 3.3
@@ -15,11 +15,11 @@ PYTEST_ARGS ?=
 
 help:
 	@echo "make demo    run the example DAGs in real Airflow against the embedded sandbox"
-	@echo "make ui      start Airflow and the sandbox together, to click through"
+	@echo "make ui      start Airflow's web interface and the sandbox"
 	@echo "make test    run every test that this machine can run"
 	@echo "make lint types wheel format clean"
 
-# DAG=lemlist_mapped_leads for one of them only.
+# DAG=lemlist_mapped_leads runs only this one.
 demo: $(READY)
 	@$(BIN)/python -m tools.demo $(DAG)
 
@@ -35,7 +35,7 @@ lint: $(READY)
 types: $(READY)
 	@$(BIN)/mypy
 
-# The wheel must work with nothing but what it declares.
+# The wheel must work with only its declared dependencies.
 wheel: $(READY)
 	@rm -rf dist && $(BIN)/uv build --quiet --out-dir dist
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/empty
@@ -49,7 +49,7 @@ format: $(READY)
 clean:
 	rm -rf .venv .venv-* .airflow .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 
-# What a stranger's machine may lack is named in one line, before anything is made.
+# Missing prerequisites are reported in one line before the environment is created.
 $(READY): pyproject.toml constraints/airflow-$(AIRFLOW).txt
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON) (Python 3.11 or newer; PYTHON=… names another)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "missing: Python 3.11 or newer ($(PYTHON) is older; PYTHON=… names another)"; exit 1; }

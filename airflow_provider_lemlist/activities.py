@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: What to do with opens and clicks that lemlist attributes to a bot, such as a mail scanner.
 Bots = Literal["ignore", "count"]
-BOTS: tuple[Bots, ...] = ("ignore", "count")
 
 #: Most activities that a sensor returns, unless ``min_count`` is higher. They pass through Airflow's
 #: database, and a task mapped over them must stay below Airflow's ``max_map_length`` of 1024.

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The shared rule for arguments: a value that was given and is empty when the task runs is an error.
+Checks of arguments, shared by the operators and the sensor. Pure.
 
-An upstream task that returned nothing would otherwise turn "this lead" into "any lead", or "this branch" into
-"the main sequence". Every function here is pure; operators and the sensor call them with their arguments.
+One rule above all: a value that was given and is empty when the task runs is an error. An upstream task that
+returned nothing would otherwise turn "this lead" into "any lead", or "this branch" into "the main sequence".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
+from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
+    LemlistError,
+    LemlistValidationError,
+)
+from airflow_provider_lemlist.templating import is_open
 
 
 class _Default(Enum):
@@ -75,3 +80,60 @@ def checked_id(value: Any, what: str, *, error: type[LemlistError] = LemlistVali
     if len(value.split()) > 1:
         raise error(f"{what} must be an id, not {value!r}. Nothing was sent.")
     return value.strip()
+
+
+# --- As they are written in the DAG file ------------------------------------------------------------------
+
+
+def the(name: str, arguments: Mapping[str, Any]) -> str:
+    """Return how errors call an argument: ``The lead_id of task 'wait'``."""
+    return f"The {name} of task {arguments['task_id']!r}"
+
+
+def check_id(name: str, arguments: Mapping[str, Any], *, optional: bool = False) -> None:
+    """
+    Check an id when the DAG is parsed, if it is known by then.
+
+    :raises LemlistValidationError: It is not an id.
+    """
+    value = arguments[name]
+    if not (is_open(value) or (optional and or_none(value) is None)):
+        checked_id(value, the(name, arguments))
+
+
+def check_choice(name: str, arguments: Mapping[str, Any], choices: Any) -> None:
+    """
+    Check an argument that takes one of some words.
+
+    :param choices: A ``Literal``.
+    :raises LemlistConfigurationError: It is another one.
+    """
+    if arguments[name] not in get_args(choices):
+        raise LemlistConfigurationError(
+            f"{the(name, arguments)} must be one of {', '.join(get_args(choices))}, not {arguments[name]!r}."
+        )
+
+
+def check_flag(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check a flag when the DAG is parsed, if it is known by then."""
+    if not is_open(arguments[name]):
+        checked_flag(arguments[name], the(name, arguments))
+
+
+def checked_flag(value: Any, what: str) -> bool | None:
+    """
+    Return a flag as the hook takes it: None, so that it is not sent, where it is not set.
+
+    :raises LemlistValidationError: It is neither true nor false.
+    """
+    if isinstance(value, str):
+        value = {"true": True, "false": False, "none": False, "": False}.get(value.strip().lower(), value)
+    if value is None or isinstance(value, bool):
+        return value or None
+    raise LemlistValidationError(f"{what} must be true or false, not {value!r}. Nothing was sent.")
+
+
+def check_names(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check an argument that takes a list of names: a text is a collection too, of letters."""
+    if isinstance(arguments[name], str):
+        raise LemlistConfigurationError(f"{the(name, arguments)} must be a list of names, not a text.")

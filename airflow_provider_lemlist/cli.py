@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``airflow lemlist budget``: how the rate budget of a connection is now. For Airflow 3.2+.
+``airflow lemlist budget``: show the present rate budget of a connection. For Airflow 3.2+.
 
-Every call of ``airflow`` loads this module, so whatever it needs is imported when a command runs.
+Every call of ``airflow`` loads this module, so the commands import what they need when they run.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 if TYPE_CHECKING:
     from argparse import Namespace
 
-#: What the numbers of ``Budget.state`` mean, in the order in which they are shown.
+#: The meaning of the numbers of ``Budget.state``, in the order in which they are shown.
 MEANINGS = {
     "limit": "requests per window, as lemlist announces it",
     "capacity": "requests that may go in each period now",
-    "period": "seconds: the window of lemlist and the margin",
-    "margin": "seconds, for what is late on the way",
-    "waiting": "requests that have a slot and wait for it",
+    "period": "seconds: the window of lemlist plus the margin",
+    "margin": "seconds, for requests that are late on the way",
+    "waiting": "requests that wait for their slot",
     "longest_wait": "seconds until the last of them goes",
-    "pause": "seconds that everybody pauses after a refusal",
-    "others": "requests per window that somebody else seems to use",
-    "booked": "requests since the budget was made",
+    "pause": "seconds that all requests still pause after a refusal",
+    "other_clients": "requests per window that other clients of the key seem to use",
+    "booked": "requests since the state was created",
 }
 
 
 def get_cli_commands() -> list[Any]:
-    """Name our commands to Airflow."""
+    """Return the commands of the provider."""
     from airflow.cli.cli_config import (
         ARG_OUTPUT,
         ARG_VERBOSE,
@@ -44,15 +44,15 @@ def get_cli_commands() -> list[Any]:
     )
     budget = ActionCommand(
         name="budget",
-        help="Show how the rate budget of a connection is now",
+        help="Show the present rate budget of a connection",
         func=lazy_load_command(f"{__name__}.show_budget"),
         args=(conn_id, ARG_OUTPUT, ARG_VERBOSE),
     )
-    return [GroupCommand(name="lemlist", help="Look at the lemlist provider", subcommands=(budget,))]
+    return [GroupCommand(name="lemlist", help="Inspect the lemlist provider", subcommands=(budget,))]
 
 
 def show_budget(args: Namespace) -> None:
-    """Show how the rate budget of a connection is now; nothing is asked of lemlist."""
+    """Show the present rate budget of a connection; sends nothing to lemlist."""
     from airflow.cli.simple_table import AirflowConsole
     from airflow.models.connection import Connection
 
@@ -60,17 +60,17 @@ def show_budget(args: Namespace) -> None:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
     hook = LemlistHook(args.conn_id)
-    # Only here a connection in the database can be read without a task around.
+    # The hook's own way works only within a task; this one also reads connections from the database.
     hook.get_connection = Connection.get_connection_from_secrets  # type: ignore[method-assign]
     try:
         state = {name: round(value, 3) for name, value in hook.budget.state().items()}
     except LemlistConfigurationError as error:
         raise SystemExit(str(error)) from None
     if not state["shared"]:
-        raise SystemExit(1)  # why, was logged
+        raise SystemExit(1)  # the reason was logged
     shown: list[dict[str, Any]]
     if args.output in ("json", "yaml"):
         shown = [{name: state[name] for name in MEANINGS}]
     else:
-        shown = [{"name": name, "now": state[name], "meaning": says} for name, says in MEANINGS.items()]
+        shown = [{"name": name, "now": state[name], "meaning": meaning} for name, meaning in MEANINGS.items()]
     AirflowConsole().print_as(shown, args.output)

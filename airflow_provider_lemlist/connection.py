@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From an Airflow connection to settings that can be trusted: every mistake is found here, before a request.
+Read the settings from an Airflow connection; every mistake is found here, before a request.
 
 The fields, their types and defaults are those of the form (``get_provider_info.CONN_FIELDS``).
 """
@@ -11,12 +11,12 @@ import json
 import logging
 import math
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.get_provider_info import CONN_FIELDS, CONN_TYPE, REAL_HOST
+from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Makes the error for one field, given its name and what is wrong with it.
+#: Returns the error for one field, given its name and what is wrong with it.
 Refuse: TypeAlias = "Callable[[str, str], LemlistConfigurationError]"
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -33,7 +33,11 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one connection says, checked. The key stays out of ``repr``."""
+    """
+    One connection, checked. The key stays out of ``repr``.
+
+    :param conn_id: Id of the connection; empty while it is tested, because its id is random then.
+    """
 
     conn_id: str
     api_key: str = field(repr=False)
@@ -45,32 +49,47 @@ class Settings:
 
     @property
     def is_local(self) -> bool:
-        """Whether the base URL is on this machine, where no proxy belongs in between."""
+        """Whether the Base URL is on this machine, so that no proxy is used."""
         return urlsplit(self.base_url).hostname in LOOPBACK
 
+    @property
+    def of_connection(self) -> str:
+        """The connection as a part of a sentence, after the name of a field."""
+        return _of(self.conn_id)
 
-def read_settings(conn: Connection) -> Settings:
+    @property
+    def base_url_problem(self) -> str:
+        """Why a response may not come from lemlist's API; empty if the Base URL has a path."""
+        if urlsplit(self.base_url).path:
+            return ""
+        return f"The Base URL{self.of_connection} does not end in /api."
+
+
+def read_settings(conn: Connection, *, named: bool = True) -> Settings:
     """
     Check a connection and return its settings.
 
     :param conn: An Airflow connection of type ``lemlist``.
-    :raises LemlistConfigurationError: The first field that cannot work, named with its connection.
+    :param named: Whether messages name the connection; it has a random id while it is tested.
+    :raises LemlistConfigurationError: The first field that cannot work.
     """
-    conn_id = conn.conn_id or "?"
+    conn_id = (conn.conn_id or "?") if named else ""
 
     def refuse(field_name: str, why: str) -> LemlistConfigurationError:
-        return LemlistConfigurationError(f"{field_name} of connection {conn_id!r} {why}")
+        return LemlistConfigurationError(f"{field_name}{_of(conn_id)} {why}")
 
     if (conn.conn_type or CONN_TYPE).replace("-", "_") != CONN_TYPE:
         raise LemlistConfigurationError(
-            f"Connection {conn_id!r} is of type {conn.conn_type!r}; make it one of type {CONN_TYPE!r}."
+            f"Connection {conn.conn_id!r} is of type {conn.conn_type!r}; change it to type {CONN_TYPE!r}."
         )
     api_key = _api_key(conn, refuse)
     base_url = _base_url(conn, refuse)
     extra = _extra(conn, refuse)
     for ignored in ("port", "schema"):
         if getattr(conn, ignored, None):
-            log.warning("%s of connection %r is not used; the Base URL holds it.", ignored.title(), conn_id)
+            log.warning(
+                "%s of connection %r is not used; the Base URL holds it.", ignored.title(), conn.conn_id
+            )
     return Settings(
         conn_id=conn_id,
         api_key=api_key,
@@ -82,33 +101,37 @@ def read_settings(conn: Connection) -> Settings:
     )
 
 
-def redis_url(conn: Connection, lemlist_conn_id: str) -> str:
+def redis_url(conn: Connection, of_connection: str) -> str:
     """
-    Write an Airflow Redis connection as the URL that the budget takes.
+    Return the URL of an Airflow Redis connection, as the budget takes it.
 
     :param conn: An Airflow connection of type ``redis``; its extra may hold ``db`` and ``ssl…`` settings.
-    :param lemlist_conn_id: The connection that names it.
+    :param of_connection: The lemlist connection that names it, see ``Settings.of_connection``.
     """
     if conn.conn_type != "redis" or not conn.host:
         raise LemlistConfigurationError(
-            f"Extra field 'budget_store' of connection {lemlist_conn_id!r} names {conn.conn_id!r}, "
+            f"Extra field 'budget_store'{of_connection} names {conn.conn_id!r}, "
             "which must be of type 'redis' and have a host."
         )
     extra = conn.extra_dejson
     tls = extra.get("ssl") in (True, "true", "True")
     login = quote(conn.login or "", safe="")
     secret = f":{quote(conn.password, safe='')}" if conn.password else ""
-    who = f"{login}{secret}@" if login or secret else ""
+    user = f"{login}{secret}@" if login or secret else ""
     settings = {
         name: str(value)
         for name, value in extra.items()
-        # Airflow's form saves them without TLS, too, and empty.
+        # Airflow's form saves them empty, and without TLS too.
         if tls and name.startswith("ssl_") and value not in (None, "")
     }
     query = f"?{urlencode(settings)}" if settings else ""
     scheme = "rediss" if tls else "redis"
     host = f"[{conn.host}]" if ":" in conn.host else conn.host
-    return f"{scheme}://{who}{host}:{conn.port or 6379}/{extra.get('db') or 0}{query}"
+    return f"{scheme}://{user}{host}:{conn.port or 6379}/{extra.get('db') or 0}{query}"
+
+
+def _of(conn_id: str) -> str:
+    return f" of connection {conn_id!r}" if conn_id else ""
 
 
 def _api_key(conn: Connection, refuse: Refuse) -> str:
@@ -140,7 +163,7 @@ def _base_url(conn: Connection, refuse: Refuse) -> str:
         usable = False
     if not usable:
         raise refuse(
-            "Host (Base URL)", f"is no URL; leave it empty for {REAL_HOST}, or write http(s)://…/api."
+            "Host (Base URL)", f"is not a URL; leave it empty for {REAL_HOST}, or write http(s)://…/api."
         )
     if url.username is not None or url.password is not None or url.query or url.fragment:
         raise refuse(
@@ -152,7 +175,7 @@ def _base_url(conn: Connection, refuse: Refuse) -> str:
 
 
 def _extra(conn: Connection, refuse: Refuse) -> dict[str, Any]:
-    # ``extra_dejson`` turns broken JSON into {} with a log line; a mistake must not pass like that.
+    # ``extra_dejson`` turns broken JSON into {} with a log line only.
     try:
         extra = json.loads(conn.extra) if conn.extra and conn.extra.strip() else {}
     except ValueError:
@@ -160,9 +183,8 @@ def _extra(conn: Connection, refuse: Refuse) -> dict[str, Any]:
     if not isinstance(extra, dict):
         raise refuse("Extra", f"must be a JSON object, not {type(extra).__name__}.")
     for name in extra.keys() - CONN_FIELDS.keys():
-        near = get_close_matches(str(name), CONN_FIELDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(CONN_FIELDS)}."
-        log.warning("Extra of connection %r has an unknown field %r; %s", conn.conn_id, name, hint)
+        known = hint(str(name), tuple(CONN_FIELDS)) or f"; known are {', '.join(CONN_FIELDS)}"
+        log.warning("Extra of connection %r has an unknown field %r%s.", conn.conn_id, name, known)
     return extra
 
 
@@ -171,14 +193,14 @@ def _number(extra: dict[str, Any], name: str, refuse: Refuse) -> float:
     value = extra.get(name)
     if value is None or value == "":
         return float(schema["default"])
-    # The form of Airflow 2 and connections written as URI give numbers as text.
+    # The form of Airflow 2 and connections written as URI hold numbers as text.
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not schema["minimum"] <= number <= schema["maximum"]:
-        span = f"from {schema['minimum']} to {schema['maximum']}"
-        raise refuse(f"Extra field {name!r}", f"must be a number {span}, not {value!r}.")
+        bounds = f"from {schema['minimum']} to {schema['maximum']}"
+        raise refuse(f"Extra field {name!r}", f"must be a number {bounds}, not {value!r}.")
     return number
 
 

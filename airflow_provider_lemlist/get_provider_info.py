@@ -2,8 +2,8 @@
 """
 What Airflow reads about this package: every Airflow process and CLI call loads it, so it imports nothing.
 
-The connection form is written here once. Airflow 3.2+ reads it from here, older ones ask the hook's form
-methods, and ``connection.py`` checks the values of a connection against the same schemas.
+The connection form is defined here once. Airflow 3.2 and later read it from here, earlier versions call the
+hook's form methods, and ``connection.py`` checks the values of a connection against the same schemas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REAL_HOST = "https://api.lemlist.com/api"
 CONN_FIELDS: dict[str, dict[str, Any]] = {
     "timeout": {
         "label": "Timeout",
-        "description": "Seconds without an answer before a request counts as lost. Default: 30.",
+        "description": "Seconds without a response before a request counts as lost. Default: 30.",
         "schema": {"type": ["number", "null"], "default": 30, "minimum": 1, "maximum": 600},
     },
     "max_wait": {
@@ -31,15 +31,15 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
         "label": "Budget store",
         "description": (
             "Where the workers share the rate budget of the key. Empty: a file, for all processes of one "
-            "machine. A fleet: redis://host:6379/0, or the id of an Airflow Redis connection."
+            "machine. Several machines: redis://host:6379/0, or the id of an Airflow Redis connection."
         ),
         "schema": {"type": ["string", "null"], "default": ""},
     },
     "budget_share": {
         "label": "Budget share",
         "description": (
-            "The part of the key's budget that this machine may use, above 0 and at most 1, for fleets "
-            "without a shared store: 0.25 for each of four machines. Default: 1."
+            "The part of the key's budget that this machine may use, above 0 and at most 1, if several "
+            "machines have no shared store: 0.25 for each of four. Default: 1."
         ),
         "schema": {"type": ["number", "null"], "default": 1, "minimum": 0.01, "maximum": 1},
     },
@@ -56,7 +56,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Describe this package to Airflow."""
+    """Return the description of this package for Airflow."""
     return {
         "package-name": "airflow-provider-lemlist",
         "name": "lemlist",
@@ -90,7 +90,7 @@ def get_provider_info() -> dict[str, Any]:
                     "budget_dir": {
                         "description": (
                             "Private directory of this machine for the files in which processes share the "
-                            "rate budget. Empty: one of the user's own in the system's temporary directory."
+                            "rate budget. Empty: one in the system's temporary directory, owned by the user."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

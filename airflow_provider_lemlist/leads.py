@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From a row of any source to a lead that lemlist understands: the one set of checks for all who create leads.
+Check a lead before it is sent, and convert its values to text. Every operator that creates leads uses this.
 
-lemlist takes any key and makes a custom variable of the ones that it does not know, so ``firstname`` would
-vanish from every message without an error. Therefore a key close to a field of lemlist is refused here unless
-it is declared as a variable. Plain Python, no value of a person is ever told back.
+lemlist stores a key that it does not know as a custom variable: with ``firstname``, the first name would be
+missing from every message, without an error. Therefore a key that is close to a field of lemlist is an error
+unless it is declared as a variable. Plain Python; problems never contain a person's values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from airflow_provider_lemlist.validation import Problem, nearest, refusal
+from airflow_provider_lemlist.validation import Problem, nearest, validation_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -39,11 +39,11 @@ LEAD_FIELDS = (
     "timezone",
     "contactOwner",
 )
-#: What the call to lemlist takes beside the lead; in a lead these are a mistake of place.
+#: Options of the request that creates a lead; as keys of a lead they are a mistake.
 CALL_OPTIONS = ("deduplicate", "linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")
 
 _INFINITE = (float("inf"), float("-inf"))
-_LONGEST_EMAIL = 254
+_MAX_EMAIL_LENGTH = 254
 _EMAIL = re.compile(r"""[^\s@<>()\[\],;:"\\]{1,64}@(?:[\w-]+\.)+(?=[\w-]*[^\W\d_])[\w-]+""")
 
 
@@ -51,13 +51,13 @@ def clean(
     values: Mapping[str, Any], *, variables: Collection[str] = (), drop_empty: bool = True
 ) -> tuple[dict[str, str], list[Problem]]:
     """
-    Return the lead as texts that can be sent, and everything that is wrong with it.
+    Return the lead with its values as text, and all problems that were found.
 
-    Numbers, truth values, dates and ids become text; None, NaN and blank texts are empty.
+    Numbers, booleans, dates and UUIDs become text; None, NaN and blank texts are empty values.
 
     :param values: The fields of one lead and its custom variables.
-    :param variables: Custom variables whose names are meant, however close they are to a field of lemlist.
-    :param drop_empty: Leave empty values out; otherwise they are sent as empty texts.
+    :param variables: Names of custom variables, which may be close to a field of lemlist.
+    :param drop_empty: Leave empty values out; otherwise they become empty texts.
     """
     lead: dict[str, str] = {}
     found: list[Problem] = []
@@ -69,7 +69,7 @@ def clean(
         if text is None:
             found.append(Problem(name, f"must be text, a number or a date, not {type(value).__name__}"))
         elif not text.isascii() and _is_cut(text):
-            found.append(Problem(name, "holds half a character, as when a text is cut off inside an emoji"))
+            found.append(Problem(name, "is not valid Unicode; it may have been cut off inside an emoji"))
         elif not text or text.isspace():
             if not drop_empty:
                 lead[name] = ""
@@ -80,7 +80,7 @@ def clean(
         else:
             lead[name] = text.strip()
     if not found and not any(lead.values()):
-        found.append(Problem("lead", "holds no value"))
+        found.append(Problem("lead", "has no values"))
     return lead, found
 
 
@@ -93,42 +93,42 @@ def check(
     ignore: Iterable[str] = (),
 ) -> dict[str, str]:
     """
-    Return the lead as it may be sent.
+    Return the lead with its values as text.
 
-    :param what: What the error calls it.
-    :param ignore: Fields whose problems do not count, because their values are not there yet.
-    :raises LemlistValidationError: Everything that is wrong with it, at once.
+    :param what: The subject of the error message.
+    :param ignore: Fields whose problems are ignored, because their values are not known yet.
+    :raises LemlistValidationError: The lead has problems; the error lists all of them.
     """
     lead, found = clean(values, variables=variables, drop_empty=drop_empty)
     if found := [problem for problem in found if problem.field not in {*ignore}]:
-        raise refusal(what, found)
+        raise validation_error(what, found)
     return lead
 
 
 def is_blank(value: Any) -> bool:
-    """Say whether a value is one that ``clean`` leaves out."""
+    """Return whether ``clean`` treats a value as empty."""
     text = _as_text(value)
     return text is not None and (not text or text.isspace())
 
 
 @cache
 def _wrong_name(name: Any) -> str | None:
-    """Return what is wrong with the name of a custom variable. Cached: a load asks for every cell."""
+    """Return what is wrong with the name of a custom variable. Cached: a load checks it for every cell."""
     if not isinstance(name, str) or not name.strip():
-        return "a name must be text and not blank"
+        return "a name must be text and not empty"
     if meant := nearest(name, LEAD_FIELDS):
         return f"is close to {meant!r}, did you mean that? If it is a variable, list it in 'variables'"
     if nearest(name, CALL_OPTIONS):
-        return "is an option of the call, not of the lead; if it is a variable, list it in 'variables'"
+        return "is an option of the request, not a field; if it is a variable, list it in 'variables'"
     return None
 
 
 def _as_text(value: Any) -> str | None:
-    """Return a value as text, empty where there is none, None where it is nothing that a text can say."""
-    if value is None or type(value).__name__ == "NAType":  # pandas.NA answers no question
+    """Return a value as text, empty if there is no value, or None if its type has no text form."""
+    if value is None or type(value).__name__ == "NAType":  # pandas.NA cannot be compared
         return ""
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()  # a number of numpy
+        value = value.item()  # a NumPy scalar
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bool):
@@ -136,7 +136,7 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        # A column of integers with a gap in it arrives as floats: 33.0 was written as 33.
+        # pandas turns an integer column with missing values into floats: 33.0 was 33 in the source.
         value = int(value) if value.is_integer() and abs(value) < 1e15 else value
         return "" if value != value else None if value in _INFINITE else str(value)
     if isinstance(value, Decimal):
@@ -158,12 +158,10 @@ def _is_cut(text: str) -> bool:
 
 
 def _wrong_email(text: str) -> str | None:
-    if len(text) <= _LONGEST_EMAIL and _EMAIL.fullmatch(text):
+    if len(text) <= _MAX_EMAIL_LENGTH and _EMAIL.fullmatch(text):
         return None
     if "{{" in text or "{%" in text:
-        return (
-            "must be an email address; Airflow leaves '{{ … }}' in a lead alone, use AirflowText or .output"
-        )
+        return "must be an email address; Airflow does not render '{{ … }}' here, use AirflowText or .output"
     return "must be one email address, such as ana@example.com"
 
 
@@ -184,8 +182,8 @@ def _wrong_time_zone(text: str) -> str | None:
 
 @cache
 def _time_zones() -> frozenset[str]:
-    # pendulum brings the zones along; those of zoneinfo are the machine's, and a slim image has none.
-    # Loaded on first use: parsing a DAG need not pay for it.
+    # pendulum ships the zones; zoneinfo reads those of the machine, and a slim image has none.
+    # Imported on first use, so that parsing a DAG does not import it.
     import pendulum
 
     return frozenset(pendulum.timezones())

@@ -15,16 +15,16 @@ APP = "https://app.lemlist.com/campaigns/"
 
 
 class CampaignLink(BaseOperatorLink):
-    """Open the campaign of the task in lemlist's app; no link while the campaign is not known."""
+    """Open the task's campaign in lemlist's app; there is no link until the campaign is known."""
 
     name = "lemlist campaign"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Find the campaign on the operator, else in what the task pushed; never in the network."""
-        # Airflow 3 asks in the worker, where the operator is rendered. Airflow 2 asks in the webserver, where
-        # it is as written, and a mapped one knows only its partial arguments: there the XComs help.
+        """Return the URL, from the operator's campaign or from its XComs, without network access."""
+        # Airflow 3 calls this in the worker, where the operator is rendered. Airflow 2 calls it in the
+        # webserver, where templates are not rendered and a mapped operator has only its partial arguments.
         partial = getattr(operator, "partial_kwargs", {})
-        written = getattr(operator, "campaign_id", partial.get("campaign_id", "{{ not known here }}"))
+        written = getattr(operator, "campaign_id", partial.get("campaign_id", "{{ unknown }}"))
         if written is None:
             return ""
         campaign_id = written if _is_id(written) else _pushed_campaign(ti_key)
@@ -36,7 +36,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _pushed_campaign(ti_key: TaskInstanceKey) -> str | None:
-    """Return the campaign that the task pushed under one of its documented keys."""
+    """Return the id of the campaign from the documented XCom keys of the task."""
     for key, path in (
         ("campaign_id", ()),
         ("lead", ("campaignId",)),

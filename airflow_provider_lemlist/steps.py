@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The 17 kinds of step that a lemlist sequence can hold: one table, and everything that is read from it.
+The 17 types of step in a lemlist sequence: what each field accepts, the checks, and a class for each type.
 
-``FIELDS`` says what each field may hold, ``CATALOGUE`` which fields each kind of step takes. From these two
-come the checks (:func:`problems`, :func:`check`), the typed steps (:class:`Email`, :class:`Conditional`, …)
-and the choice of what Airflow may render. A typed step is a plain dict with a signature, so it goes where a
-dict goes: into ``.expand()``, through XCom, into a serialized DAG.
+``FIELDS`` lists the values that each field accepts; the classes at the end of the module (``Email``,
+``Conditional``, …) list the fields of each type, and fill ``CATALOGUE``. The checks (``problems``, ``check``)
+and the choice of the fields that Airflow renders follow from these two. A typed step is a plain dict with a
+signature, so it works where a dict works: in ``.expand()``, in XCom, in a serialized DAG.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, dataclass_transform
 from urllib.parse import urlsplit
 
-from airflow_provider_lemlist.validation import Problem, hint, refusal
+from airflow_provider_lemlist.validation import Problem, hint, validation_error
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
     from typing import TypeAlias
 
     from airflow.providers.common.compat.sdk import XComArg
@@ -44,7 +44,7 @@ CONDITIONS = (
     "linkedinNetworkCheck",
     "hasWhatsappAccount",
 )
-#: The images and videos of one step, together.
+#: The limit for images and videos of one step together.
 MOST_MEDIA = 6
 
 _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
@@ -52,15 +52,15 @@ _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 
 class Field(NamedTuple):
     """
-    What one field of a step may hold.
+    The values that one field of a step accepts.
 
-    :param type: The JSON type; a ``list`` is one of URLs.
-    :param about: What it means.
+    :param type: The JSON type; a ``list`` contains URLs.
+    :param about: What the field means.
     :param least: The smallest number.
-    :param most: The largest number, or the most characters of a text.
-    :param choices: The only values.
-    :param schemes: How a URL must start.
-    :param lemlist: Whether lemlist fills in its own ``{{…}}`` here, so that Airflow leaves it alone.
+    :param most: The largest number, or the maximum length of a text.
+    :param choices: The accepted values, if there are few.
+    :param schemes: The accepted schemes of a URL.
+    :param lemlist: Whether lemlist renders its own ``{{…}}`` in the text, so that Airflow does not.
     """
 
     type: type
@@ -74,11 +74,11 @@ class Field(NamedTuple):
 
 class Kind(NamedTuple):
     """
-    One kind of step.
+    One type of step.
 
-    :param about: What lemlist does when a lead reaches it.
-    :param required: Fields that must be given.
-    :param optional: Further fields that it takes.
+    :param about: What lemlist does when a lead reaches the step.
+    :param required: Its required fields.
+    :param optional: Its optional fields.
     """
 
     about: str
@@ -87,36 +87,32 @@ class Kind(NamedTuple):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """All fields of this kind but ``type``."""
+        """All fields of this type except ``type``."""
         return (*self.required, *self.optional)
 
 
 FIELDS: dict[str, Field] = {
     "index": Field(int, "Position in the sequence; without it the step goes to the end.", least=-1),
     "delay": Field(
-        int, "Whole days before the step. lemlist's default: 0 on the first, 1 after it.", least=0, most=1500
+        int, "Whole days before the step. lemlist's default: 0 for the first, else 1.", least=0, most=1500
     ),
     "subject": Field(str, "Subject of the email, placeholders counted as written.", most=400, lemlist=True),
     "message": Field(str, "The email (HTML), the message, or the note of the task.", lemlist=True),
-    "altMessage": Field(str, "Message for leads that the first cannot reach.", lemlist=True),
+    "altMessage": Field(str, "Message for leads that `message` cannot reach.", lemlist=True),
     "title": Field(str, "Title of the task.", most=400, lemlist=True),
     "method": Field(str, "HTTP method of the call.", choices=HTTP_METHODS),
-    "url": Field(str, "Address that lemlist calls.", schemes=("http", "https")),
-    "conditionKey": Field(str, "What is asked about the lead.", choices=CONDITIONS),
+    "url": Field(str, "URL that lemlist calls.", schemes=("http", "https")),
+    "conditionKey": Field(str, "Condition that lemlist checks.", choices=CONDITIONS),
     "delayType": Field(
         str,
-        "within: ask for `delay` days; waitUntil: wait until it is so.",
+        "within: check for `delay` days; waitUntil: wait until it is true.",
         choices=("within", "waitUntil"),
     ),
-    "campaignId": Field(str, "Campaign that the lead goes on to; of the same team and not archived."),
-    "images": Field(
-        list, "Public HTTPS addresses of PNG, JPEG or GIF, up to 20 MB each.", schemes=("https",)
-    ),
-    "videos": Field(
-        list, "Public HTTPS addresses of MP4 or QuickTime, up to 20 MB each.", schemes=("https",)
-    ),
+    "campaignId": Field(str, "Campaign to move the lead to; of the same team and not archived."),
+    "images": Field(list, "Public HTTPS URLs of PNG, JPEG or GIF, up to 20 MB each.", schemes=("https",)),
+    "videos": Field(list, "Public HTTPS URLs of MP4 or QuickTime, up to 20 MB each.", schemes=("https",)),
     "skillName": Field(str, "Skill to endorse."),
-    "endorseAnyFallback": Field(bool, "Endorse any skill where the lead lacks this one."),
+    "endorseAnyFallback": Field(bool, "Endorse any skill if the lead does not have this one."),
     "recordMode": Field(
         str,
         "manual: the audio is recorded or uploaded; ai: lemlist speaks a text.",
@@ -124,43 +120,23 @@ FIELDS: dict[str, Field] = {
     ),
 }
 
-_DELAYED = ("delay", "index")
 _MEDIA = ("images", "videos")
 
-CATALOGUE: dict[str, Kind] = {
-    "email": Kind("Send an email.", ("subject", "message")),
-    "manual": Kind("Give the sender a task of any sort.", ("title",), ("message", *_DELAYED)),
-    "phone": Kind("Give the sender a call to make.", (), ("message", *_DELAYED)),
-    "api": Kind("Call an address of yours.", ("method", "url")),
-    "linkedinVisit": Kind("Visit the lead's LinkedIn profile."),
-    "linkedinInvite": Kind("Invite the lead on LinkedIn.", (), ("message", *_MEDIA, *_DELAYED)),
-    "linkedinSend": Kind("Send a LinkedIn message.", ("message",), ("altMessage", *_MEDIA, *_DELAYED)),
-    "linkedinVoiceNote": Kind("Send a LinkedIn voice note.", (), ("recordMode", *_DELAYED)),
-    "linkedinFollow": Kind("Follow the lead on LinkedIn."),
-    "linkedinLikeLastPost": Kind("Like the lead's last LinkedIn post."),
-    "linkedinCommentLastPost": Kind("Comment on the lead's last LinkedIn post."),
-    "linkedinEndorse": Kind(
-        "Endorse a skill of the lead on LinkedIn.", (), ("skillName", "endorseAnyFallback", *_DELAYED)
-    ),
-    "linkedinWithdrawInvitation": Kind("Withdraw a LinkedIn invitation that is still open."),
-    "sendToAnotherCampaign": Kind("Hand the lead over to another campaign.", ("campaignId",)),
-    "conditional": Kind("Part the way of the leads in two.", ("conditionKey", "delayType")),
-    "whatsappMessage": Kind("Send a WhatsApp message.", ("message",)),
-    "sms": Kind("Send an SMS.", ("message",)),
-}
+#: The types of step, in the order of their classes below.
+CATALOGUE: dict[str, Kind] = {}
 
 
 # --- Checks -----------------------------------------------------------------------------------------------
 
 
 def body(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the step as a plain dict without the fields that are None, which means not given."""
+    """Return the step as a plain dict, without the fields that are None."""
     return {name: value for name, value in step.items() if value is not None}
 
 
 def problems(step: Any) -> list[Problem]:
     """
-    Return everything that is wrong with a step, without raising.
+    Return all problems of a step, without raising.
 
     :param step: A typed step, or a mapping with ``type`` and the fields of that type.
     """
@@ -173,7 +149,7 @@ def problems(step: Any) -> list[Problem]:
     kind = CATALOGUE[name]
     found = [Problem(field, f"{name!r} needs it") for field in kind.required if field not in step]
     if step.get("delayType") == "within" and "delay" not in step:
-        found.append(Problem("delay", "delayType 'within' needs it: the days within which to ask"))
+        found.append(Problem("delay", "delayType 'within' needs it: the number of days to check"))
     for field, value in step.items():
         if field == "type":
             continue
@@ -193,19 +169,19 @@ def problems(step: Any) -> list[Problem]:
 
 def check(step: Mapping[str, Any], what: str = "The step") -> dict[str, Any]:
     """
-    Return the step as it may be sent.
+    Return the step as a plain dict that can be sent.
 
     :param step: A typed step, or a mapping with ``type`` and the fields of that type.
-    :param what: What the error calls it.
-    :raises LemlistValidationError: Everything that is wrong with it, at once.
+    :param what: The subject of the error message.
+    :raises LemlistValidationError: The step has problems; the error lists all of them.
     """
     if found := problems(step):
-        raise refusal(what, found)
+        raise validation_error(what, found)
     return body(step)
 
 
 def _unknown_type(name: Any) -> str:
-    wrong = "is missing" if name is None else f"{name!r} is no lemlist step"
+    wrong = "is missing" if name is None else f"{name!r} is not a step type"
     near = hint(name, tuple(CATALOGUE)) if isinstance(name, str) else ""
     return f"{wrong}{near}; the types are {', '.join(CATALOGUE)}"
 
@@ -214,7 +190,7 @@ def _reasons(name: str, value: Any, required: bool) -> list[str]:
     """Return what is wrong with the value of one field."""
     field = FIELDS[name]
     if field.type is int:
-        # True is an int to Python; to lemlist it is a mistake.
+        # In Python, True is an int; lemlist accepts only numbers.
         if isinstance(value, bool) or not isinstance(value, int):
             return [f"must be a whole number, not {value!r}"]
         if (field.least is not None and value < field.least) or (
@@ -248,22 +224,22 @@ def _reasons(name: str, value: Any, required: bool) -> list[str]:
 
 
 def _wrong_url(url: Any, schemes: tuple[str, ...], *, public: bool = False) -> str:
-    """Return what is wrong with a URL, or an empty text."""
+    """Return what is wrong with a URL, or an empty text if nothing is."""
     must = " or ".join(f"{scheme}://" for scheme in schemes)
     if not isinstance(url, str):
         return f"must be a URL, not {type(url).__name__}"
-    plain = _PLACEHOLDER.sub("x", url)  # what lemlist fills in may hold spaces
+    plain = _PLACEHOLDER.sub("x", url)  # a placeholder may contain spaces
     try:
         parts = urlsplit(plain)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return f"is no URL: {url!r}"
+        return f"is not a URL: {url!r}"
     if parts.scheme not in schemes or not host:
-        return f"must start with {must} and name a host, not {url!r}"
+        return f"must start with {must} and a host, not {url!r}"
     if any(character.isspace() for character in plain):
-        return f"must not hold spaces: {url!r}"
+        return f"contains spaces: {url!r}"
     if public and _is_private(host):
-        return f"must be reachable for lemlist, and {host!r} is not public"
+        return f"must be public: lemlist cannot reach {host!r}"
     return ""
 
 
@@ -281,9 +257,9 @@ def _is_private(host: str) -> bool:
 
 def branches(step: Mapping[str, Any]) -> dict[str, str]:
     """
-    Return the sequence of each branch of a condition, by condition key; the other way is ``fallback``.
+    Return the sequence id of each branch of a condition, by condition key; the other branch is ``fallback``.
 
-    :param step: A step as lemlist answered or listed it.
+    :param step: A step as lemlist returned or listed it.
     """
     found: dict[str, str] = {}
     for branch in step.get("conditions") or ():
@@ -293,85 +269,50 @@ def branches(step: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def recognise(
-    step: Mapping[str, Any],
-    listed: Iterable[Mapping[str, Any]],
-    *,
-    known: Collection[str] | None = None,
-    claimed: Collection[str] = (),
-) -> str | None:
+# --- The types --------------------------------------------------------------------------------------------
+
+
+@dataclass_transform(kw_only_default=True)
+class _Typed(dict[str, Any]):
+    """Tell type checkers that annotations are arguments; they ignore those of the class that says so."""
+
+
+class Step(_Typed):
     """
-    Say which of a sequence's steps is the one that was sent when its answer was lost.
+    A step with a signature: the dict that lemlist accepts, with Python names for its fields.
 
-    Only what lemlist lists again is compared, and texts without their markup and spacing, since lemlist may
-    add defaults and tidy HTML.
-
-    :param step: The step as it was sent.
-    :param listed: The steps of the sequence as lemlist lists them now.
-    :param known: Ids that the sequence had before the step was sent; None where nobody looked.
-    :param claimed: Ids of steps that others are known to have added.
-    :return: The id of the step; None when it is not there.
-    :raises LemlistUncertainError: When several steps could be it.
-    """
-    other = {*(known or ()), *claimed}
-    found = [
-        str(candidate["_id"])
-        for candidate in listed
-        if candidate.get("_id") and candidate["_id"] not in other and _same(body(step), candidate)
-    ]
-    if len(found) > 1:
-        from airflow_provider_lemlist.exceptions import LemlistUncertainError
-
-        raise LemlistUncertainError(
-            f"Several steps of the sequence equal the one that was sent ({', '.join(found)}), so it is "
-            "not sure whether it was added. Look at the sequence in lemlist; then mark the task as succeeded "
-            "or clear it."
-        )
-    return found[0] if found else None
-
-
-def _same(sent: Mapping[str, Any], listed: Mapping[str, Any]) -> bool:
-    if listed.get("type") != sent["type"]:
-        return False
-    # A condition's own fields are listed on its branches.
-    conditions: list[dict[str, Any]] = listed.get("conditions") or []
-    branch = next((condition for condition in conditions if not condition.get("fallback")), {})
-    there = {"conditionKey": branch.get("key"), "delayType": branch.get("delayType"), **body(listed)}
-    if sent["type"] == "conditional":
-        there["delay"] = branch.get("delay", listed.get("delay"))
-    for name, value in sent.items():
-        # A position moves when steps are put before it, and lemlist hosts its own copies of media.
-        if name in ("type", "index", *_MEDIA) or there.get(name) is None:
-            continue
-        if _gist(value) != _gist(there[name]):
-            return False
-    return True
-
-
-def _gist(value: Any) -> Any:
-    """Return the words and links of a text without its markup and spacing; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    from html import unescape
-
-    links = " ".join(re.findall(r"""(?:href|src)\s*=\s*["']?([^"'\s>]+)""", value))
-    return " ".join(unescape(f"{re.sub(r'<[^>]*>', ' ', value)} {links}").split())
-
-
-# --- Typed steps ------------------------------------------------------------------------------------------
-
-
-class Step(dict[str, Any]):
-    """
-    A step with a signature: the dict that lemlist takes, with Python names for its fields.
-
-    Fields that are left out stay out. Values are checked where the step is used, so that the error can name
-    the task; an ``XComArg`` may stand for any value.
+    A field that is None is left out. Values are checked when an operator uses the step, so that the error
+    can name the task; any value can be an ``XComArg``. A subclass is one type of step, named like it: its
+    annotations are the fields that the type takes, those without a default are required.
     """
 
     type: ClassVar[str]
+    __signature__: ClassVar[Signature]
+    delay: Number | None = None
+    index: Number | None = None
+
+    def __init_subclass__(cls) -> None:
+        if Step not in cls.__bases__:
+            return
+        cls.type = cls.__name__[0].lower() + cls.__name__[1:]
+        names = [
+            name
+            for each in (cls, Step)
+            for name in each.__annotations__
+            if name not in ("type", "__signature__")
+        ]
+        required = [name for name in names if not hasattr(cls, name)]
+        optional = [name for name in names if name not in required]
+        CATALOGUE[cls.type] = Kind(
+            cls.__doc__ or "", *(tuple(map(_camel, part)) for part in (required, optional))
+        )
+        cls.__signature__ = Signature(
+            [Parameter(name, Parameter.KEYWORD_ONLY) for name in required]
+            + [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in optional]
+        )
 
     def __init__(self, **fields: Any) -> None:
+        self.__signature__.bind(**fields)  # raises Python's TypeError for a missing or an unknown argument
         super().__init__(type=self.type)
         self.update((_camel(name), value) for name, value in fields.items() if value is not None)
 
@@ -384,207 +325,104 @@ def _camel(name: str) -> str:
 class Email(Step):
     """Send an email."""
 
-    type = "email"
-
-    def __init__(
-        self, *, subject: Text, message: Text, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(subject=subject, message=message, delay=delay, index=index)
+    subject: Text
+    message: Text
 
 
 class Manual(Step):
-    """Give the sender a task of any sort."""
+    """Create a task for the sender."""
 
-    type = "manual"
-
-    def __init__(
-        self,
-        *,
-        title: Text,
-        message: Text | None = None,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(title=title, message=message, delay=delay, index=index)
+    title: Text
+    message: Text | None = None
 
 
 class Phone(Step):
-    """Give the sender a call to make."""
+    """Create a phone call task for the sender."""
 
-    type = "phone"
-
-    def __init__(
-        self, *, message: Text | None = None, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(message=message, delay=delay, index=index)
+    message: Text | None = None
 
 
 class Api(Step):
-    """Call an address of yours."""
+    """Send an HTTP request to a URL."""
 
-    type = "api"
-
-    def __init__(
-        self, *, method: Text, url: Text, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(method=method, url=url, delay=delay, index=index)
+    method: Text
+    url: Text
 
 
 class LinkedinVisit(Step):
     """Visit the lead's LinkedIn profile."""
 
-    type = "linkedinVisit"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
-
 
 class LinkedinInvite(Step):
     """Invite the lead on LinkedIn."""
 
-    type = "linkedinInvite"
-
-    def __init__(
-        self,
-        *,
-        message: Text | None = None,
-        images: Urls | None = None,
-        videos: Urls | None = None,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(message=message, images=images, videos=videos, delay=delay, index=index)
+    message: Text | None = None
+    images: Urls | None = None
+    videos: Urls | None = None
 
 
 class LinkedinSend(Step):
     """Send a LinkedIn message."""
 
-    type = "linkedinSend"
-
-    def __init__(
-        self,
-        *,
-        message: Text,
-        alt_message: Text | None = None,
-        images: Urls | None = None,
-        videos: Urls | None = None,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(
-            message=message, alt_message=alt_message, images=images, videos=videos, delay=delay, index=index
-        )
+    message: Text
+    alt_message: Text | None = None
+    images: Urls | None = None
+    videos: Urls | None = None
 
 
 class LinkedinVoiceNote(Step):
     """Send a LinkedIn voice note."""
 
-    type = "linkedinVoiceNote"
-
-    def __init__(
-        self, *, record_mode: Text | None = None, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(record_mode=record_mode, delay=delay, index=index)
+    record_mode: Text | None = None
 
 
 class LinkedinFollow(Step):
     """Follow the lead on LinkedIn."""
 
-    type = "linkedinFollow"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
-
 
 class LinkedinLikeLastPost(Step):
     """Like the lead's last LinkedIn post."""
-
-    type = "linkedinLikeLastPost"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
 
 
 class LinkedinCommentLastPost(Step):
     """Comment on the lead's last LinkedIn post."""
 
-    type = "linkedinCommentLastPost"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
-
 
 class LinkedinEndorse(Step):
     """Endorse a skill of the lead on LinkedIn."""
 
-    type = "linkedinEndorse"
-
-    def __init__(
-        self,
-        *,
-        skill_name: Text | None = None,
-        endorse_any_fallback: Flag | None = None,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(
-            skill_name=skill_name, endorse_any_fallback=endorse_any_fallback, delay=delay, index=index
-        )
+    skill_name: Text | None = None
+    endorse_any_fallback: Flag | None = None
 
 
 class LinkedinWithdrawInvitation(Step):
-    """Withdraw a LinkedIn invitation that is still open."""
-
-    type = "linkedinWithdrawInvitation"
-
-    def __init__(self, *, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(delay=delay, index=index)
+    """Withdraw a pending LinkedIn invitation."""
 
 
 class SendToAnotherCampaign(Step):
-    """Hand the lead over to another campaign."""
+    """Move the lead to another campaign."""
 
-    type = "sendToAnotherCampaign"
-
-    def __init__(
-        self, *, campaign_id: Text, delay: Number | None = None, index: Number | None = None
-    ) -> None:
-        super().__init__(campaign_id=campaign_id, delay=delay, index=index)
+    campaign_id: Text
 
 
 class Conditional(Step):
-    """Part the way of the leads in two."""
+    """Split the sequence into two branches."""
 
-    type = "conditional"
-
-    def __init__(
-        self,
-        *,
-        condition_key: Text,
-        delay_type: Text,
-        delay: Number | None = None,
-        index: Number | None = None,
-    ) -> None:
-        super().__init__(condition_key=condition_key, delay_type=delay_type, delay=delay, index=index)
+    condition_key: Text
+    delay_type: Text
 
 
 class WhatsappMessage(Step):
     """Send a WhatsApp message."""
 
-    type = "whatsappMessage"
-
-    def __init__(self, *, message: Text, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(message=message, delay=delay, index=index)
+    message: Text
 
 
 class Sms(Step):
     """Send an SMS."""
 
-    type = "sms"
-
-    def __init__(self, *, message: Text, delay: Number | None = None, index: Number | None = None) -> None:
-        super().__init__(message=message, delay=delay, index=index)
+    message: Text
 
 
-#: The name by which most people look for it.
+#: The name that most people look for.
 Condition = Conditional

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths as people write them, on a disk or in an object store."""
+"""Convert between what users write for a path and paths on disk or in an object store."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def storage_path(address: Any, conn_id: str | None, argument: str) -> ObjectStor
     """
     Return the path of an address such as ``s3://bucket/key`` or ``/data/leads.csv``.
 
-    :param address: A text, a path of this machine, or an ``ObjectStoragePath``.
-    :param conn_id: Connection of the storage, unless the address names one: ``s3://conn_id@bucket/key``.
-    :param argument: What an error calls it.
+    :param address: Text, a path of this machine, or an ``ObjectStoragePath``.
+    :param conn_id: Connection of the storage. One in the address takes precedence: ``s3://conn_id@bucket/key``.
+    :param argument: Name of the argument in errors.
     :raises LemlistConfigurationError: The storage cannot be opened.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -38,25 +38,25 @@ def storage_path(address: Any, conn_id: str | None, argument: str) -> ObjectStor
     named = "@" in text.partition("://")[2].partition("/")[0]
     try:
         path = ObjectStoragePath(text, **({} if named else {"conn_id": conn_id}))
-        path.fs  # noqa: B018  (opening the storage tells whether it can be used at all)
+        path.fs  # noqa: B018  (opens the storage, which raises if it cannot be used)
     except (ImportError, ValueError) as error:
         raise LemlistConfigurationError(
-            f"{argument} is in a storage that this worker cannot open ({error}). Install the provider of "
-            "that storage, such as apache-airflow-providers-amazon[s3fs] for s3://. Nothing was sent."
+            f"{argument} is in a storage that this worker cannot open ({error}). Install the provider "
+            "package of the storage, such as apache-airflow-providers-amazon[s3fs]. Nothing was sent."
         ) from error
     return path
 
 
 def is_local(path: ObjectStoragePath) -> bool:
-    """Say whether a path is on a file system of this machine."""
+    """Return whether a path is on a file system of this machine."""
     return path.protocol in ("", "file", "local")
 
 
 def shown(path: ObjectStoragePath) -> str:
-    """Return a path as people write it."""
+    """Return a path as users write it."""
     return str(path.path) if is_local(path) else str(path)
 
 
 def name_in_storage(path: ObjectStoragePath) -> str:
-    """Return the name of a path within its disk or bucket."""
+    """Return the path without its bucket; a local path as it is."""
     return shown(path) if is_local(path) else str(path.key)

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Who fills in what: ``{{firstName}}`` in a message is lemlist's, ``{{ ds }}`` in an id is Airflow's.
+Decide who renders which text: lemlist ``{{firstName}}`` in a message, Airflow ``{{ ds }}`` in an id.
 
-Operators that inherit :class:`KeepsPlaceholders` leave the texts that lemlist renders as they are and let
-Airflow render the rest. :class:`AirflowText` is the one way to put a value of Airflow into such a text.
+Operators that inherit ``KeepsPlaceholders`` do not change the texts that lemlist renders and let Airflow
+render the rest. ``AirflowText`` is the one way to put a value of Airflow into such a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_lemlist.validation import Problem
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.providers.common.compat.sdk import Context
 
-#: In an AirflowText these are Airflow's, so that {{ … }} can stay lemlist's.
+#: What Airflow renders in an AirflowText; {{ … }} is left for lemlist.
 DELIMITERS: dict[str, Any] = {
     "variable_start_string": "[[",
     "variable_end_string": "]]",
@@ -31,26 +34,58 @@ DELIMITERS: dict[str, Any] = {
 
 class AirflowText(dict[str, str]):
     """
-    A text for lemlist with values of Airflow in it, written in square brackets.
+    A text for lemlist that contains Airflow templates in square brackets.
 
     ``AirflowText("Hi {{firstName}}, see you on [[ ds ]]")`` reaches lemlist as
-    ``Hi {{firstName}}, see you on 2026-11-20``. It may stand for any text of a step or a lead that is written
-    in the DAG file. In data from an upstream task it is refused, since such data must not run templates; a
-    task that makes the text has Python for it.
+    ``Hi {{firstName}}, see you on 2026-11-20``. Use it for any text of a step or a lead that is written in
+    the DAG file. In data from an upstream task it is an error, because such data must not run templates; that
+    task can build the text in Python.
 
-    A dict, because a DAG is serialized; and because what is not rendered must not pass for a text.
+    It is a dict, because Airflow serializes the DAG, and because an unrendered one must not be sent as text.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(airflow=text)
 
 
+#: Names that only Airflow knows; lemlist would send such a placeholder unchanged.
+_AIRFLOW_ONLY = re.compile(
+    r"(?:\{\{-?|\{%-?\s*\w+\s|\{\{[^}]*[(~+,])\s*"
+    r"((?:ds|ts)(?:_nodash)?\b(?!\s*[.\[(])|(?:ti|task_instance|dag_run|params|macros|var|conn)\b(?=\s*[.\[])"
+    r"|data_interval_\w+|logical_date\b)"
+)
+
+
+def airflow_name(text: str) -> str | None:
+    """Return the first name in a placeholder that only Airflow knows, such as ``ds``, or None."""
+    found = _AIRFLOW_ONLY.search(text) if "{" in text else None
+    return found[1] if found else None
+
+
+def misplaced_templates(values: Mapping[str, Any], lemlist_renders: Callable[[str], bool]) -> list[Problem]:
+    """
+    Return a problem for each text that lemlist renders but that contains an Airflow template.
+
+    :param values: The fields of a step or a lead, as they are written in the DAG file.
+    :param lemlist_renders: Returns whether lemlist renders the field with this name.
+    """
+    return [
+        Problem(
+            str(field),
+            f"contains an Airflow template ({name!r}), which lemlist would send as it is. Use "
+            "AirflowText('… [[ … ]] …') from airflow_provider_lemlist.templating",
+        )
+        for field, value in values.items()
+        if type(value) is str and lemlist_renders(str(field)) and (name := airflow_name(value))
+    ]
+
+
 def is_open(value: Any, *, rendered: bool = True) -> bool:
     """
-    Say whether a value, or one inside it, is known only when the task runs.
+    Return whether a value, or one inside it, is known only when the task runs.
 
     :param value: A value as it is written in the DAG file.
-    :param rendered: Whether Airflow renders texts there.
+    :param rendered: Whether Airflow renders this text.
     """
     if isinstance(value, str):
         return rendered and any(mark in value for mark in ("{{", "{%", "{#"))
@@ -60,28 +95,28 @@ def is_open(value: Any, *, rendered: bool = True) -> bool:
         return any(is_open(item, rendered=rendered) for item in value.values())
     if isinstance(value, (list, tuple)):
         return any(is_open(item, rendered=rendered) for item in value)
-    # An XComArg, a mapped argument or a literal(…): all that Airflow resolves, on every version.
+    # An XComArg, a mapped argument or a literal(…): all values that Airflow resolves, in every version.
     return callable(getattr(value, "iter_references", None))
 
 
 class KeepsPlaceholders(BaseOperator):
     """
-    An operator with template fields that hold texts which lemlist renders, in a mapping or a list of such.
+    An operator whose template fields are mappings, or lists of mappings, with texts that lemlist renders.
 
-    Everything in it that Airflow resolves (an ``XComArg``, a ``literal``) is resolved wherever it stands.
+    Everything that Airflow resolves (an ``XComArg``, a ``literal``) is resolved anywhere inside them.
     """
 
-    #: The template fields.
+    #: The names of these template fields.
     placeholders_in: ClassVar[tuple[str, ...]]
 
     @staticmethod
     def airflow_renders(name: str) -> bool:
-        """Say whether Airflow renders the texts under this name of the mapping."""
+        """Return whether Airflow renders the texts under this key of the mapping."""
         raise NotImplementedError
 
     @staticmethod
     def read_rendered(name: str, value: Any) -> Any:
-        """Return what a rendered text under this name means: a template gives text where a number belongs."""
+        """Convert a rendered text under this key: a template yields text where a number is needed."""
         return value
 
     def render_template(
@@ -91,12 +126,12 @@ class KeepsPlaceholders(BaseOperator):
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render as Airflow does, but for lemlist's own texts in the mappings."""
-        ours = isinstance(content, (Mapping, list, tuple)) and any(
+        """Render as Airflow does, except the texts that lemlist renders."""
+        has_placeholders = isinstance(content, (Mapping, list, tuple)) and any(
             content is getattr(self, name, None) for name in self.placeholders_in
         )
-        # What an upstream task returned is data: Airflow lists it as seen, and nobody renders it.
-        if not ours or (seen_oids is not None and id(content) in seen_oids):
+        # What an upstream task returned is data: Airflow marks it as seen and does not render it.
+        if not has_placeholders or (seen_oids is not None and id(content) in seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)
         env = jinja_env or self.get_template_env()
         if isinstance(content, Mapping):
@@ -123,13 +158,13 @@ class KeepsPlaceholders(BaseOperator):
         self, name: str, value: Any, context: Context, env: jinja2.Environment, seen_oids: set[int] | None
     ) -> Any:
         if isinstance(value, AirflowText):
-            # With native rendering "[[ ds_nodash ]]" alone would become a number. No Python literal begins
-            # with these words, so a text stays one.
-            begin = "a text: "
+            # Native rendering would turn "[[ ds_nodash ]]" alone into a number. No Python literal begins
+            # with this prefix, so the result is a text.
+            prefix = "a text: "
             rendered = super().render_template(
-                begin + value["airflow"], context, env.overlay(**DELIMITERS), seen_oids
+                prefix + value["airflow"], context, env.overlay(**DELIMITERS), seen_oids
             )
-            return rendered.removeprefix(begin)
+            return rendered.removeprefix(prefix)
         if isinstance(value, (list, tuple)):
             return [self._render_entry(name, item, context, env, seen_oids) for item in value]
         if isinstance(value, str) and not self.airflow_renders(name):

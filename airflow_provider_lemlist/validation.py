@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How a mistake in a step or a lead is told: what, where, and how to mend it, all mistakes at once.
+How mistakes in a step or a lead are reported: the field, what is wrong and what to do, all mistakes at once.
 
-Plain Python: the rules themselves are in ``steps.py`` and ``leads.py``.
+The rules themselves are in ``steps.py`` and ``leads.py``. Plain Python.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 class Problem(NamedTuple):
     """
-    One thing that is wrong.
+    One mistake.
 
     :param field: The name of the field.
-    :param reason: What is wrong with it and how to mend it, without the value of a person in it.
+    :param reason: What is wrong with the field and how to fix it, without a person's values.
     """
 
     field: str
@@ -31,25 +31,25 @@ class Problem(NamedTuple):
         return f"{self.field or repr('')}: {self.reason}"
 
 
-def refusal(what: str, problems: Iterable[Problem]) -> LemlistValidationError:
+def validation_error(what: str, problems: Iterable[Problem]) -> LemlistValidationError:
     """
-    Make the error that tells all problems of one thing.
+    Return the error that lists all problems of one object.
 
-    :param what: The thing, with the place where it is written: ``The step of task 'invite'``.
+    :param what: The object and where it is written: ``The step of task 'invite'``.
     """
-    # steps.py and leads.py serve programs without Airflow too, and the errors are Airflow's.
+    # steps.py and leads.py also work without Airflow, which exceptions.py imports.
     from airflow_provider_lemlist.exceptions import LemlistValidationError
 
-    return LemlistValidationError(f"{what} is wrong, nothing was sent. {'; '.join(map(str, problems))}.")
+    return LemlistValidationError(f"{what} is wrong: {'; '.join(map(str, problems))}. Nothing was sent.")
 
 
 @lru_cache(maxsize=4096)
 def nearest(name: str, names: tuple[str, ...]) -> str | None:
     """
-    Return the one of ``names`` that was probably meant by ``name``.
+    Return the one of ``names`` that ``name`` is probably a misspelling of, or None.
 
-    Another case or other word separators (``first_name``), or one slip of the keys; two in a long name.
-    A name with a digit of its own, such as ``phone2``, is meant as it is.
+    Case and word separators (``first_name``) do not count; one typo is allowed, two in a long name.
+    A name with a digit, such as ``phone2``, is not a misspelling.
     """
     plain = _plain(name)
     for known in names:
@@ -57,12 +57,12 @@ def nearest(name: str, names: tuple[str, ...]) -> str | None:
             return known
     if any(character.isdigit() for character in plain):
         return None
-    distance, known = min((_slips(plain, _plain(known)), known) for known in names)
+    distance, known = min((_count_typos(plain, _plain(known)), known) for known in names)
     return known if distance <= (2 if len(known) >= 9 else 1 if len(known) >= 4 else 0) else None
 
 
 def hint(name: str, names: tuple[str, ...]) -> str:
-    """Return ``" (did you mean 'x'?)"`` where one of ``names`` is near, else an empty text."""
+    """Return ``" (did you mean 'x'?)"`` if one of ``names`` is close, else an empty text."""
     meant = nearest(name, names)
     return f" (did you mean {meant!r}?)" if meant and meant != name else ""
 
@@ -71,8 +71,8 @@ def _plain(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
-def _slips(left: str, right: str) -> int:
-    """Count the slips (wrong, missing, extra or swapped letters) between two words."""
+def _count_typos(left: str, right: str) -> int:
+    """Count the wrong, missing, extra or swapped letters between two words; 3 can mean more."""
     if abs(len(left) - len(right)) > 2:
         return 3
     before: list[int] = []

@@ -4,8 +4,8 @@ What a call through the hook costs beside a bare ``requests`` call to the same s
 
     python benchmarks/hook_overhead.py
 
-A loopback server answers at once and closes nothing. Both sides ask ``GET /team`` in turn, so that a machine
-whose speed drifts drifts for both; the figure to quote is the ratio of the medians.
+A loopback server responds at once and closes nothing. Both sides send ``GET /team`` in turn, so that a drift
+of the machine's speed affects both; the figure to quote is the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-ANSWER = json.dumps({"_id": "tea_1", "name": "Blue", "userIds": ["usr_1"] * 20}).encode()
+RESPONSE = json.dumps({"_id": "tea_1", "name": "Blue", "userIds": ["usr_1"] * 20}).encode()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         for name, value in (
             ("Content-Type", "application/json"),
-            ("Content-Length", str(len(ANSWER))),
+            ("Content-Length", str(len(RESPONSE))),
             ("Retry-After", "2"),
             ("X-RateLimit-Limit", "20"),
             ("X-RateLimit-Remaining", "19"),
@@ -45,14 +45,14 @@ class Handler(BaseHTTPRequestHandler):
         ):
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(ANSWER)
+        self.wfile.write(RESPONSE)
 
     def log_message(self, *args: object) -> None:
         pass
 
 
 def serve() -> str:
-    """Serve from a process of its own, whose work is not on our clock."""
+    """Serve from a process of its own, whose work is not measured."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -107,13 +107,13 @@ def main() -> None:
         def wait(self, slot: object, *, early: float = 0.0) -> None:
             pass
 
-        def heard(self, slot: object, **feedback: object) -> None:
+        def report(self, slot: object, **feedback: object) -> None:
             pass
 
     session = requests.Session()
     session.auth = ("", "k3y-of-a-benchmark")
     hook = LemlistHook()
-    hook._budget = Open()  # type: ignore[assignment]
+    LemlistHook.budget = Open()  # type: ignore[assignment, method-assign]
 
     times = take_turns(
         {

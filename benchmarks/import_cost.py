@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What importing the hook costs over what Airflow's own base classes cost anyway.
+Measure the import time of the hook, excluding that of Airflow's base classes.
 
     python benchmarks/import_cost.py
 
@@ -23,7 +23,7 @@ print((time.perf_counter() - start) * 1000)
 """
 STATEMENTS = {
     "hooks.lemlist": "import airflow_provider_lemlist.hooks.lemlist",
-    "hooks.lemlist and what its first request loads": (
+    "hooks.lemlist and the modules of a first request": (
         "import airflow_provider_lemlist.hooks.lemlist, airflow_provider_lemlist.api.transport"
     ),
     "requests, for comparison": "import requests",

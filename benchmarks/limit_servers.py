@@ -30,7 +30,7 @@ WINDOW = 2.0
 
 
 class Limiter:
-    """Decide about one arrival: accepted or not, how many are left, and when to come again."""
+    """Decide about one arrival: accepted or not, how many are left, and when to retry."""
 
     def __init__(self, kind: str) -> None:
         self._decide = {
@@ -87,7 +87,7 @@ class Arrival(NamedTuple):
     at: float
     client: str
     accepted: bool
-    #: Seconds from the moment the client wanted to ask, without the network.
+    #: Seconds since the client wanted to send, without the network.
     wait: float
 
 
@@ -120,7 +120,7 @@ class LimitServer:
     """
     A server of ``limit_server``.
 
-    Clients say in the query who they are (``client``) and since when they want to ask (``since``).
+    Clients say in the query which one they are (``client``) and since when they want to send (``since``).
     """
 
     def __init__(self, url: str, pipe: Connection) -> None:
@@ -128,13 +128,13 @@ class LimitServer:
         self._pipe = pipe
 
     def arrivals(self) -> list[Arrival]:
-        """Give all arrivals since the start."""
+        """Return all arrivals since the start."""
         self._pipe.send(None)
         return self._pipe.recv()
 
 
 async def _serve(kind: str, network: Network, seed: int, pipe: Connection) -> None:
-    # A real server does not share our processor: ours shall not be late because the clients are busy.
+    # A real server does not share the clients' processor: this one must not be late because they are busy.
     with contextlib.suppress(PermissionError):
         os.nice(-10)
     loop = asyncio.get_running_loop()

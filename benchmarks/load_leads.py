@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How fast leads get into a campaign: LoadLeadsOperator, and what one would write instead.
+Measure how fast leads are loaded into a campaign by LoadLeadsOperator and by common alternatives.
 
-    python -m benchmarks.load_leads                 # 2,000 leads, some 20 minutes
+    python -m benchmarks.load_leads                 # 2,000 leads, about 20 minutes
     python -m benchmarks.load_leads --leads 200 --mapped 0
 
-Every way has a sandbox of its own, with lemlist's limit (20 requests in any 2 seconds) and 250 ms from
-request to answer. The ways run at the same time, each in a process of its own; the mapped tasks run after
-them, because Airflow needs the whole machine for these.
+Every way has its own sandbox with lemlist's limit (20 requests in any 2 seconds) and a latency of 250 ms. The
+ways run at the same time, each in its own process; the mapped tasks run after them, because Airflow needs the
+whole machine for these.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def people(number: int) -> list[dict[str, str]]:
     return [{"email": f"person-{n}@example.com", "firstName": f"Person {n}"} for n in range(number)]
 
 
-# --- The ways, each in a process of its own -------------------------------------------------------------
+# --- The ways, each in its own process ------------------------------------------------------------------
 
 
 def load_leads_operator(url: str, key: str, campaign: str, leads: list[dict[str, str]]) -> None:
@@ -49,7 +49,7 @@ def load_leads_operator(url: str, key: str, campaign: str, leads: list[dict[str,
         ti = SimpleNamespace(
             dag_id="d", run_id="r", task_id="load", map_index=-1, try_number=1, xcom_push=lambda **_: None
         )
-        task.execute({"ti": ti})  # type: ignore[arg-type]  # the part of a context that it needs
+        task.execute({"ti": ti})  # type: ignore[arg-type]  # the part of a context that the operator needs
 
 
 def plain_loop(url: str, key: str, campaign: str, leads: list[dict[str, str]]) -> None:
@@ -59,11 +59,11 @@ def plain_loop(url: str, key: str, campaign: str, leads: list[dict[str, str]]) -
         session.auth = ("", key)
         for lead in leads:
             while True:
-                answer = session.post(f"{url}/campaigns/{campaign}/leads/", json=lead, timeout=30)
-                if answer.status_code != 429:
-                    answer.raise_for_status()
+                response = session.post(f"{url}/campaigns/{campaign}/leads/", json=lead, timeout=30)
+                if response.status_code != 429:
+                    response.raise_for_status()
                     break
-                time.sleep(float(answer.headers["Retry-After"]))
+                time.sleep(float(response.headers["Retry-After"]))
 
 
 def thread_pool(url: str, key: str, campaign: str, leads: list[dict[str, str]]) -> None:
@@ -92,7 +92,7 @@ WAYS = {
 
 
 def in_process(way: str, number: int, **where: str) -> dict[str, float]:
-    """Run one way in a process of its own, and return its seconds and CPU seconds."""
+    """Run one way in its own process, and return its seconds and CPU seconds."""
     with tempfile.TemporaryDirectory() as home:
         environment = {
             **os.environ,
@@ -114,7 +114,7 @@ def child(way: str, number: int) -> None:
     leads = people(number)
     where = json.loads(os.environ["LEMLIST_BENCHMARK"])
     if way == "LoadLeadsOperator":
-        from airflow_provider_lemlist.hooks import lemlist  # noqa: F401  (imports are not what is measured)
+        from airflow_provider_lemlist.hooks import lemlist  # noqa: F401  (so that imports are not measured)
         from airflow_provider_lemlist.load import run  # noqa: F401  (as above)
     began, cpu = time.monotonic(), time.process_time()
     WAYS[way](**where, leads=leads)
@@ -139,7 +139,7 @@ def mapped_tasks(sandbox: Any, campaign: str, number: int) -> dict[str, float]:
         airflow.start(*ENGINE)
         while not sandbox.state()["leads"]:
             time.sleep(0.05)
-        began = time.monotonic()  # the start of Airflow itself is not counted
+        began = time.monotonic()  # without the start of Airflow itself
         while len(sandbox.state()["leads"]) < number:
             time.sleep(0.2)
             if not airflow.is_alive:
@@ -164,7 +164,7 @@ def main() -> None:
 
     print(f"{'way':<28}{'leads':>7}{'seconds':>9}{'leads/s':>9}{'of 10/s':>9}{'429s':>7}{'CPU/lead':>10}")
 
-    def tell(way: str, number: int, took: dict[str, float], sandbox: Sandbox) -> None:
+    def print_result(way: str, number: int, took: dict[str, float], sandbox: Sandbox) -> None:
         leads = sandbox.state()["leads"]
         if len({lead["variables"]["email"] for lead in leads}) != len(leads) or len(leads) != number:
             raise SystemExit(f"{way}: {len(leads)} leads of {number}")
@@ -181,12 +181,12 @@ def main() -> None:
             where = {"url": sandbox.url, "key": sandbox.api_key, "campaign": sandbox.campaign()["_id"]}
             running.append((way, sandbox, pool.submit(in_process, way, given.leads, **where)))
         for way, sandbox, future in running:
-            tell(way, given.leads, future.result(), sandbox)
+            print_result(way, given.leads, future.result(), sandbox)
 
     if given.mapped:
         with Sandbox(latency=LATENCY) as sandbox:
             took = mapped_tasks(sandbox, sandbox.campaign()["_id"], given.mapped)
-            tell("one mapped task per lead", given.mapped, took, sandbox)
+            print_result("one mapped task per lead", given.mapped, took, sandbox)
             whole = took["seconds"] / given.mapped * given.leads
             print(f"{'  extrapolated':<28}{given.leads:>7}{whole:>9.1f}")
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a DAG file pays for importing our operators and the sensor, beside ``HttpOperator``.
+Measure the import time of the operators and the sensor in a DAG file, compared with ``HttpOperator``.
 
     python benchmarks/parse_cost.py [--runs 15]
 
-Both are measured over what ``DAG`` and the base classes of operators, sensors and links cost anyway, in fresh
-processes and in turn, with bytecode as in any installed package. ``HttpOperator`` needs its provider::
+The time of importing ``DAG`` and Airflow's base classes is excluded. Each import runs in fresh processes, in
+turn and with compiled bytecode. ``HttpOperator`` needs its provider::
 
     pip install apache-airflow-providers-http
 """
@@ -33,7 +33,7 @@ OURS = (
     "airflow_provider_lemlist.sensors.activity",
 )
 HTTP = "airflow.providers.http.operators.http"
-ALL_OF_OURS = "all four of ours together"
+ALL_OF_OURS = "all four modules of this provider"
 STATEMENTS = {
     **{module: f"import {module}" for module in OURS},
     ALL_OF_OURS: f"import {', '.join(OURS)}",
@@ -42,7 +42,7 @@ STATEMENTS = {
 
 
 def milliseconds(statement: str, environment: dict[str, str]) -> float | None:
-    """Return what a statement costs in a process of its own; None when its package is not there."""
+    """Return the duration of a statement in a new process, or None if its package is not installed."""
     result = subprocess.run(
         [sys.executable, "-c", PROBE.format(statement=statement)],
         capture_output=True,
@@ -63,18 +63,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         environment |= {"PYTHONPYCACHEPREFIX": cache, "AIRFLOW_HOME": cache}
-        # The first run of each compiles, and tells what is there.
-        there = [name for name, code in STATEMENTS.items() if milliseconds(code, environment) is not None]
-        series: dict[str, list[float]] = {name: [] for name in there}
+        # The first run compiles the modules and finds out which are installed.
+        installed = [name for name, code in STATEMENTS.items() if milliseconds(code, environment) is not None]
+        series: dict[str, list[float]] = {name: [] for name in installed}
         for _ in range(runs):
-            for name in there:
+            for name in installed:
                 series[name].append(milliseconds(STATEMENTS[name], environment) or 0.0)
     print(f"{'import':48}{'median ms':>10}{'min':>8}{'max':>8}")
     for name, figures in series.items():
         print(f"{name:48}{statistics.median(figures):10.1f}{min(figures):8.1f}{max(figures):8.1f}")
     if HTTP in series:
         ratio = statistics.median(series[HTTP]) / statistics.median(series[ALL_OF_OURS])
-        print(f"\nHttpOperator costs {ratio:.0f} times what all of ours cost.")
+        print(f"\nHttpOperator takes {ratio:.0f} times as long as all modules of this provider.")
     else:
         print("\nHttpOperator is not installed: pip install apache-airflow-providers-http")
 

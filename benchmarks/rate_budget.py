@@ -2,21 +2,22 @@
 """
 Measure the rate budget on loopback: real processes, a real server, 250 +- 100 ms there and back.
 
-    python benchmarks/rate_budget.py main        400 requests, every server, ours and what others would use
-    python benchmarks/rate_budget.py sustained   2,000 requests: the fixed and the learned margin
-    python benchmarks/rate_budget.py cold        16 processes at once, with a slow handshake
-    python benchmarks/rate_budget.py stranger    somebody else takes 30 % of the limit
-    python benchmarks/rate_budget.py share       four workers without a shared store
-    python benchmarks/rate_budget.py kill        a quarter of the processes is killed in mid-run
-    python benchmarks/rate_budget.py cost        time and space of a booking
+    python benchmarks/rate_budget.py main          400 requests, every server, this budget and the libraries
+    python benchmarks/rate_budget.py sustained     2,000 requests: the fixed and the learned margin
+    python benchmarks/rate_budget.py cold          16 processes at once, with a slow handshake
+    python benchmarks/rate_budget.py other-client  another client of the key takes 30 % of the limit
+    python benchmarks/rate_budget.py share         four workers without a shared store
+    python benchmarks/rate_budget.py kill          a quarter of the processes is killed in mid-run
+    python benchmarks/rate_budget.py cost          time and space of a booking
 
-Each prints a table. ``--quick`` asks less, ``--parallel`` runs rows side by side (leave a core for each two),
-``--ways``, ``--shapes`` and ``--servers`` pick rows. Redis is started when redis-server is on the PATH.
+Each prints a table. ``--quick`` sends fewer requests, ``--parallel`` runs so many rows side by side (one for
+every two cores). ``--ways``, ``--shapes`` and ``--servers`` select rows. Rows with Redis need redis-server.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import multiprocessing
 import os
 import random
@@ -35,6 +36,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -51,7 +53,7 @@ HANDSHAKE = 0.5
 
 @dataclass(frozen=True)
 class Row:
-    """One run: who asks how often, how, and of which server."""
+    """One run: which way, with how many processes, threads and requests, against which server."""
 
     way: str
     shape: str = "4x4"
@@ -60,7 +62,7 @@ class Row:
     spread: float = 0.05
     seed: int = 1
     handshake: float = 0.0
-    stranger: float = 0.0
+    other_client: float = 0.0
     kill_after: float = 0.0
     fixed_margin: bool = False
 
@@ -84,7 +86,7 @@ class Measured:
     fairness: str
     done: int
     cpu: float
-    stranger: str = ""
+    other_client: str = ""
 
 
 def measure(row: Row, redis_url: str) -> Measured:
@@ -92,7 +94,7 @@ def measure(row: Row, redis_url: str) -> Measured:
     network = Network(spread=row.spread)
     try:
         with limit_server(row.server, network, row.seed) as server:
-            # One byte for each request: whoever takes it asks it, and a killed process leaves nothing locked.
+            # One byte for each request: a thread that reads it sends it, and a killed process leaves no lock.
             tickets, fill = os.pipe()
             os.write(fill, b"." * row.requests)
             os.close(fill)
@@ -103,11 +105,11 @@ def measure(row: Row, redis_url: str) -> Measured:
                 )
                 for number in range(row.processes)
             ]
-            foreign = fork.Process(target=be_a_stranger, args=(row, server.url, start))
+            other = fork.Process(target=be_another_client, args=(row, server.url, start))
             for worker in workers:
                 worker.start()
-            if row.stranger:
-                foreign.start()
+            if row.other_client:
+                other.start()
             time.sleep(1.0)
             start.set()
             if row.kill_after:
@@ -116,17 +118,17 @@ def measure(row: Row, redis_url: str) -> Measured:
                     os.kill(worker.pid, signal.SIGKILL)
             for worker in workers:
                 worker.join()
-            if row.stranger:
-                foreign.terminate()
-                foreign.join()
+            if row.other_client:
+                other.terminate()
+                other.join()
             os.close(tickets)
             used = resource.getrusage(resource.RUSAGE_CHILDREN)  # the server still runs and does not count
             cpu = used.ru_utime + used.ru_stime
             arrivals = server.arrivals()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    ours = [arrival for arrival in arrivals if arrival.client != "stranger"]
-    theirs = [arrival for arrival in arrivals if arrival.client == "stranger"]
+    ours = [arrival for arrival in arrivals if arrival.client != "other"]
+    theirs = [arrival for arrival in arrivals if arrival.client == "other"]
     accepted = [arrival for arrival in ours if arrival.accepted]
     lasted = accepted[-1].at - ours[0].at + 2 * network.middle
     waits = [arrival.wait for arrival in accepted]
@@ -141,7 +143,7 @@ def measure(row: Row, redis_url: str) -> Measured:
         fairness=f"{parts[0] / fair - 1:+.0%} {parts[-1] / fair - 1:+.0%}" if row.processes > 1 else "",
         done=len(accepted),
         cpu=cpu / len(ours),
-        stranger=f"{refused} of {len(theirs)} ({refused / max(1, len(theirs)):.1%})" if theirs else "",
+        other_client=f"{refused} of {len(theirs)} ({refused / max(1, len(theirs)):.1%})" if theirs else "",
     )
 
 
@@ -153,11 +155,11 @@ def work(row: Row, url: str, folder: Path, who: str, tickets: int, start: object
     start.wait()
     way = WAYS[row.way](url, folder, who, redis_url)
 
-    def ask() -> None:
+    def send() -> None:
         while os.read(tickets, 1):
-            way.ask()
+            way.send()
 
-    threads = [threading.Thread(target=ask, daemon=True) for _ in range(row.threads)]
+    threads = [threading.Thread(target=send, daemon=True) for _ in range(row.threads)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -176,28 +178,28 @@ def slow_down_handshakes(seconds: float) -> None:
     HTTPConnection.connect = slow_connect
 
 
-def be_a_stranger(row: Row, url: str, start: object) -> None:
-    """Ask at an even rate whatever the answers; a refused request is not repeated."""
+def be_another_client(row: Row, url: str, start: object) -> None:
+    """Send at an even rate whatever the responses; a refused request is not repeated."""
     import http.client
 
     host = url.split("/")[2]
     pool = ThreadPoolExecutor(16)
 
-    def ask() -> None:
+    def send() -> None:
         connection = http.client.HTTPConnection(host, timeout=30)
-        connection.request("GET", "/api/team?client=stranger")
+        connection.request("GET", "/api/team?client=other")
         connection.getresponse().read()
         connection.close()
 
     rng = random.Random(row.seed)
     start.wait()
     while True:
-        pool.submit(ask)
-        time.sleep(rng.uniform(0.5, 1.5) / row.stranger)
+        pool.submit(send)
+        time.sleep(rng.uniform(0.5, 1.5) / row.other_client)
 
 
 @contextmanager
-def redis_server() -> Iterator[str]:
+def redis_server(delay: float = 0.0) -> Iterator[str]:
     if not shutil.which("redis-server"):
         yield ""
         return
@@ -209,10 +211,45 @@ def redis_server() -> Iterator[str]:
     )
     time.sleep(0.5)
     try:
-        yield f"redis://127.0.0.1:{port}/0"
+        with delayed(f"redis://127.0.0.1:{port}/0", delay) as url:
+            yield url
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def delayed(redis_url: str, milliseconds: float) -> Iterator[str]:
+    """Put a proxy before Redis that adds a round trip of so many milliseconds."""
+    if not milliseconds:
+        yield redis_url
+        return
+    port = int(redis_url.split(":")[2].split("/")[0])
+    ours, theirs = fork.Pipe()
+    proxy = fork.Process(target=lambda: asyncio.run(_proxy(port, milliseconds / 2000, theirs)), daemon=True)
+    proxy.start()
+    try:
+        yield f"redis://127.0.0.1:{ours.recv()}/0"
+    finally:
+        proxy.terminate()
+        proxy.join()
+
+
+async def _proxy(port: int, one_way: float, pipe: Connection) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            loop.call_later(one_way, writer.write, data)
+        loop.call_later(one_way, writer.close)
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(forward(reader, back), forward(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    pipe.send(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
 
 
 def scenario_main(quick: bool) -> list[Row]:
@@ -245,11 +282,11 @@ def scenario_cold(quick: bool) -> list[Row]:
     return [Row(way, "16x1", requests=160, handshake=HANDSHAKE) for way in WAYS if way != "ours-quarter"]
 
 
-def scenario_stranger(quick: bool) -> list[Row]:
+def scenario_other_client(quick: bool) -> list[Row]:
     servers = ["sliding"] if quick else KINDS
     ways = ["ours-sqlite", "ours-redis", "retry-loop", "pyrate-redis"]
     return [
-        Row(way, server=server, requests=120 if quick else 400, stranger=3.0)
+        Row(way, server=server, requests=120 if quick else 400, other_client=3.0)
         for server in servers
         for way in ways
     ]
@@ -272,13 +309,13 @@ SCENARIOS = {
     "main": scenario_main,
     "sustained": scenario_sustained,
     "cold": scenario_cold,
-    "stranger": scenario_stranger,
+    "other-client": scenario_other_client,
     "share": scenario_share,
     "kill": scenario_kill,
 }
 HEAD = (
     f"{'way':22}{'shape':>6} {'server':9}{'requests':>9}{'of limit':>9}{'ratio':>7}{'refused':>9}"
-    f"{'wait p50':>9}{'max s':>7}{'CPU ms':>8}  {'shares':12}stranger refused"
+    f"{'wait p50':>9}{'max s':>7}{'CPU ms':>8}  {'shares':12}other client refused"
 )
 
 
@@ -288,7 +325,7 @@ def show(row: Row, measured: Measured, baseline: float | None) -> str:
     return (
         f"{name:22}{row.shape:>6} {row.server:9}{measured.done:9}{measured.share:9.1%}{ratio:>7}"
         f"{measured.refusals:9}{measured.median_wait:9.2f}{measured.longest_wait:7.2f}"
-        f"{measured.cpu * 1000:8.1f}  {measured.fairness:12}{measured.stranger}"
+        f"{measured.cpu * 1000:8.1f}  {measured.fairness:12}{measured.other_client}"
     )
 
 
@@ -337,9 +374,9 @@ def show_cost() -> None:
     print(f"{'one process':32}{'CPU us':>8}{'wall us':>10}")
     print(f"{'book, 100,000 times':32}{cost(budget.book, 100_000)}")
     slot = budget.book()
-    print(f"{'look where the slot is':32}{cost(lambda: budget.remaining(slot), 20_000)}")
-    said = {"refused": False, "limit": 20, "remaining": 5, "retry_after": 2.0}
-    print(f"{'hear an answer':32}{cost(lambda: budget.heard(slot, **said), 20_000)}")
+    print(f"{'check where the slot is':32}{cost(lambda: budget.remaining(slot), 20_000)}")
+    feedback = {"refused": False, "limit": 20, "remaining": 5, "retry_after": 2.0}
+    print(f"{'report a response':32}{cost(lambda: budget.report(slot, **feedback), 20_000)}")
     size = sum(file.stat().st_size for file in (folder / "budget").iterdir())
     print(f"all files after 100,000 bookings: {size / 1024:.0f} KiB")
 
@@ -375,13 +412,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--redis-delay", type=float, default=0, help="milliseconds of round trip to Redis")
     for name in ("ways", "shapes", "servers"):
         parser.add_argument(f"--{name}", default="")
     options = parser.parse_args()
     if options.scenario == "cost":
         show_cost()
         return
-    with redis_server() as redis_url:
+    with redis_server(options.redis_delay) as redis_url:
         rows = [replace(row, seed=options.seed) for row in SCENARIOS[options.scenario](options.quick)]
         for wanted, part in ((options.ways, "way"), (options.shapes, "shape"), (options.servers, "server")):
             if wanted:

@@ -6,7 +6,7 @@ Simulate the rate budget: its real arithmetic against the limiters of ``limit_se
     python benchmarks/rate_budget_simulation.py --runs 20              more seeds for each row
     python benchmarks/rate_budget_simulation.py --set LEAST_MARGIN=130000 --set SPREAD=20000
 
-``--set`` changes a constant of the arithmetic, to see what it is good for; with ``LEAST_MARGIN`` as large as
+``--set`` changes a constant of the arithmetic, to see its effect; with ``LEAST_MARGIN`` as large as
 ``MARGIN`` the margin is fixed.
 """
 
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from limit_servers import KINDS, LIMIT, WINDOW, Limiter
 
 from airflow_provider_lemlist.api.budget import arithmetic
-from airflow_provider_lemlist.api.budget.arithmetic import SECOND, WHOLE, Answer, Booking, State, Terms
+from airflow_provider_lemlist.api.budget.arithmetic import SECOND, WHOLE, Booking, Feedback, State, Terms
 
 Delay = Callable[[random.Random], float]
 
@@ -65,7 +65,7 @@ class Run:
     server: str = "sliding"
     clients: int = 16
     requests: int = 400
-    stranger: float = 0.0
+    other_client: float = 0.0
     stores: int = 1
     share: float = 1.0
     seed: int = 0
@@ -73,18 +73,18 @@ class Run:
 
 @dataclass
 class Result:
-    """What came out."""
+    """The numbers of one run."""
 
     share: float
     refusals: int
     longest_wait: float
-    strangers: int
-    strangers_refused: int
+    other_requests: int
+    other_refusals: int
     margin: float
 
 
 class Simulation:
-    """Clients that ask, wait for the answer and ask again, until all is asked."""
+    """Clients that each send a request, wait for its response and send the next, until all are sent."""
 
     #: A sleeper wakes so many seconds late on average.
     TIMER = 0.001
@@ -99,7 +99,7 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[..., None], tuple]] = []
         self._order = itertools.count()
         self._left, self._done = run.requests, 0
-        self._refusals = self._strangers = self._strangers_refused = 0
+        self._refusals = self._other_requests = self._other_refusals = 0
         self._longest = self._last = 0.0
         self._now = 0.0
 
@@ -107,8 +107,8 @@ class Simulation:
         start = 100 + self._rng.random() * WINDOW
         for client in range(self._run.clients):
             self._at(start + self._rng.random() * 0.02, self._want, client)
-        if self._run.stranger:
-            self._at(start, self._strange)
+        if self._run.other_client:
+            self._at(start, self._send_other)
         while self._done < self._run.requests:
             self._now, _, act, words = heapq.heappop(self._events)
             act(*words)
@@ -116,8 +116,8 @@ class Simulation:
             self._run.requests / (self._last - start) / (LIMIT / WINDOW),
             self._refusals,
             self._longest,
-            self._strangers,
-            self._strangers_refused,
+            self._other_requests,
+            self._other_refusals,
             arithmetic.margin(self._states[0]) / 1000,
         )
 
@@ -143,19 +143,19 @@ class Simulation:
     def _wake(self, client: int, booking: Booking) -> None:
         state = self._states[client % self._run.stores]
         at = arithmetic.place(state, booking)
-        if booking.moves != state.moves and at > self._micros:
+        if at is not None and booking.moves != state.moves and at > self._micros:
             late = self._rng.expovariate(1 / self.TIMER)
             self._at(at / SECOND + late, self._wake, client, booking._replace(at=at, moves=state.moves))
         else:
             self._at(self._now + self._delay(self._rng), self._arrive, client, booking)
 
     def _arrive(self, client: int, booking: Booking) -> None:
-        said = self._server.arrive(self._now)
-        self._at(self._now + self._delay(self._rng), self._hear, client, booking, *said)
+        decision = self._server.arrive(self._now)
+        self._at(self._now + self._delay(self._rng), self._receive, client, booking, *decision)
 
-    def _hear(self, client: int, booking: Booking, accepted: bool, left: int, wait: int) -> None:
+    def _receive(self, client: int, booking: Booking, accepted: bool, left: int, wait: int) -> None:
         store = client % self._run.stores
-        answer = Answer(
+        feedback = Feedback(
             booking,
             not accepted,
             LIMIT,
@@ -163,8 +163,9 @@ class Simulation:
             wait * SECOND,
             self._micros - booking.at,
             share=self._terms.share,
+            jitter=round(self._rng.random() * arithmetic.JITTER),
         )
-        self._states[store] = arithmetic.hear(self._states[store], self._micros, answer)
+        self._states[store], _ = arithmetic.report(self._states[store], self._micros, feedback)
         if accepted:
             self._done += 1
             self._last = self._now
@@ -173,13 +174,13 @@ class Simulation:
             self._refusals += 1
             self._book(client)
 
-    def _strange(self) -> None:
-        self._at(self._now + self._rng.uniform(0.5, 1.5) / self._run.stranger, self._strange)
-        self._at(self._now + self._delay(self._rng), self._strange_arrive)
+    def _send_other(self) -> None:
+        self._at(self._now + self._rng.uniform(0.5, 1.5) / self._run.other_client, self._send_other)
+        self._at(self._now + self._delay(self._rng), self._arrive_other)
 
-    def _strange_arrive(self) -> None:
-        self._strangers += 1
-        self._strangers_refused += not self._server.arrive(self._now)[0]
+    def _arrive_other(self) -> None:
+        self._other_requests += 1
+        self._other_refusals += not self._server.arrive(self._now)[0]
 
 
 def rows() -> list[Run]:
@@ -187,7 +188,7 @@ def rows() -> list[Run]:
     return [
         *(Run(first, server, clients) for server in KINDS for clients in (8, 16)),
         *(Run(network, server, requests=4_000) for server in ("sliding", "anchored") for network in NETWORKS),
-        *(Run(first, server, clients, stranger=3.0) for server in KINDS for clients in (8, 16, 40)),
+        *(Run(first, server, clients, other_client=3.0) for server in KINDS for clients in (8, 16, 40)),
         *(Run(first, server, stores=4, share=0.25) for server in KINDS),
     ]
 
@@ -205,18 +206,18 @@ def main() -> None:
         setattr(arithmetic, name, int(number))
     print(
         f"{'server':9}{'network':30}{'clients':>8}{'requests':>9}{'of limit':>9}{'refused':>10}{'max s':>7}"
-        f"{'margin ms':>10}  stranger refused"
+        f"{'margin ms':>10}  other client refused"
     )
     for row in rows():
         results = [Simulation(replace(row, seed=seed)).result() for seed in range(options.runs)]
         total = row.requests * len(results)
-        strangers = sum(result.strangers for result in results)
+        others = sum(result.other_requests for result in results)
         print(
             f"{row.server:9}{row.network:30}{row.clients:8}{row.requests:9}"
             f"{sum(result.share for result in results) / len(results):9.1%}"
             f"{sum(result.refusals for result in results) / total * 1000:7.2f}/k "
             f"{max(result.longest_wait for result in results):7.2f}{results[-1].margin:10.0f}  "
-            + (f"{sum(r.strangers_refused for r in results) / strangers:.1%}" if strangers else "")
+            + (f"{sum(r.other_refusals for r in results) / others:.1%}" if others else "")
             + (f"{row.stores} stores" if row.stores > 1 else "")
         )
 

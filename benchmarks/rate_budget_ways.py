@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Ways to stay within a rate limit: ours, and what a user would do instead.
+Ways to stay within a rate limit: this budget, and what a user would do instead.
 
-Each way is a class that is made once in every process and asks once when it is called. The libraries are
-no dependencies of the project; a way whose library is missing says how to get it.
+Each way is a class: every process creates one object, and each ``send`` sends one request. The libraries are
+not dependencies of the project; for a way without its library, the command to install it is printed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from urllib3.util.retry import Retry
 
 from airflow_provider_lemlist.api.budget import open_budget
 from airflow_provider_lemlist.api.operations import GET_TEAM
-from airflow_provider_lemlist.api.transport import Patience, Transport
+from airflow_provider_lemlist.api.transport import RetryPolicy, Transport
 from airflow_provider_lemlist.connection import Settings
 
-# Every refusal is counted in the table; a line for each would bury it.
+# The table counts every refusal; a line for each would hide it.
 logging.disable(logging.WARNING)
 # Before the processes are forked: what is measured is the requests, not the imports.
 with contextlib.suppress(ImportError):
@@ -46,8 +46,8 @@ class Ours:
         budget = open_budget(
             key, store=settings.budget_store, share=self.share, max_wait=300, directory=self.directory(folder)
         )
-        patience = Patience(seconds=math.inf, refusals=1_000)
-        self._transport = Transport(settings, budget, user_agent="benchmark", patience=patience)
+        policy = RetryPolicy(seconds=math.inf, refusals=1_000)
+        self._transport = Transport(settings, budget, user_agent="benchmark", retry_policy=policy)
 
     def store(self, redis_url: str) -> str:
         return ""
@@ -55,7 +55,7 @@ class Ours:
     def directory(self, folder: Path) -> str:
         return str(folder / "budget")
 
-    def ask(self) -> None:
+    def send(self) -> None:
         self._transport.call(GET_TEAM, query={"client": self._who, "since": time.monotonic()})
 
 
@@ -87,17 +87,17 @@ class Session:
         session.mount("http://", HTTPAdapter(pool_maxsize=64))
         return session
 
-    def ask(self) -> None:
-        words: dict[str, Any] = {"client": self._who, "since": time.monotonic()}
+    def send(self) -> None:
+        query: dict[str, Any] = {"client": self._who, "since": time.monotonic()}
         while True:
             self.acquire()
-            answer = self._session.get(self._url, params=words, timeout=60)
-            if answer.status_code == 200:
+            response = self._session.get(self._url, params=query, timeout=60)
+            if response.status_code == 200:
                 return
-            time.sleep(float(answer.headers["Retry-After"]))
+            time.sleep(float(response.headers["Retry-After"]))
 
     def acquire(self) -> None:
-        """Wait until asking is allowed."""
+        """Wait until a request is allowed."""
 
 
 class RetryLoop(Session):
@@ -173,7 +173,7 @@ WAYS: dict[str, Any] = {
 
 
 def missing(way: str) -> str:
-    """Tell what has to be installed for a way, empty when nothing."""
+    """Return what has to be installed for a way, empty if nothing."""
     from importlib.util import find_spec
 
     needs = getattr(WAYS[way], "needs", "")

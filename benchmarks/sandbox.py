@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How quickly the sandbox answers, empty and with a campaign of many leads, and how its page holds up.
+Measure the response times of the sandbox, empty and with a campaign of many leads, and of its page.
 
     python benchmarks/sandbox.py [--leads 10000] [--requests 500]
 
-The sandbox runs in a process of its own. What one would write instead, a stub of ``http.server`` that always
-gives the same answer and remembers nothing, is measured in the same run; the ratio is to that.
+The sandbox runs in a separate process. The ratios compare it with a stub of ``http.server`` that always sends
+the same response; the stub is measured in the same run.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ def serve_stub(port: Connection) -> None:
     server.serve_forever()
 
 
-def measure(ask: Callable[[], object], times: int) -> list[float]:
-    """Return the milliseconds of each of some calls."""
-    took = []
+def measure(call: Callable[[], object], times: int) -> list[float]:
+    """Return the duration of each call, in milliseconds."""
+    durations = []
     for _ in range(times):
         start = time.perf_counter()
-        ask()
-        took.append((time.perf_counter() - start) * 1000)
-    return took
+        call()
+        durations.append((time.perf_counter() - start) * 1000)
+    return durations
 
 
-def row(what: str, took: list[float], base: float | None = None) -> None:
-    median, p99 = statistics.median(took), sorted(took)[int(len(took) * 0.99)]
+def row(what: str, durations: list[float], base: float | None = None) -> None:
+    median, p99 = statistics.median(durations), sorted(durations)[int(len(durations) * 0.99)]
     ratio = f"{median / base:8.2f}" if base else " " * 8
     print(f"{what:<52}{median:9.2f}{p99:9.2f}{ratio}", flush=True)
 
@@ -95,7 +95,7 @@ def run(http: requests.Session, api: str, stub: str, leads: int, times: int) -> 
     print(f"{'milliseconds':<52}{'median':>9}{'p99':>9}{'ratio':>8}")
     stubbed = measure(lambda: http.get(stub), times)
     base = statistics.median(stubbed)
-    row("a stub that always says the same: GET /team", stubbed, base)
+    row("stub with a constant response: GET /team", stubbed, base)
     row("sandbox, empty: GET /team", measure(lambda: http.get(f"{api}/team"), times), base)
     campaign = http.post(f"{api}/campaigns", json={"name": "Many"}).json()
     step = {"type": "email", "subject": "a", "message": "b"}
@@ -105,20 +105,20 @@ def run(http: requests.Session, api: str, stub: str, leads: int, times: int) -> 
     def create() -> None:
         number = next(numbers)
         lead = {"email": f"p{number}@example.com", "firstName": "P", "companyName": f"Company {number}"}
-        answer = http.post(f"{api}/campaigns/{campaign['_id']}/leads/", json=lead)
-        assert answer.status_code == 200, answer.text
+        response = http.post(f"{api}/campaigns/{campaign['_id']}/leads/", json=lead)
+        assert response.status_code == 200, response.text
         if number % 4 == 0:
-            happened = {"leadId": answer.json()["_id"], "type": "emailsOpened"}
-            http.post(f"{page}/_sandbox/activities", json=happened)
+            activity = {"leadId": response.json()["_id"], "type": "emailsOpened"}
+            http.post(f"{page}/_sandbox/activities", json=activity)
 
-    row("sandbox: create a lead, the first ones", measure(create, times), base)
+    row("sandbox: create a lead, the first", measure(create, times), base)
     measure(create, max(0, leads - 2 * times))
     row(f"sandbox: create a lead, the last of {leads:,}", measure(create, times), base)
     listing = {"version": "v2", "campaignId": campaign["_id"]}
     activities = measure(lambda: http.get(f"{api}/activities", params=listing), times // 5)
     row("sandbox: a page of 100 activities", activities, base)
-    person = measure(lambda: http.get(f"{api}/leads/p7@example.com?version=v2"), times)
-    row("sandbox: find a person", person, base)
+    search = measure(lambda: http.get(f"{api}/leads/p7@example.com?version=v2"), times)
+    row("sandbox: find a lead by email", search, base)
     export = f"{api}/campaigns/{campaign['_id']}/export/leads?state=all&format=json"
     row(f"sandbox: export {leads:,} leads", measure(lambda: http.get(export), 5), base)
     row(f"page: overview, {leads:,} leads", measure(lambda: http.get(page), 20))
@@ -132,22 +132,22 @@ def run(http: requests.Session, api: str, stub: str, leads: int, times: int) -> 
     )
     row("state as JSON", measure(lambda: http.get(f"{page}/_sandbox/state"), 3))
 
-    watching = threading.Event()
+    closed = threading.Event()
 
-    def watch() -> None:
-        with requests.Session() as viewer:
-            while not watching.is_set():
-                viewer.get(f"{page}/campaigns/{campaign['_id']}?live")
-                watching.wait(1)
+    def view() -> None:
+        with requests.Session() as browser:
+            while not closed.is_set():
+                browser.get(f"{page}/campaigns/{campaign['_id']}?live")
+                closed.wait(1)
 
-    viewer = threading.Thread(target=watch)
+    viewer = threading.Thread(target=view)
     viewer.start()
     row(
-        "sandbox: GET /team while the page is watched",
+        "sandbox: GET /team while the page is open",
         measure(lambda: http.get(f"{api}/team"), times * 4),
         base,
     )
-    watching.set()
+    closed.set()
     viewer.join()
 
 

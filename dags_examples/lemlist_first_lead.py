@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The smallest useful DAG: add a step to a campaign, put one person in, and wait for the reply.
+The smallest useful DAG: add a step to a campaign, create one lead, and wait for a reply.
 
-It takes the id of a campaign of yours as the parameter ``campaign_id``.
+The parameter ``campaign_id`` is the id of one of your campaigns.
 """
 
 # [START readme]

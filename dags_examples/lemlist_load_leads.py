@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A table of people, loaded into a campaign by one task that keeps an account of every row.
+Load a table of people into a campaign with one task, which records the outcome of every row.
 
-Here the table is a CSV file beside the DAG; a path in any object storage, a query on any SQL connection, or
-what another task returned will do as well. Whatever kills the task, its next attempt goes on where it was.
+Here the table is a CSV file beside the DAG; it can also be a path in any object storage, a query on any SQL
+connection, or the return value of another task. If the task is killed, its next attempt continues the load.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def create_campaign(run_id: str) -> str:
 
 
 @task
-def tell(report: dict[str, Any]) -> str:
-    """Say what became of the rows."""
-    return f"{report['created']} of {report['rows']} are new"
+def summarize(report: dict[str, Any]) -> str:
+    """Return the result of the load as text."""
+    return f"{report['created']} of {report['rows']} leads were created"
 
 
 with DAG(
@@ -51,4 +51,4 @@ with DAG(
     )
     # [END howto_operator_load_leads]
 
-    tell(load.output)
+    summarize(load.output)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The rows of a query, each of them a lead: one mapped task per row.
+Create a lead for each row of a query, with one mapped task per row.
 
-All mapped tasks, on all workers, share the rate budget of the key: they may run in parallel, and lemlist
-refuses none. A person who is in another campaign of the team already is skipped. Airflow retries a task, or
-clears it, without a lead being created twice.
+All mapped tasks on all workers share the rate budget of the key, so they can run in parallel within lemlist's
+rate limit. A person who is already in another campaign of the team is skipped. A task that is retried or
+cleared does not create a lead twice.
 
-For thousands of rows take ``LoadLeadsOperator``: one task that sends many at a time and keeps a ledger.
+For thousands of rows, use ``LoadLeadsOperator``: one task that sends many requests in parallel and keeps a
+ledger.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def create_campaign(run_id: str) -> str:
 
 @task
 def read_signups() -> list[dict[str, Any]]:
-    """Ask a database in memory; in your DAG ``SQLExecuteQueryOperator`` asks the warehouse."""
+    """Query a database in memory; in your DAG, query the warehouse with ``SQLExecuteQueryOperator``."""
     import sqlite3
     from contextlib import closing
 
@@ -51,7 +52,7 @@ def read_signups() -> list[dict[str, Any]]:
 
 @task(trigger_rule="none_failed")
 def count(lead_ids: list[str]) -> int:
-    """Count the leads; those that were skipped have no id."""
+    """Count the leads; a skipped task has no lead id."""
     return len(list(lead_ids))
 
 

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One campaign from its first step to the first reply.
+Build a campaign, start it, and wait for the first reply.
 
-The DAG builds a campaign: an email, a LinkedIn invitation, and a condition whose two ways hold a voice note
-and a second email. It puts one person in, uploads the voice note for this person, starts the campaign, waits
-for a reply in the triggerer, and marks who replied as interested.
+The campaign has an email, a LinkedIn invitation, and a condition with a voice note in one branch and a second
+email in the other. The DAG creates one lead, uploads a voice note for this lead, starts the campaign, waits
+for a reply in the triggerer, and marks the lead as interested.
 
-Every id goes from task to task through ``.output``. ``{{firstName}}`` in a message is filled in by lemlist,
-``[[ params.webinar ]]`` in an ``AirflowText`` by Airflow.
+Tasks pass ids through ``.output``. lemlist renders ``{{firstName}}`` in a message; Airflow renders
+``[[ params.webinar ]]`` in an ``AirflowText``.
 
-The connection ``lemlist_default`` decides whether this happens in lemlist or in the sandbox. In lemlist
-nobody is written to before a person there has reviewed the lead; the address is one that nobody owns.
+The connection ``lemlist_default`` selects lemlist or the sandbox. lemlist sends no messages to a lead until a
+user of lemlist has reviewed it, and the email address of this lead does not exist.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def start_campaign(campaign_id: str) -> None:
 
 @task
 def mark_interested(replies: list[dict[str, Any]]) -> None:
-    """Tell lemlist who is interested, so that a person takes over."""
+    """Mark the leads that replied as interested, so that a salesperson continues."""
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
     hook = LemlistHook()

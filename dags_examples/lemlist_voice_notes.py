@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Voice notes that lie in a storage, each uploaded for its lead and the campaign's voice-note step.
+Upload voice notes from a storage, each for its lead and the campaign's voice-note step.
 
-The DAG looks for audio files with ``ObjectStoragePath``, so the folder may be on this machine or on S3, GCS,
-Azure, …: trigger it with another ``folder``. The name of a file says who is to hear it. Every file becomes
-a lead, and every lead gets its own note.
+The DAG finds audio files with ``ObjectStoragePath``, so the folder can be on this machine or on S3, GCS,
+Azure, …: trigger the DAG with another ``folder``. The file name identifies the person. The DAG creates a lead
+for every file and uploads the file for this lead.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def find_notes(folder: str) -> list[str]:
     return sorted(str(path) for path in ObjectStoragePath(folder).glob("*.m4a"))
 
 
-def listener(note: str) -> dict[str, str]:
-    """Say who a note is for. Here its name is the person's; in your DAG it may be a key of your CRM."""
+def lead_of(note: str) -> dict[str, str]:
+    """Return the lead of a note. Here the file is named after the person; it can be a key of your CRM."""
     name = ObjectStoragePath(note).stem
     return {
         "email": f"{name}@example.com",
@@ -45,11 +45,11 @@ def listener(note: str) -> dict[str, str]:
 @task(trigger_rule="none_failed")
 def pair(leads: list[dict[str, Any]], notes: list[str]) -> list[dict[str, str]]:
     """
-    Give every lead the note that is for this person.
+    Return the upload arguments of each lead.
 
-    By address and not by position: were one lead skipped, others would hear what is meant for someone else.
+    Match by email address, not by position: after a skipped lead, positions would assign the wrong notes.
     """
-    note_for = {listener(note)["email"]: note for note in notes}
+    note_for = {lead_of(note)["email"]: note for note in notes}
     return [{"lead_id": lead["_id"], "audio": note_for[lead["email"]]} for lead in leads]
 
 
@@ -74,7 +74,7 @@ with DAG(
 
     step = AddStepOperator(task_id="step", campaign_id=campaign_id, step=LinkedinVoiceNote())
     leads = CreateLeadOperator.partial(task_id="lead", campaign_id=campaign_id).expand(
-        lead=notes.map(listener)
+        lead=notes.map(lead_of)
     )
 
     # [START howto_operator_upload_voice_audio_mapped]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test needs before anything imports Airflow: a home of its own; and which servers there are."""
+"""Set up a temporary home before the first import of Airflow; skip tests whose server is missing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# Airflow reads these once, at its first import; a fixture would come too late.
+# Airflow reads these variables once, at its first import; a fixture would run too late.
 _HOME = tempfile.mkdtemp(prefix="lemlist-test-")
 _OWNER = os.getpid()
 
 
 @atexit.register
-def _leave_nothing() -> None:
+def _remove_home() -> None:
     if os.getpid() == _OWNER:  # not in a process that a test has forked
         shutil.rmtree(_HOME, ignore_errors=True)
 
@@ -30,17 +30,17 @@ os.environ.update(
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
         # Each test run has its own rate budget.
         "AIRFLOW__LEMLIST__BUDGET_DIR": f"{_HOME}/budget",
-        # A transport that this machine may be set up with hears nothing of the tests.
+        # The tests must not send events to a transport that is configured on this machine.
         "OPENLINEAGE_DISABLED": "true",
     }
 )
 for _name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
     del os.environ[_name]
 
-import pytest  # noqa: E402  (after the environment, like every import of a test)
-from hypothesis import HealthCheck, settings  # noqa: E402  (likewise)
+import pytest  # noqa: E402  (after the environment is set)
+from hypothesis import HealthCheck, settings  # noqa: E402  (after the environment is set)
 
-#: The servers that a marked test needs, as Debian's packages name them, and whether they are here.
+#: By marker: the Debian package of the server that a test needs, and whether it is installed.
 SERVERS = {
     "redis": ("redis-server", bool(shutil.which("redis-server"))),
     "postgres": ("postgresql", bool(glob.glob("/usr/lib/postgresql/*/bin/initdb"))),
@@ -49,16 +49,16 @@ SERVERS = {
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out what needs a server that this machine lacks; in CI, where it may lack none, fail instead."""
-    for marker, (package, there) in SERVERS.items():
-        if item.get_closest_marker(marker) and not there:
-            missing = f"needs {package}, which is not on this machine"
+    """Skip a test whose server is not installed; fail it in CI."""
+    for marker, (package, installed) in SERVERS.items():
+        if item.get_closest_marker(marker) and not installed:
+            missing = f"needs {package}, which is not installed"
             if os.environ.get("LEMLIST_TESTS_NEED_SERVERS"):
                 pytest.fail(missing, pytrace=False)
             pytest.skip(missing)
 
 
-# The same examples in every run, so that a red run can be repeated; `explore` looks further.
+# The same examples in every run, so that a failure can be repeated; `explore` tries more.
 settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

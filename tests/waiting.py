@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a test waits for what a thread, a process or a server does: for the thing itself, never for a time."""
+"""Wait for an effect of a thread, a process or a server, never for a fixed time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-#: Seconds after which a test hangs. Far more than anything takes on a busy machine: it is nobody's promise.
+#: Timeout in seconds, much longer than any operation takes on a busy machine.
 LONGEST = 120
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Come back as soon as a condition holds."""
+    """Return when the condition is true."""
     deadline = time.monotonic() + LONGEST
     while not condition():
-        assert time.monotonic() < deadline, f"still not so after {LONGEST} s"
+        assert time.monotonic() < deadline, f"the condition is not true after {LONGEST} s"
         time.sleep(0.01)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prove that the installed wheel works with nothing but its declared dependencies."""
+"""Check that the installed wheel works with only its declared dependencies."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ with tempfile.TemporaryDirectory() as home:
         "the environment is not empty"
     )
 
-    for data in ("py.typed", "api/budget/booking.lua", "sandbox/templates", "sandbox/static"):
+    for data in ("py.typed", "sandbox/templates", "sandbox/static"):
         assert (Path(airflow_provider_lemlist.__file__).parent / data).exists(), f"the wheel lacks {data}"
 
     description = metadata("airflow-provider-lemlist")["Description"]
     assert "](https://" in description
-    assert not re.search(r"\]\((?!https://)", description), "a link of the long description leads nowhere"
+    assert not re.search(r"\]\((?!https://)", description), "the long description has a relative link"
 
     # These need an extra; everything else must import.
     extra = ("airflow_provider_lemlist.sandbox", "airflow_provider_lemlist.api.budget.redis")
@@ -52,4 +52,4 @@ with tempfile.TemporaryDirectory() as home:
     assert not ok
     assert "is empty" in message, message
 
-print(f"airflow-provider-lemlist {version('airflow-provider-lemlist')}: the wheel works on its own")
+print(f"The wheel of version {version('airflow-provider-lemlist')} works with its declared dependencies")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``make demo``: real Airflow runs the example DAGs against the embedded sandbox, and this shows what came out.
+``make demo``: run the example DAGs in real Airflow against the sandbox and print the results.
 
     python -m tools.demo [DAG …]
 
-Ends with 1 if a DAG failed, or if lemlist refused a request or saw one that its documents forbid. Nothing is
-left behind, and nothing leaves this machine.
+The exit status is 1 if a DAG failed, or if the sandbox refused a request or recorded a violation. Everything
+runs on this machine and is removed at the end.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tools.private_airflow import VERSION, PrivateAirflow
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ("lemlist_outreach", "lemlist_mapped_leads", "lemlist_voice_notes", "lemlist_load_leads")
-#: Seconds after which something must be wrong.
-LONGEST = 300
-#: With this seed Ada opens the email, accepts the invitation and answers the voice note.
-PEOPLE: dict[str, Any] = {"opens": 1, "clicks": 0, "accepts": 1, "replies": 0.5, "speed": 5, "seed": 0}
+#: Timeout of the runs, in seconds.
+TIMEOUT = 300
+#: With this seed Ada opens the email, accepts the invitation and replies to the voice note.
+SIMULATION: dict[str, Any] = {"opens": 1, "clicks": 0, "accepts": 1, "replies": 0.5, "speed": 5, "seed": 0}
 
 State = dict[str, Any]
 
@@ -39,11 +39,11 @@ def main(*dag_ids: str) -> int:
         print(f"No such example: {', '.join(unknown)}. There are {', '.join(EXAMPLES)}.", file=sys.stderr)
         return 2
     with Sandbox() as lemlist:
-        lemlist.simulate(**PEOPLE)
-        print(f"A lemlist of its own   {lemlist.origin}, at most 20 requests in any 2 seconds")
+        lemlist.simulate(**SIMULATION)
+        print(f"lemlist sandbox  {lemlist.origin}, at most 20 requests in any 2 seconds")
         connection = {"AIRFLOW_CONN_LEMLIST_DEFAULT": lemlist.airflow_connection()}
         with PrivateAirflow(ROOT / "dags_examples", **connection) as airflow:
-            print(f"An Airflow of its own  {VERSION}, ", end="", flush=True)
+            print(f"Airflow          {VERSION}, ", end="", flush=True)
             runs = list(follow(airflow, dag_ids))
             state = lemlist.state()
             refused = [request for request in lemlist.requests() if request["status"] != 200]
@@ -57,9 +57,9 @@ def main(*dag_ids: str) -> int:
     if failed or refused or state["violations"]:
         return 1
     print(
-        "\nWhere to look next",
-        "  dags_examples/   the DAGs that just ran",
-        "  make ui          the same in Airflow's web interface, with the page of the sandbox beside it",
+        "\nNext steps",
+        "  dags_examples/   the DAGs of this demo",
+        "  make ui          the same in Airflow's web interface, with the web page of the sandbox",
         "  docs/            a guide for each operator, the connection, the rate budget, the sandbox",
         sep="\n",
     )
@@ -67,7 +67,7 @@ def main(*dag_ids: str) -> int:
 
 
 def follow(airflow: PrivateAirflow, dag_ids: tuple[str, ...]) -> Iterator[State]:
-    """Run the DAGs, tell of each when it has ended, and give what became of it."""
+    """Run the DAGs; print and yield the result of each when it ends."""
     report = airflow.home / "report.jsonl"
     report.touch()
     with airflow.log.open("ab") as log, report.open() as lines:
@@ -79,7 +79,7 @@ def follow(airflow: PrivateAirflow, dag_ids: tuple[str, ...]) -> Iterator[State]
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        deadline = time.monotonic() + LONGEST
+        deadline = time.monotonic() + TIMEOUT
         ended = False
         try:
             while not ended and time.monotonic() < deadline:
@@ -98,11 +98,11 @@ def follow(airflow: PrivateAirflow, dag_ids: tuple[str, ...]) -> Iterator[State]
             process.wait()
 
 
-# --- The account ------------------------------------------------------------------------------------------
+# --- The report -------------------------------------------------------------------------------------------
 
 
 def campaign_lines(campaign: State, state: State) -> Iterator[str]:
-    """Describe a campaign: its steps as a tree, and its leads with what they did."""
+    """Describe a campaign: its steps as a tree, and its leads with their activities."""
     yield f"{campaign['name'].partition('manual__')[0].strip()}  {campaign['_id']}, {campaign['status']}"
     sequences = campaign["sequences"]
     yield from (f"  {line}" for line in tree(campaign["sequenceId"], sequences))
@@ -112,7 +112,7 @@ def campaign_lines(campaign: State, state: State) -> Iterator[str]:
 
 
 def tree(sequence_id: str, sequences: dict[str, State]) -> Iterator[str]:
-    """Draw a sequence: a line for each step, and below a condition its two ways."""
+    """Draw a sequence: one line per step, and the two branches below a condition."""
     for number, step in enumerate(sequences[sequence_id]["steps"], 1):
         text = step.get("subject") or step.get("message") or ""
         yield f"{number}. {when(step):<14} {step['type']:<18} {step['_id']}  {text}".rstrip()
@@ -127,7 +127,7 @@ def tree(sequence_id: str, sequences: dict[str, State]) -> Iterator[str]:
 def when(step: State) -> str:
     days = step["delay"]
     if not days:
-        return "at once"
+        return "immediately"
     word = "within" if step.get("delayType") == "within" else "after"
     return f"{word} {days} day{'s' if days > 1 else ''}"
 
@@ -135,16 +135,16 @@ def when(step: State) -> str:
 def lead_lines(lead: State, state: State) -> Iterator[str]:
     yield f"{lead['variables'].get('firstName', '?'):<10} {lead['_id']}  {lead['status']}"
     margin = " " * 11
-    did = [each["type"] for each in reversed(state["activities"]) if each["leadId"] == lead["_id"]]
-    yield from wrap(", ".join(did), width=96, initial_indent=margin, subsequent_indent=margin)
+    types = [each["type"] for each in reversed(state["activities"]) if each["leadId"] == lead["_id"]]
+    yield from wrap(", ".join(types), width=96, initial_indent=margin, subsequent_indent=margin)
     for audio in state["audio"]:
         if audio["leadId"] == lead["_id"]:
             yield f"{margin}voice note {audio['fileName']!r}, {audio['size']:,} bytes, at {audio['stepId']}"
 
 
 def return_lines(runs: list[State]) -> Iterator[str]:
-    """List what the tasks returned, for the next task to use."""
-    yield "What the tasks returned"
+    """List the return values of the tasks."""
+    yield "Return values of the tasks"
     for run in runs:
         yield f"  {run['dag_id']}"
         for task in run["tasks"]:
@@ -169,13 +169,13 @@ def short(returned: Any) -> str:
 
 
 def request_lines(state: State, refused: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Sum up the requests, and name those that went wrong."""
+    """Summarize the requests and list those that failed."""
     yield "Requests"
     limit = state["limit"]
     for key in limit["keys"].values():
-        yield f"  {key['admitted'] + key['refused']} were sent, {key['refused']} refused by the rate limit"
-        yield f"  {key['busiest']} at most in {limit['seconds']:g} seconds; {limit['requests']} are allowed"
-    yield f"  {len(refused)} answered with an error, {len(state['violations'])} against the documents"
+        yield f"  {key['admitted'] + key['refused']} sent, {key['refused']} refused by the rate limit"
+        yield f"  at most {key['busiest']} in {limit['seconds']:g} seconds; {limit['requests']} are allowed"
+    yield f"  {len(refused)} failed, {len(state['violations'])} violations of lemlist's documents"
     for request in refused:
         text = request["response"]["body"]
         yield f"    {request['status']}  {request['method']} {request['path']}  {text[:100]}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README as a package index shows it: links and images that lead into the project are written out."""
+"""Build hook: the README as long description, with absolute links and images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LongDescription(MetadataHookInterface):
     """Called by hatchling at every build."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        # The tag of this version, so that an old release does not show the docs of a newer one.
+        # Link to the tag of this version, so that an old release does not show the docs of a newer one.
         project, tag = metadata["urls"]["Source"], f"v{metadata['version']}"
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
         text = re.sub(r"(!\[[^\]]*\]\()(?!https?:|#)", rf"\1{project}/raw/{tag}/", text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An Airflow for a while, in a home that is removed with it; the user's own is neither read nor changed."""
+"""Run Airflow in a temporary home; the user's own Airflow is neither read nor changed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from typing import Any, Self
 
 VERSION = version("apache-airflow")
 AIRFLOW_3 = not VERSION.startswith("2.")
-#: What it takes to run scheduled DAGs without anybody looking.
+#: The commands that run scheduled DAGs without a web interface.
 ENGINE = ("api-server", "scheduler", "dag-processor") if AIRFLOW_3 else ("scheduler",)
-#: Seconds that a process has to end when it is asked to.
-PATIENCE = 20
+#: Seconds that a process gets to end after SIGTERM.
+STOP_TIMEOUT = 20
 
 
 class PrivateAirflow:
     """
-    A home, an environment for Airflow's processes, and those of them that run.
+    A temporary home, the environment of Airflow's processes, and the running processes.
 
     .. code-block:: python
 
@@ -56,7 +56,7 @@ class PrivateAirflow:
             "AIRFLOW__LEMLIST__BUDGET_DIR": str(self.home / "budget"),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "OPENLINEAGE_DISABLED": "true",
-            # These servers listen on all addresses, so at least not on a port that is in use.
+            # These servers listen on all addresses; avoid ports that are in use.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             **(self._version_3() if AIRFLOW_3 else self._version_2()),
@@ -68,7 +68,7 @@ class PrivateAirflow:
         return {
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
-            # Else the workers look for it at port 8080.
+            # Otherwise the workers use port 8080.
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -79,7 +79,7 @@ class PrivateAirflow:
             "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
             "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
             "AIRFLOW__WEBSERVER__WORKERS": "1",
-            # Refused with SQLite for the sake of large installations; a handful of tasks does no harm.
+            # Airflow refuses this executor with SQLite, which is safe for a few tasks.
             "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         }
@@ -104,7 +104,7 @@ class PrivateAirflow:
             )
 
     def start(self, *commands: str) -> None:
-        """Start commands that stay, each in a process group of its own, until :meth:`stop`."""
+        """Start long-running commands, each in its own process group; ``stop`` ends them."""
         with self.log.open("ab") as log:
             self._processes += [
                 subprocess.Popen(
@@ -120,26 +120,26 @@ class PrivateAirflow:
 
     @property
     def is_alive(self) -> bool:
-        """Whether everything that was started still runs."""
+        """Whether all started processes are running."""
         return all(process.poll() is None for process in self._processes)
 
     def stop(self) -> None:
-        """End what was started, with all that it started itself."""
-        for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, 2)):
+        """End the started processes and their children."""
+        for number, timeout in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, 2)):
             for process in self._processes:
-                # Also when the leader is gone: its children are still in the group.
+                # If the leader has ended, its children are still in the group.
                 signal_group(process.pid, number)
-            deadline = time.monotonic() + patience
+            deadline = time.monotonic() + timeout
             while time.monotonic() < deadline and any(signal_group(each.pid, 0) for each in self._processes):
                 for process in self._processes:
                     process.poll()
                 time.sleep(0.1)
         self._processes.clear()
 
-    # --- What became of it ------------------------------------------------------------------------------
+    # --- Results ----------------------------------------------------------------------------------------
 
     def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        """Ask the metadata database."""
+        """Return the rows of a query on the metadata database."""
         if not self.database.exists():
             return []
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as database:
@@ -162,7 +162,7 @@ class PrivateAirflow:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
+    """Return a free port of the loopback address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -170,7 +170,7 @@ def free_port() -> int:
 
 
 def signal_group(leader: int, number: int) -> bool:
-    """Send a signal (0 for none) to a process group, and say whether it is still there."""
+    """Send a signal (0 for none) to a process group; return whether the group exists."""
     try:
         os.killpg(leader, number)
     except ProcessLookupError:

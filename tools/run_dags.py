@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run DAGs one after the other in this process, with the Airflow of its environment; used by the demo.
+Run DAGs one after the other in this process, with the Airflow of its environment; used by ``tools.demo``.
 
     python -m tools.run_dags REPORT lemlist_outreach …
 
-The report is a file of JSON lines, one for the database and one for each run, each written when it is done.
+The report is a file of JSON lines: one after the database is created and one after each run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def main(report: str, *dag_ids: str) -> int:
-    """Write what became of each DAG; return 1 if a run failed."""
+    """Write the result of each DAG to the report; return 1 if a run failed."""
     good = True
     with Path(report).open("a") as lines:
         for line in outcomes(dag_ids):
@@ -62,7 +62,7 @@ def outcomes(dag_ids: tuple[str, ...]) -> Iterator[dict[str, Any]]:
 
 
 def dag_bag() -> Any:
-    """Read the DAGs folder; the class has moved, and Airflow 3.3 has no examples to leave out."""
+    """Load the DAGs folder; the module of the class depends on Airflow's version."""
     try:
         module = import_module("airflow.dag_processing.dagbag")
     except ImportError:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``make ui``: Airflow with its web interface, and the sandbox beside it, to click through until Ctrl-C.
+``make ui``: run Airflow with its web interface and the sandbox until Ctrl-C.
 
     python -m tools.ui
 
-The connection ``lemlist_default`` is in place and points at the sandbox. Both listen on this machine only,
-ask for no login, and leave nothing behind.
+The connection ``lemlist_default`` points at the sandbox. Both listen on this machine only, require no login,
+and are removed at the end.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tools.private_airflow import AIRFLOW_3, VERSION, PrivateAirflow
 
 ROOT = Path(__file__).parents[1]
 HEALTH = "/api/v2/monitor/health" if AIRFLOW_3 else "/health"
-#: Seconds after which something must be wrong.
-LONGEST = 180
+#: Timeout of Airflow's start, in seconds.
+TIMEOUT = 180
 
 
 def main() -> int:
@@ -41,20 +41,20 @@ def main() -> int:
     ):
         lemlist.simulate(opens=1, clicks=0, accepts=1, replies=0.5)
         print(f"Starting Airflow {VERSION} …", flush=True)
-        # Airflow 2 lets in whoever has the role of the public; Airflow 3 makes everybody an admin.
+        # Airflow 2 gives this role to users without login; Airflow 3 makes every user an admin.
         (airflow.home / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\n')
         airflow.run("db", "migrate")
-        # In the database and not in the environment, so that the form shows it.
+        # The form shows only connections of the database, not of the environment.
         airflow.run("connections", "add", DEFAULT_CONN_ID, "--conn-json", lemlist.airflow_connection())
         if AIRFLOW_3:
-            please_the_test_button(airflow)
+            set_port_for_test_button(airflow)
         airflow.start("standalone")
-        if not answers(airflow):
-            print(f"Airflow does not answer. The end of its log:\n\n{airflow.tail()}", file=sys.stderr)
+        if not wait_until_healthy(airflow):
+            print(f"Airflow did not start. The end of its log:\n\n{airflow.tail()}", file=sys.stderr)
             return 1
         print(
-            f"  {airflow.url:<26} Airflow, without a login: trigger lemlist_outreach, look at the connection",
-            f"  {lemlist.origin:<26} the sandbox: campaigns, leads, and what they do",
+            f"  {airflow.url:<26} Airflow, without login: trigger lemlist_outreach, open the connection",
+            f"  {lemlist.origin:<26} the sandbox: campaigns, leads, activities",
             "Ctrl-C stops both and removes everything.",
             sep="\n",
             flush=True,
@@ -65,15 +65,15 @@ def main() -> int:
         return 1
 
 
-def please_the_test_button(airflow: PrivateAirflow) -> None:
-    """Give the connection port 0: with none at all the button of 3.3.2 fails (apache/airflow#73298)."""
+def set_port_for_test_button(airflow: PrivateAirflow) -> None:
+    """Set the port to 0: the test button of 3.3.2 fails without a port (apache/airflow#73298)."""
     with closing(sqlite3.connect(airflow.database)) as database, database:
         database.execute("UPDATE connection SET port = 0 WHERE conn_id = ?", (DEFAULT_CONN_ID,))
 
 
-def answers(airflow: PrivateAirflow) -> bool:
-    """Wait until Airflow's web interface answers; False when it does not."""
-    deadline = time.monotonic() + LONGEST
+def wait_until_healthy(airflow: PrivateAirflow) -> bool:
+    """Wait until Airflow's web interface responds; return False after the timeout."""
+    deadline = time.monotonic() + TIMEOUT
     while airflow.is_alive and time.monotonic() < deadline:
         try:
             with urlopen(airflow.url + HEALTH, timeout=5):
@@ -84,7 +84,7 @@ def answers(airflow: PrivateAirflow) -> bool:
 
 
 if __name__ == "__main__":
-    # Whoever ends this with a plain kill wants it clean as well; and a shell may have us ignore Ctrl-C.
+    # SIGTERM also cleans up. SIGINT is set because a shell may have disabled it for background processes.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lemlist over HTTP in plain Python: what may be asked, when it may leave, and what an answer means."""
+"""lemlist over HTTP in plain Python: the operations, when they are sent, and what a response means."""

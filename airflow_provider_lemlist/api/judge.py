@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What an answer means: one pure function, the only place that knows lemlist's manners.
+What a response means: one pure function, the only place that knows lemlist's undocumented behaviour.
 
-``judge`` reads top down: a fault of the network, a refusal (the table ``REFUSALS``, first match wins),
-or a success that has to prove itself. It decides; ``transport.py`` acts.
+``judge`` reads top down: a network fault, a refusal (the table ``REFUSAL_RULES``, first match wins), or a
+success that must be what the operation returns. It decides; ``transport.py`` acts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Any
 
 from airflow_provider_lemlist.api.operations import Effect, Operation, Shape
 from airflow_provider_lemlist.exceptions import (
@@ -29,52 +29,55 @@ from airflow_provider_lemlist.exceptions import (
     LemlistServerError,
     LemlistUnexpectedReplyError,
     LemlistValidationError,
+    Reason,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One question: the operation, who asks, and what must not be repeated in any message."""
+class Call:
+    """One call: the operation, its connection, and what must not appear in any message."""
 
     operation: Operation
     conn_id: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    #: Whether an earlier attempt of this question may have taken effect.
-    doubted: bool = False
+    #: What is wrong with the Base URL if a response does not come from lemlist's API.
+    base_url_problem: str = ""
+    #: Whether an earlier attempt of this call may have taken effect.
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer as it arrived; header names in lower case."""
+class Response:
+    """A response as it arrived; header names in lower case."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
 
-class Fault(Enum):
+class NetworkFault(Enum):
     """How the network failed."""
 
-    UNSENT = "could not be reached"
-    REFUSED_TLS = "could not be trusted: its TLS certificate was not accepted"
-    LOST = "broke the connection before it answered"
-    SILENT = "did not answer in time"
-    CUT = "broke off in the middle of the answer"
+    UNREACHABLE = "lemlist could not be reached"
+    UNTRUSTED = "lemlist could not be trusted: its TLS certificate was not accepted"
+    DISCONNECTED = "The connection to lemlist broke before the response arrived"
+    TIMED_OUT = "lemlist did not respond in time"
+    INCOMPLETE = "The connection to lemlist broke in the middle of the response"
 
 
 class Action(Enum):
     """What to do with a failure."""
 
     RAISE = "raise the error"
-    REPLAY = "ask again after a pause; raise the error when patience ends"
-    LOOK_THEN_REPLAY = "find out whether it happened; if it did not, ask again"
-    LOOK_THEN_RAISE = "find out whether it happened; if it did not, raise the error"
-    LOOK_THEN_DOUBT = "find out whether it happened; if it did not yet, nobody can tell"
+    RETRY = "send again after a pause; raise the error when the retry policy ends"
+    RECONCILE_THEN_RETRY = "find out whether it took effect; if it did not, send again"
+    RECONCILE_THEN_RAISE = "find out whether it took effect; if it did not, raise the error"
+    RECONCILE_THEN_STOP = "find out whether it took effect; if it has not yet, the outcome is unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The answer, parsed."""
+    """The response, parsed."""
 
     value: Any
 
@@ -86,240 +89,235 @@ class Failure:
     error: LemlistError
     action: Action = Action.RAISE
     #: Whether the request may have taken effect all the same.
-    doubt: bool = False
+    in_doubt: bool = False
 
 
 Verdict = Success | Failure
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """One row of the table: which answers it fits, and what they are."""
+class RefusalRule:
+    """One row of the table: which responses it fits, and what they mean."""
 
     #: One status, or None for every status from 400.
     status: int | None
-    #: What the text of the answer says, as a pattern; the empty pattern fits every text.
-    says: str
+    #: A pattern for the text of the response; the empty pattern fits every text.
+    pattern: str
     error: type[LemlistError]
-    remedy: str
-    where: Literal["", "campaign", "elsewhere"] = ""
-    #: Whether ``says`` must fit the whole text.
+    reason: Reason
+    #: What to do, where the reason does not say it.
+    remedy: str = ""
+    #: Whether ``pattern`` must fit the whole text.
     whole: bool = False
 
 
-# The text decides before the status does: lemlist gave the same texts under 400, 409 and 500. Duplicates
-# must fit wholly, because an unknown text that merely mentions the words is not a duplicate.
-REFUSALS: tuple[Refusal, ...] = (
-    Refusal(None, r"(?:lead )?already in (?:the|this) campaign", LemlistDuplicateError,
-            "The lead is already in this campaign.", where="campaign", whole=True),
-    Refusal(None, r"(?:lead )?already in (?:an)?other campaigns?", LemlistDuplicateError,
-            "The lead is already in another campaign, and deduplicate is on.", where="elsewhere", whole=True),
-    Refusal(404, r"no user found for this api key", LemlistAuthError,
-            "The API key belongs to no user; put a current key into the connection."),
-    Refusal(400, r"no api key provided", LemlistAuthError,
-            "No API key arrived; put it into the connection, or ask whether a proxy removes the header."),
-    Refusal(403, r"user linked to this api key is blocked", LemlistAuthError,
-            "The user of this API key is blocked in lemlist; unblock the user or use the key of another."),
-    Refusal(403, r"error code: ?1\d{3}|^an HTML page$", LemlistNetworkError,
-            "The network in front of lemlist refused this client; the key was not looked at. "
-            "Ask whether a proxy changes the User-Agent, or whether this address is blocked."),
-    Refusal(401, r"", LemlistAuthError,
-            "lemlist does not accept the API key; put a current key into the connection."),
-    Refusal(402, r"", LemlistPlanError,
-            "The plan lacks this route, or the credits are used up; see the plan in lemlist."),
-    Refusal(403, r"", LemlistAuthError, "This API key may not do that."),
-    Refusal(None, r"graveyard", LemlistValidationError, "The lead is unsubscribed and cannot be changed."),
-    Refusal(400, r"bad team", LemlistValidationError,
-            "An id belongs to another team than the API key, or the key has no team."),
-    Refusal(400, r"variable not found in unsubscribe list", LemlistNotFoundError,
-            "The value is not unsubscribed."),
-    Refusal(404, r"an email is required to unsub", LemlistValidationError,
-            "Unsubscribing takes the address of the lead, not its id."),
-    Refusal(404, r"", LemlistNotFoundError, "Nothing of that id exists for this API key."),
-    Refusal(405, r"", LemlistValidationError, "This route does not take this verb."),
-    Refusal(408, r"", LemlistServerError, "lemlist gave up waiting for the request."),
-    Refusal(409, r"", LemlistValidationError, "This conflicts with what is there."),
-    Refusal(429, r"monitored", LemlistPlanError,
-            "The limit of monitored entities is reached; waiting does not help."),
-    Refusal(429, r"", LemlistRateLimitError, "The key's rate limit was exceeded; others may use the key."),
+_GET_KEY = "Put a current key into the connection."
+_CLIENT_REFUSED = (
+    "It refused this client; the key was not looked at. Check whether a proxy changes the User-Agent, or "
+    "whether this IP address is blocked."
+)
+# The text decides before the status does: lemlist sent the same texts with 400, 409 and 500. Duplicates must
+# fit wholly, because an unknown text that merely mentions the words is not a duplicate.
+REFUSAL_RULES: tuple[RefusalRule, ...] = (
+    RefusalRule(None, r"(?:lead )?already in (?:the|this) campaign", LemlistDuplicateError,
+                Reason.ALREADY_IN_CAMPAIGN, whole=True),
+    RefusalRule(None, r"(?:lead )?already in (?:an)?other campaigns?", LemlistDuplicateError,
+                Reason.ALREADY_IN_OTHER_CAMPAIGN, whole=True),
+    RefusalRule(404, r"no user found for this api key", LemlistAuthError, Reason.NO_USER, _GET_KEY),
+    RefusalRule(400, r"no api key provided", LemlistAuthError, Reason.NO_KEY,
+                "Put it into the connection, or check whether a proxy removes the header."),
+    RefusalRule(403, r"user linked to this api key is blocked", LemlistAuthError, Reason.USER_BLOCKED,
+                "Unblock the user, or use the key of another one."),
+    RefusalRule(403, r"error code: ?1\d{3}", LemlistNetworkError, Reason.GATEWAY, _CLIENT_REFUSED),
+    RefusalRule(401, r"", LemlistAuthError, Reason.BAD_KEY, _GET_KEY),
+    RefusalRule(402, r"", LemlistPlanError, Reason.PLAN, "Check the plan in lemlist."),
+    RefusalRule(403, r"", LemlistAuthError, Reason.FORBIDDEN),
+    RefusalRule(None, r"graveyard", LemlistValidationError, Reason.UNSUBSCRIBED),
+    RefusalRule(400, r"bad team", LemlistValidationError, Reason.BAD_TEAM),
+    RefusalRule(400, r"campaign has no sequence", LemlistValidationError, Reason.NO_SEQUENCE),
+    RefusalRule(None, r"already paused|campaigns? .*not running", LemlistValidationError,
+                Reason.CAMPAIGN_NOT_RUNNING),
+    RefusalRule(None, r"already running|campaigns? .*running", LemlistValidationError,
+                Reason.CAMPAIGN_RUNNING),
+    RefusalRule(400, r"not found in unsubscribe list", LemlistNotFoundError, Reason.NOT_UNSUBSCRIBED),
+    RefusalRule(404, r"an email is required to unsub", LemlistValidationError, Reason.EMAIL_NEEDED),
+    RefusalRule(404, r"campaign[ _]not[ _]found", LemlistNotFoundError, Reason.CAMPAIGN_NOT_FOUND),
+    RefusalRule(404, r"lead[ _]not[ _]found", LemlistNotFoundError, Reason.LEAD_NOT_FOUND),
+    RefusalRule(404, r"sequence not found", LemlistNotFoundError, Reason.SEQUENCE_NOT_FOUND),
+    RefusalRule(404, r"step not found", LemlistNotFoundError, Reason.STEP_NOT_FOUND),
+    RefusalRule(404, r"", LemlistNotFoundError, Reason.NOT_FOUND),
+    RefusalRule(405, r"", LemlistValidationError, Reason.BAD_METHOD),
+    RefusalRule(408, r"", LemlistServerError, Reason.SERVER, "It timed out while waiting for the request."),
+    RefusalRule(409, r"", LemlistValidationError, Reason.CONFLICT),
+    RefusalRule(429, r"monitored", LemlistPlanError, Reason.WATCHLIST_FULL, "Waiting does not help."),
+    RefusalRule(429, r"", LemlistRateLimitError, Reason.RATE_LIMITED, "Other clients may use the key."),
 )  # fmt: skip
-_SERVER = Refusal(None, r"", LemlistServerError, "lemlist failed; try again later.")
-_CLIENT = Refusal(None, r"", LemlistValidationError, "lemlist refused the request as it is.")
+_SERVER = RefusalRule(None, r"", LemlistServerError, Reason.SERVER, "Try again later.")
+_REFUSED = RefusalRule(None, r"", LemlistValidationError, Reason.REFUSED)
 
-#: lemlist's codes for media of LinkedIn steps: (may another try succeed, what to do).
+#: lemlist's codes for media of LinkedIn steps: (may another attempt succeed, what to do).
 MEDIA_CODES: dict[str, tuple[bool, str]] = {
-    "LINKEDIN_MEDIA_TOO_MANY": (False, "Give at most 6 images and videos in all."),
-    "LINKEDIN_MEDIA_UNSAFE_URL": (False, "Give public https:// addresses only."),
-    "LINKEDIN_MEDIA_TOO_LARGE": (False, "Give files of at most 20 MB."),
-    "LINKEDIN_MEDIA_INVALID_TYPE": (False, "Give PNG, JPEG or GIF images, MP4 or QuickTime videos."),
-    "LINKEDIN_MEDIA_GIF_INVALID": (False, "LinkedIn does not take this GIF; give a PNG or JPEG."),
-    "LINKEDIN_MEDIA_DOWNLOAD_FAILED": (
-        True,
-        "lemlist could not fetch a file; open its address without a login.",
-    ),
+    "LINKEDIN_MEDIA_TOO_MANY": (False, "Use at most 6 images and videos in all."),
+    "LINKEDIN_MEDIA_UNSAFE_URL": (False, "Use public https:// URLs only."),
+    "LINKEDIN_MEDIA_TOO_LARGE": (False, "Use files of at most 20 MB."),
+    "LINKEDIN_MEDIA_INVALID_TYPE": (False, "Use PNG, JPEG or GIF images, MP4 or QuickTime videos."),
+    "LINKEDIN_MEDIA_GIF_INVALID": (False, "LinkedIn does not accept this GIF; use a PNG or JPEG."),
+    "LINKEDIN_MEDIA_DOWNLOAD_FAILED": (True, "lemlist could not fetch a file; open its URL without a login."),
     "LINKEDIN_MEDIA_AV_UNAVAILABLE": (True, "lemlist's virus scanner was not available; try again later."),
-    "LINKEDIN_MEDIA_TIMEOUT": (
-        True,
-        "Fetching the files took over 45 s; give smaller files or a faster host.",
-    ),
+    "LINKEDIN_MEDIA_TIMEOUT": (True, "Fetching took over 45 s; use smaller files or a faster host."),
 }
 _MEDIA_CODE = re.compile("|".join(MEDIA_CODES).encode())
 
 
-def judge(asked: Asked, outcome: Reply | Fault, why: str = "") -> Verdict:
+def judge(call: Call, outcome: Response | NetworkFault, detail: str = "") -> Verdict:
     """
-    Decide what an answer, or its absence, means.
+    Decide what a response, or its absence, means.
 
-    :param asked: The question.
-    :param outcome: The answer, or how the network failed.
-    :param why: What the machine says about a fault of the network.
+    :param call: The call.
+    :param outcome: The response, or how the network failed.
+    :param detail: What the operating system says about a network fault.
     """
-    if isinstance(outcome, Fault):
-        return _judge_fault(asked, outcome, why)
+    if isinstance(outcome, NetworkFault):
+        return _judge_fault(call, outcome, detail)
     if outcome.status >= 400:
-        return _judge_refusal(asked, outcome)
-    return _judge_success(asked, outcome)
+        return _judge_refusal(call, outcome)
+    return _judge_success(call, outcome)
 
 
-def _judge_fault(asked: Asked, fault: Fault, why: str) -> Verdict:
+def _judge_fault(call: Call, fault: NetworkFault, detail: str) -> Verdict:
     remedies = {
-        Fault.UNSENT: "Check the network of the worker and the host of the connection; nothing was sent.",
-        Fault.REFUSED_TLS: (
-            "Check the host, or trust the certificate of a proxy by REQUESTS_CA_BUNDLE, which must name a "
-            "file of certificates; nothing was sent."
-        ),
+        NetworkFault.UNREACHABLE: "Check the network of the worker and the host of the connection",
+        NetworkFault.UNTRUSTED: "Check the host, or set REQUESTS_CA_BUNDLE to a file of certificates",
     }
-    because = f" ({excerpt(why, asked.secrets)})" if why else ""
-    message = f"lemlist {fault.value}{because}. {remedies.get(fault, 'It is usually gone in a moment.')}"
-    error = _error(LemlistNetworkError, asked, message)
-    if fault is Fault.UNSENT:
-        return Failure(error, Action.REPLAY)
-    if fault is Fault.REFUSED_TLS:
+    because = f" ({excerpt(detail, call.secrets)})" if detail else ""
+    remedy = f"{remedies[fault]}; nothing was sent." if fault in remedies else "It usually passes by itself."
+    message = f"{fault.value}{because}. {remedy}"
+    error = _error(LemlistNetworkError, call, Reason.NETWORK, message)
+    if fault is NetworkFault.UNREACHABLE:
+        return Failure(error, Action.RETRY)
+    if fault is NetworkFault.UNTRUSTED:
         return Failure(error)
-    return _after_doubt(asked, error, silent=fault is Fault.SILENT, cut_off=fault is Fault.LOST)
+    return _unknown_outcome(call, error, fault)
 
 
-def _judge_refusal(asked: Asked, reply: Reply) -> Verdict:
-    texts = list(_texts(reply))
-    if asked.operation.already and any(_says(asked.operation.already, text) for text in texts):
+def _judge_refusal(call: Call, response: Response) -> Verdict:
+    if code := _MEDIA_CODE.search(response.body):
+        return _judge_media(call, response, code[0].decode())
+    status, texts = response.status, [] if _is_html(response) else list(_texts(response))
+    rule = next((rule for rule in REFUSAL_RULES if _fits(rule, status, texts)), None)
+    if rule is None:
+        rule = _SERVER if status >= 500 else _REFUSED
+    if status != 429 and (_is_html(response) or (rule.reason is Reason.NOT_FOUND and call.base_url_problem)):
+        return _judge_page(call, status)
+    if rule.reason is call.operation.already:
         return Success({})
-    if code := _MEDIA_CODE.search(reply.body):
-        return _judge_media(asked, reply, code[0].decode())
-    refusal = next((row for row in REFUSALS if _fits(row, reply.status, texts)), None)
-    if refusal is None:
-        refusal = _SERVER if reply.status >= 500 else _CLIENT
-    kind = refusal.error
-    said = excerpt(texts[0] if texts else "", asked.secrets)
-    message = f"{refusal.remedy}" + (f" lemlist said: {said!r}." if said else "")
-    if kind is LemlistDuplicateError:
-        error: LemlistError = _error(kind, asked, message, reply.status, said, where=refusal.where)
-    else:
-        error = _error(kind, asked, message, reply.status, said)
+    said = excerpt(texts[0] if texts else "", call.secrets)
+    message = f"{rule.reason.value} {rule.remedy}".strip() + (f" lemlist said: {said!r}." if said else "")
+    error = _error(rule.error, call, rule.reason, message, status, said)
 
-    effect = asked.operation.effect
-    if kind is LemlistRateLimitError:
-        return Failure(error, Action.REPLAY)  # refused before it was looked at, so always safe
-    if kind is LemlistServerError:
-        return _after_doubt(
-            asked, error, silent=reply.status in _WAITED_IN_VAIN, cut_off=reply.status in _FROM_IN_BETWEEN
-        )
-    if asked.doubted and kind is LemlistNotFoundError and effect is Effect.REMOVE:
+    if rule.reason is Reason.RATE_LIMITED:
+        return Failure(error, Action.RETRY)  # refused before it was read, so always safe
+    if rule.reason is Reason.SERVER:
+        return _unknown_outcome(call, error, status)
+    if call.in_doubt and rule.error is LemlistNotFoundError and call.operation.effect is Effect.REMOVE:
         return Success({})
-    if asked.doubted and kind is LemlistDuplicateError and refusal.where == "campaign":
-        return Failure(error, Action.LOOK_THEN_RAISE)  # most likely ours, whose answer was lost
+    if call.in_doubt and rule.reason is Reason.ALREADY_IN_CAMPAIGN:
+        return Failure(error, Action.RECONCILE_THEN_RAISE)  # most likely ours, whose response was lost
     return Failure(error)
 
 
-def _judge_media(asked: Asked, reply: Reply, code: str) -> Verdict:
+def _judge_page(call: Call, status: int) -> Verdict:
+    """Judge an HTML page: never lemlist's word about the request."""
+    blocked = status == 403 and not call.base_url_problem
+    remedy = _CLIENT_REFUSED if blocked else call.base_url_problem or _CHECK_PROXY
+    error = _error(LemlistNetworkError, call, Reason.GATEWAY, f"{Reason.GATEWAY.value} {remedy}", status)
+    if status >= 500 or status in _TIMED_OUT:
+        return _unknown_outcome(call, error, status)
+    return Failure(error, Action.RAISE if blocked or call.base_url_problem else Action.RETRY)
+
+
+def _judge_media(call: Call, response: Response, code: str) -> Verdict:
     may_pass, remedy = MEDIA_CODES[code]
     kind = LemlistMediaError if may_pass else LemlistMediaRefusedError
-    error = _error(kind, asked, f"{code}: {remedy}", reply.status, code, code=code)
-    if may_pass and not asked.operation.effect.repeatable:
-        # Nobody says whether a failed ingestion leaves the step behind.
-        return Failure(error, Action.LOOK_THEN_RAISE, doubt=True)
+    error = _error(kind, call, Reason.MEDIA, f"{code}: {remedy}", response.status, code)
+    if may_pass and not call.operation.effect.repeatable:
+        # It is not documented whether a failed ingestion leaves the step behind.
+        return Failure(error, Action.RECONCILE_THEN_RAISE, in_doubt=True)
     return Failure(error)
 
 
-def _judge_success(asked: Asked, reply: Reply) -> Verdict:
-    if reply.status >= 300:
+def _judge_success(call: Call, response: Response) -> Verdict:
+    if response.status >= 300:
         message = (
-            "lemlist answered with a redirect, never followed because it would carry the key along. "
+            "lemlist responded with a redirect, which is not followed because it would carry the key along. "
             "Check the host of the connection."
         )
-        return Failure(_error(LemlistUnexpectedReplyError, asked, message, reply.status))
-    shape = asked.operation.shape
-    if _is_html(reply):
+        return Failure(_error(LemlistUnexpectedReplyError, call, Reason.UNEXPECTED, message, response.status))
+    shape = call.operation.shape
+    if _is_html(response):
         problem = "an HTML page"
     elif shape is Shape.TEXT:
-        return Success(reply.body.decode("utf-8", "replace"))
-    elif not reply.body.strip():
-        problem = "nothing"
+        return Success(response.body.decode("utf-8", "replace"))
+    elif not response.body.strip():
+        if call.operation.may_be_empty:
+            return Success({})
+        problem = "an empty body"
     else:
         try:
-            value = json.loads(reply.body)
+            value = json.loads(response.body)
         except (ValueError, RecursionError):
-            if shape is Shape.ANY and not reply.body.lstrip().startswith((b"{", b"[")):
-                return Success(reply.body.decode("utf-8", "replace"))
+            if shape is Shape.ANY and not response.body.lstrip().startswith((b"{", b"[")):
+                return Success(response.body.decode("utf-8", "replace"))
             problem = "no JSON"
         else:
             if _has_shape(value, shape):
                 return Success(value)
             problem = _describe(value)
-    message = (
-        f"lemlist answered {reply.status} with {problem} where {shape.value} belongs, so this is no success."
-    )
-    if _is_html(reply):
-        message += " Check that the Base URL of the connection ends in /api."
-    error = _error(LemlistUnexpectedReplyError, asked, message, reply.status, problem)
-    return _after_doubt(asked, error)
+    message = f"lemlist responded {response.status} with {problem} instead of {shape.value}."
+    if _is_html(response):
+        message = f"{message} {call.base_url_problem or _CHECK_PROXY}"
+    error = _error(LemlistUnexpectedReplyError, call, Reason.UNEXPECTED, message, response.status, problem)
+    return _unknown_outcome(call, error, response.status)
 
 
-#: Statuses of who waited for an answer in vain: lemlist's gateway, and the network in front of it.
-_WAITED_IN_VAIN = (408, 504, 522, 524)
-#: Statuses of who lost lemlist on the way.
-_FROM_IN_BETWEEN = (502, 503, 520, 521, 523)
+_CHECK_PROXY = "Check the proxy of the worker and the Base URL of the connection."
+#: The client, or a gateway, waited for the response in vain, or lost lemlist while it waited.
+_TIMED_OUT = (NetworkFault.TIMED_OUT, 408, 504, 522, 524)
+_DISCONNECTED = (NetworkFault.DISCONNECTED, 502, 503, 520, 521, 523)
 
 
-def _after_doubt(
-    asked: Asked, error: LemlistError, *, silent: bool = False, cut_off: bool = False
-) -> Verdict:
+def _unknown_outcome(call: Call, error: LemlistError, cause: NetworkFault | int) -> Verdict:
     """
-    Decide what follows when the effect may or may not have happened.
+    Decide what follows when the request may or may not have taken effect.
 
-    :param silent: Whether somebody waited for the answer as long as it may take.
-    :param cut_off: Whether the answer was lost before that.
+    :param cause: The network fault, or the status of the response.
     """
-    effect = asked.operation.effect
+    effect = call.operation.effect
     if effect.repeatable:
-        return Failure(error, Action.REPLAY, doubt=True)
-    if (silent and effect is Effect.CREATE) or ((silent or cut_off) and effect is Effect.CREATE_SLOWLY):
-        # lemlist may still be at work on what it did not answer; another one would make two.
-        return Failure(error, Action.LOOK_THEN_DOUBT, doubt=True)
-    return Failure(error, Action.LOOK_THEN_REPLAY, doubt=True)
+        return Failure(error, Action.RETRY, in_doubt=effect is not Effect.READ)
+    slow = {Effect.CREATE: _TIMED_OUT, Effect.CREATE_SLOWLY: _TIMED_OUT + _DISCONNECTED}
+    if cause in slow.get(effect, ()):
+        # lemlist may still be processing the request; a second one would create two.
+        return Failure(error, Action.RECONCILE_THEN_STOP, in_doubt=True)
+    return Failure(error, Action.RECONCILE_THEN_RETRY, in_doubt=True)
 
 
-def _fits(row: Refusal, status: int, texts: list[str]) -> bool:
-    if row.status not in (None, status):
+def _fits(rule: RefusalRule, status: int, texts: list[str]) -> bool:
+    if rule.status not in (None, status):
         return False
-    return not row.says or any(_says(row.says, text, whole=row.whole) for text in texts)
+    match = re.fullmatch if rule.whole else re.search
+    return not rule.pattern or any(
+        match(rule.pattern, text.strip().strip("\"'").rstrip(".!").strip(), re.IGNORECASE) for text in texts
+    )
 
 
-def _says(pattern: str, text: str, *, whole: bool = False) -> bool:
-    text = text.strip().strip("\"'").rstrip(".!").strip()
-    return bool((re.fullmatch if whole else re.search)(pattern, text, re.IGNORECASE))
-
-
-def _texts(reply: Reply) -> Iterator[str]:
-    """Give every sentence of an error body: the text itself, or the words of its JSON envelope."""
-    body = reply.body[:10_000].decode("utf-8", "replace").strip()
+def _texts(response: Response) -> Iterator[str]:
+    """Yield every sentence of an error body: the text itself, or the words of its JSON envelope."""
     try:
-        value = json.loads(reply.body[:10_000])
+        value = json.loads(response.body[:10_000])
     except (ValueError, RecursionError):
-        if body and not _is_html(reply):
-            yield body
-        elif body:
-            code = re.search(r"error code: ?1\d{3}", body, re.IGNORECASE)
-            yield code[0] if code else "an HTML page"
+        if text := response.body[:10_000].decode("utf-8", "replace").strip():
+            yield text
         return
     yield from _words(value)
 
@@ -332,9 +330,9 @@ def _words(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _words(value.get(name), depth + 1)
 
 
-def _is_html(reply: Reply) -> bool:
-    kind = reply.headers.get("content-type", "").lower()
-    return "text/html" in kind or reply.body[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
+def _is_html(response: Response) -> bool:
+    kind = response.headers.get("content-type", "").lower()
+    return "text/html" in kind or response.body[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
 
 
 def _has_shape(value: Any, shape: Shape) -> bool:
@@ -365,7 +363,7 @@ _ADDRESS = re.compile(r"[^\s\"'<>@,;:]+(?:@|%40)[^\s\"'<>@,;:]+", re.IGNORECASE)
 
 
 def excerpt(text: str, secrets: tuple[str, ...]) -> str:
-    """Shorten what lemlist said to one line that holds neither a secret nor an address."""
+    """Shorten a text to one line that holds neither a secret nor an email."""
     for secret in secrets:
         text = text.replace(secret, "***")
     text = _ADDRESS.sub("<address>", " ".join(text.split()))
@@ -374,17 +372,17 @@ def excerpt(text: str, secrets: tuple[str, ...]) -> str:
 
 def _error(
     kind: type[LemlistError],
-    asked: Asked,
+    call: Call,
+    reason: Reason,
     message: str,
     status: int | None = None,
     text: str | None = None,
-    **more: Any,
 ) -> LemlistError:
-    operation = str(asked.operation)
     return kind(
-        f"{message} ({operation}, connection {asked.conn_id!r}" + (f", status {status})" if status else ")"),
+        message,
         status=status,
         text=text,
-        operation=operation,
-        **more,
+        operation=str(call.operation),
+        reason=reason,
+        conn_id=call.conn_id,
     )

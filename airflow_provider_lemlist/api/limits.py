@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Read the four rate-limit headers of an answer. Pure, and never an error: a header may hold anything.
+Read the four rate-limit headers of a response. Pure, and never an error: a header may hold anything.
 
-``Retry-After`` stands on every answer of lemlist, so its presence alone means nothing.
+lemlist sends ``Retry-After`` with every response, so its presence alone means nothing.
 ``X-RateLimit-Reset`` is a JavaScript date, which ``email.utils`` reads an hour wrong.
 """
 
@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 
 #: The documented window, which is also the wait when a refusal does not say how long.
 WINDOW = 2.0
-#: Longest wait that a header is believed; a day in it is a mistake or a block, not a rate limit.
+#: Longest wait accepted from a header; a day in it is a mistake or a block, not a rate limit.
 LONGEST_WAIT = 60.0
 
 _JAVASCRIPT_DATE = re.compile(
@@ -27,7 +27,7 @@ _JAVASCRIPT_DATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the headers of one answer say; None where they say nothing usable."""
+    """The headers of one response; None where they hold nothing usable."""
 
     limit: int | None
     remaining: int | None
@@ -36,7 +36,7 @@ class Limits:
 
 def read_limits(headers: Mapping[str, str], now: datetime) -> Limits:
     """
-    Read the headers of an answer.
+    Read the headers of a response.
 
     :param headers: Headers with names in lower case.
     :param now: The present moment, for dates.
@@ -52,7 +52,7 @@ def read_limits(headers: Mapping[str, str], now: datetime) -> Limits:
 
 
 def read_wait(text: str, now: datetime) -> float | None:
-    """Turn seconds or a date into seconds from now, within 0 and ``LONGEST_WAIT``; None for neither."""
+    """Return seconds or a date as seconds from now, within 0 and ``LONGEST_WAIT``; None for neither."""
     try:
         seconds = float(text)
     except ValueError:
@@ -70,7 +70,7 @@ def read_date(text: str) -> datetime | None:
     match = _JAVASCRIPT_DATE.match(text.strip())
     try:
         if match:
-            # The zone's name in brackets may be in any language; the offset before it is enough.
+            # The name of the zone in brackets may be in any language; the offset before it is enough.
             return datetime.strptime(f"{match[1]} {match[2] or '+0000'}", "%b %d %Y %H:%M:%S %z")
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError, TypeError, IndexError):

@@ -1,40 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What may be asked of lemlist, and what asking twice would do.
+The operations of lemlist's API, and what sending each of them twice would do.
 
-The rows below are the operations that the hook has methods for. ``operation_for`` gives any other
-documented operation the same care from its verb and path.
+The rows below are the operations that the hook has methods for. ``operation_for`` derives any other
+documented operation from its method and path.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 from urllib.parse import quote
 
-from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.exceptions import LemlistValidationError, Reason
 
 
 class Effect(Enum):
-    """What a call does, and so whether it may be sent again when its answer was lost."""
+    """What a call does, and so whether it may be sent again when its response was lost."""
 
     READ = "changes nothing"
-    SET = "sets a state; once more leaves the same state"
-    REMOVE = "takes something away; 'not found' after a lost answer means that it is gone"
-    CREATE_ONCE = "makes a thing of which lemlist itself refuses a second one"
-    CREATE = "makes another thing with every call"
-    CREATE_SLOWLY = "the same, and goes on with it after the connection is gone"
+    SET = "sets a state; sending it again leaves the same state"
+    REMOVE = "removes something; 'not found' after a lost response means that it is removed"
+    CREATE_ONCE = "creates something of which lemlist itself refuses a second one"
+    CREATE = "creates another one with every call"
+    CREATE_SLOWLY = "the same, and continues after the connection is closed"
 
     @property
     def repeatable(self) -> bool:
-        """Whether a lost answer may simply be asked for again."""
+        """Whether the request may simply be sent again when its response was lost."""
         return self in (Effect.READ, Effect.SET, Effect.REMOVE)
 
 
 class Shape(Enum):
-    """What a successful answer must look like; anything else is a false success."""
+    """What a successful response must look like; anything else is a false success."""
 
     RECORD = "an object with an _id"
     OBJECT = "an object"
@@ -45,27 +48,46 @@ class Shape(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Reconcile:
+    """How to find out whether a request took effect when its response was lost."""
+
+    #: Returns the effect, or None if it is certainly not there. None if nothing can be looked up.
+    find: Callable[[], Any] | None
+    #: What a person should check when the outcome stays unknown.
+    hint: str = "Check in lemlist whether it took effect before you send it again."
+    #: Whether a later attempt of the caller reconciles by itself.
+    resumable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
-    """One row: the verb, the path as documented (trailing slashes count), its effect and its answer."""
+    """The method, the path as documented (trailing slashes count), the effect and the response of a call."""
 
     method: str
     path: str
     effect: Effect
     shape: Shape
-    #: Seconds that a read timeout must leave this call whatever the connection says.
-    patience: float = 0.0
-    #: What lemlist says when the state asked for is already there.
-    already: str = ""
+    #: Seconds that the read timeout must be at least, whatever the connection says.
+    min_read_timeout: float = 0.0
+    #: The refusal which means that the wanted state is there already.
+    already: Reason | None = None
 
     def __str__(self) -> str:
-        """Name the call without any id or address of a person."""
+        """Name the call without an id or an email."""
         return f"{self.method} {self.path}"
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether an empty body is a success: the documents name no body, or contradict each other."""
+        return self.shape is Shape.ANY and (
+            self.effect in (Effect.SET, Effect.REMOVE) or (self.method, self.path) in _NO_BODY
+        )
 
     def url_path(self, **values: str) -> str:
         """
         Fill the path, each value percent-encoded.
 
-        :raises LemlistValidationError: A value is missing. An empty one would silently ask another route:
+        :raises LemlistValidationError: A value is missing. An empty one would silently name another route:
             ``DELETE /campaigns/{campaignId}/leads/`` names no lead.
         """
 
@@ -73,25 +95,24 @@ class Operation:
             name = match[1]
             value = values.get(name)
             if not isinstance(value, str) or not value.strip() or value in (".", ".."):
-                given = (
-                    "is empty" if not value else "must be text" if not isinstance(value, str) else "is no id"
-                )
-                raise LemlistValidationError(f"{name} {given}; {self} needs it.", operation=str(self))
+                problem = "is empty" if not value else "is no id" if value in (".", "..") else "must be text"
+                raise LemlistValidationError(f"{name} {problem}; {self} needs it.", operation=str(self))
             return quote(value, safe="")
 
         return re.sub(r"\{(\w+)\}", fill, self.path)
 
 
-# lemlist may spend 45 s on fetching a step's media; the answer must not be given up before that.
+# lemlist may spend 45 s on fetching a step's media; the response must not time out before that.
 _MEDIA = 60.0
 _AUDIO = 120.0
-# Nobody says whether the answer waits for it. A lead that is asked for again meanwhile could be made twice.
+# It is not documented whether the response waits for the enrichment; a second request meanwhile could create
+# a second lead.
 _ENRICHMENT = 120.0
 
 GET_TEAM = Operation("GET", "/team", Effect.READ, Shape.RECORD)
 
 CREATE_LEAD = Operation("POST", "/campaigns/{campaignId}/leads/", Effect.CREATE_ONCE, Shape.RECORD)
-CREATE_LEAD_TO_ENRICH = replace(CREATE_LEAD, patience=_ENRICHMENT)
+CREATE_LEAD_TO_ENRICH = replace(CREATE_LEAD, min_read_timeout=_ENRICHMENT)
 UPDATE_LEAD = Operation("PATCH", "/campaigns/{campaignId}/leads/{leadId}", Effect.SET, Shape.RECORD)
 DELETE_LEAD = Operation("DELETE", "/campaigns/{campaignId}/leads/{leadId}", Effect.REMOVE, Shape.ANY)
 UNSUBSCRIBE_LEAD = Operation("DELETE", "/campaigns/{campaignId}/leads/{email}", Effect.REMOVE, Shape.ANY)
@@ -110,28 +131,31 @@ MARK_NOT_INTERESTED_IN_CAMPAIGN = Operation(
 CREATE_LEAD_VARIABLES = Operation("POST", "/leads/{leadId}/variables", Effect.CREATE, Shape.OBJECT)
 UPDATE_LEAD_VARIABLES = Operation("PATCH", "/leads/{leadId}/variables", Effect.SET, Shape.OBJECT)
 ERASE_LEAD_VARIABLES = Operation("DELETE", "/leads/{leadId}/variables", Effect.SET, Shape.OBJECT)
-UPLOAD_AUDIO = Operation("POST", "/leads/audio", Effect.SET, Shape.OBJECT, patience=_AUDIO)
+# Whether a second upload replaces the first is not documented; a lost one has no other way to be completed.
+UPLOAD_AUDIO = Operation("POST", "/leads/audio", Effect.SET, Shape.OBJECT, min_read_timeout=_AUDIO)
 EXPORT_LEADS = Operation(
-    "GET", "/campaigns/{campaignId}/export/leads", Effect.READ, Shape.ARRAY, patience=_AUDIO
+    "GET", "/campaigns/{campaignId}/export/leads", Effect.READ, Shape.ARRAY, min_read_timeout=_AUDIO
 )
 
 LIST_CAMPAIGNS = Operation("GET", "/campaigns", Effect.READ, Shape.ROWS)
 GET_CAMPAIGN = Operation("GET", "/campaigns/{campaignId}", Effect.READ, Shape.RECORD)
 CREATE_CAMPAIGN = Operation("POST", "/campaigns", Effect.CREATE, Shape.RECORD)
 START_CAMPAIGN = Operation(
-    "POST", "/campaigns/{campaignId}/start", Effect.SET, Shape.OBJECT, already="already running"
+    "POST", "/campaigns/{campaignId}/start", Effect.SET, Shape.OBJECT, already=Reason.CAMPAIGN_RUNNING
 )
 PAUSE_CAMPAIGN = Operation(
-    "POST", "/campaigns/{campaignId}/pause", Effect.SET, Shape.OBJECT, already="already paused|not running"
+    "POST", "/campaigns/{campaignId}/pause", Effect.SET, Shape.OBJECT, already=Reason.CAMPAIGN_NOT_RUNNING
 )
 GET_CAMPAIGN_STATS = Operation("GET", "/v2/campaigns/{campaignId}/stats", Effect.READ, Shape.OBJECT)
 GET_CAMPAIGNS_STATS = Operation("POST", "/v2/campaigns/stats/batch", Effect.READ, Shape.OBJECT)
 
 GET_SEQUENCES = Operation("GET", "/campaigns/{campaignId}/sequences", Effect.READ, Shape.OBJECT)
-ADD_STEP = Operation("POST", "/sequences/{sequenceId}/steps", Effect.CREATE, Shape.RECORD, patience=_MEDIA)
+ADD_STEP = Operation(
+    "POST", "/sequences/{sequenceId}/steps", Effect.CREATE, Shape.RECORD, min_read_timeout=_MEDIA
+)
 ADD_STEP_WITH_MEDIA = replace(ADD_STEP, effect=Effect.CREATE_SLOWLY)
 UPDATE_STEP = Operation(
-    "PATCH", "/sequences/{sequenceId}/steps/{stepId}", Effect.SET, Shape.RECORD, patience=_MEDIA
+    "PATCH", "/sequences/{sequenceId}/steps/{stepId}", Effect.SET, Shape.RECORD, min_read_timeout=_MEDIA
 )
 DELETE_STEP = Operation("DELETE", "/sequences/{sequenceId}/steps/{stepId}", Effect.REMOVE, Shape.ANY)
 
@@ -142,13 +166,13 @@ UNSUBSCRIBE = Operation("POST", "/v2/unsubscribes/variables/{value}", Effect.SET
 UNSUBSCRIBE_MANY = Operation("POST", "/v2/unsubscribes/variables", Effect.SET, Shape.ANY)
 RESUBSCRIBE = Operation("DELETE", "/v2/unsubscribes/variables/{value}", Effect.REMOVE, Shape.ANY)
 
-#: Every row above, for the look-up and for the test that holds them against the documents.
+#: Every row above, for ``operation_for`` and for the test that compares them with the documents.
 OPERATIONS: tuple[Operation, ...] = tuple(
     row for row in list(globals().values()) if isinstance(row, Operation)
 )
 
-#: Documented calls whose verb does not tell what they do. The rest follows ``_BY_VERB``.
-_UNLIKE_THEIR_VERB: tuple[tuple[str, str, Effect], ...] = (
+#: Documented calls whose method does not tell their effect. The rest follows ``_BY_METHOD``.
+UNLIKE_THEIR_METHOD: tuple[tuple[str, str, Effect], ...] = (
     ("GET", "/campaigns/{campaignId}/export/start", Effect.CREATE),
     ("POST", "/campaigns/{campaignId}/leads/import", Effect.CREATE),
     ("POST", "/leads/review/{leadId}", Effect.SET),
@@ -165,7 +189,9 @@ _UNLIKE_THEIR_VERB: tuple[tuple[str, str, Effect], ...] = (
     ("POST", "/lemwarm/{userMailboxId}/start", Effect.SET),
     ("POST", "/lemwarm/{userMailboxId}/pause", Effect.SET),
 )
-_BY_VERB = {
+#: Documented calls that create something and have no body described.
+_NO_BODY = (("POST", "/inbox/whatsapp"),)
+_BY_METHOD = {
     "GET": Effect.READ,
     "HEAD": Effect.READ,
     "PUT": Effect.SET,
@@ -174,8 +200,8 @@ _BY_VERB = {
     "POST": Effect.CREATE,
 }
 
-#: Routes that lemlist has retired, or that do what nobody asked for: (verb or *, path, what to use).
-_CLOSED: tuple[tuple[str, str, str], ...] = (
+#: Routes that lemlist has retired, or that do not do what they say: (method or *, path, what to use).
+CLOSED: tuple[tuple[str, str, str], ...] = (
     ("*", "/unsubscribes", "/v2/unsubscribes/variables"),
     ("*", "/unsubscribes/{email}", "/v2/unsubscribes/variables/{value}"),
     ("*", "/unsubs/export", "/v2/unsubscribes/exports/variables"),
@@ -189,39 +215,37 @@ _CLOSED: tuple[tuple[str, str, str], ...] = (
 
 def operation_for(method: str, path: str, shape: Shape) -> Operation:
     """
-    Describe a call that has no method of its own.
+    Describe a call that the hook has no method for.
 
-    :param method: HTTP verb.
+    :param method: HTTP method.
     :param path: Path below the base URL, filled in or with ``{names}``.
-    :param shape: What a successful answer must look like.
+    :param shape: What a successful response must look like.
     :raises LemlistValidationError: The route is retired, dangerous or not a path.
     """
     verb = method.upper()
-    if verb not in _BY_VERB:
+    if verb not in _BY_METHOD:
         raise LemlistValidationError(
-            f"{method!r} is no verb of lemlist's API; use one of {', '.join(_BY_VERB)}."
+            f"{method!r} is not a method of lemlist's API; use one of {', '.join(_BY_METHOD)}."
         )
     if not path.startswith("/") or "?" in path or "#" in path or "//" in path or "/." in path:
         raise LemlistValidationError(
-            f"{path!r} is no path below the base URL; begin with /, and give the query as its own argument."
+            f"{path!r} is not a path below the Base URL; begin with /, and pass the query by itself."
         )
     if "@" in path or "%40" in path:
-        # An address in the path would stand in every log line and error of this call.
-        raise LemlistValidationError(
-            "An address stands in the path; write {email} there and give it by name."
-        )
-    for known_verb, template, effect in _UNLIKE_THEIR_VERB:
-        if known_verb == verb and _fits(template, path):
+        # It would appear in every log line and error of this call.
+        raise LemlistValidationError("The path holds an email; write {email} there and pass it by name.")
+    for known_method, template, effect in UNLIKE_THEIR_METHOD:
+        if known_method == verb and _fits(template, path):
             return Operation(verb, path, effect, shape)
-    for closed_verb, template, instead in _CLOSED:
-        if closed_verb in ("*", verb) and _fits(template, path):
-            raise LemlistValidationError(f"{verb} {template} is not to be used; use {instead}.")
+    for closed_method, template, instead in CLOSED:
+        if closed_method in ("*", verb) and _fits(template, path):
+            raise LemlistValidationError(f"{verb} {template} must not be used; use {instead}.")
     for row in OPERATIONS:
         if row.method == verb and _fits(row.path, path):
             if shape is Shape.ANY and not row.effect.repeatable:
-                shape = row.shape  # what was made must be there, whoever asks
-            return Operation(verb, path, row.effect, shape, row.patience, row.already)
-    return Operation(verb, path, _BY_VERB[verb], shape)
+                shape = row.shape  # what is created must have an id, whichever method sends it
+            return Operation(verb, path, row.effect, shape, row.min_read_timeout, row.already)
+    return Operation(verb, path, _BY_METHOD[verb], shape)
 
 
 def _fits(template: str, path: str) -> bool:
@@ -229,10 +253,32 @@ def _fits(template: str, path: str) -> bool:
     return re.fullmatch(pattern, path.rstrip("/")) is not None
 
 
+#: Query parameters documented as a JSON array; every other list is documented as comma-separated.
+_JSON_QUERY = ("channels", "filters")
+
+
 def query_text(query: Mapping[str, object]) -> dict[str, str]:
-    """Write query values as lemlist reads them: flags as words, None left out."""
-    return {
-        name: ("true" if value else "false") if isinstance(value, bool) else str(value)
-        for name, value in query.items()
-        if value is not None
-    }
+    """Write query values as lemlist reads them: flags as words, moments in UTC, None left out."""
+    return {name: _value_text(name, value) for name, value in query.items() if value is not None}
+
+
+def _value_text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
+        if name in _JSON_QUERY:
+            return json.dumps(list(value))
+        parts = [_value_text(name, part) for part in value]
+        if any("," in part for part in parts):
+            raise LemlistValidationError(f"A value of {name} holds a comma, which separates values there.")
+        return ",".join(parts)
+    return str(value)
+
+
+def iso(moment: datetime) -> str:
+    """Write a moment as lemlist does: UTC, milliseconds."""
+    if moment.tzinfo is None:
+        raise LemlistValidationError(f"{moment.isoformat()} has no time zone; add one.")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

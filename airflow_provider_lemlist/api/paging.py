@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Read lists that come in pages. lemlist has no one way: six cursors, and six ways to know the end.
+Read lists that come in pages. lemlist has six kinds of cursor, and six ways to mark the end.
 
-The cursor is chosen by the caller (``STYLES``); the end is read from each page, whose shape tells it.
+The caller chooses the cursor (``STYLES``); the end is read from the shape of each page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How the next page is asked for."""
+    """How the next page is requested."""
 
     cursor: str
     first: int
@@ -36,35 +36,35 @@ STYLES: dict[str, Style | None] = {
     "body": Style("page", first=1, size="size", in_body=True),
 }
 
-#: No route cuts its pages shorter than this, so a shorter one is the last, whatever was asked for.
+#: No route has a smaller maximum than this, so a shorter page is the last, whatever was requested.
 FULL_PAGE = 100
 
 #: Keys under which a page may hold its rows, in the order they are tried.
 _ROWS = ("data", "results", "campaigns", "schedules", "alerts", "drafts")
 
 
-def paginate(ask: Callable[[dict[str, Any]], Any], style: str, *, page_size: int = 100) -> Iterator[Any]:
+def paginate(fetch: Callable[[dict[str, Any]], Any], style: str, *, page_size: int = 100) -> Iterator[Any]:
     """
-    Give the rows of all pages, each once.
+    Yield the rows of all pages, each once.
 
-    Rows that come a second time, because the list moved while it was read, are dropped by ``_id``. The same
-    page a second time is the end: the route ignores its cursor.
+    A row that arrives twice, because the list moved while it was read, is dropped by its ``_id``. The same
+    page twice is the end: the route ignores its cursor.
 
-    :param ask: Asks for one page, given the cursor as parameters, and returns the parsed answer.
+    :param fetch: Called with the cursor as parameters; requests one page and returns the parsed response.
     :param style: A name of ``STYLES``.
-    :param page_size: Rows asked for at a time.
+    :param page_size: Rows to request at a time.
     """
     if style not in STYLES:
         raise LemlistConfigurationError(
-            f"paginate() knows no style {style!r}; choose one of {', '.join(STYLES)}."
+            f"paginate() has no style {style!r}; choose one of {', '.join(STYLES)}."
         )
     how = STYLES[style]
     if how is None:
-        yield from rows_of(ask({}))
+        yield from rows_of(fetch({}))
         return
     cursor, seen, page_before, rows_before = how.first, set[str](), None, 0
     while True:
-        page = ask({how.cursor: cursor} | ({how.size: page_size} if how.size else {}))
+        page = fetch({how.cursor: cursor} | ({how.size: page_size} if how.size else {}))
         rows = rows_of(page)
         yield from (row for row in rows if _is_fresh(row, seen))
         if rows == page_before or is_last(page, rows, rows_before=rows_before, page_size=page_size):
@@ -75,7 +75,7 @@ def paginate(ask: Callable[[dict[str, Any]], Any], style: str, *, page_size: int
 
 
 def rows_of(page: Any) -> list[Any]:
-    """Find the rows of a page: the page itself, or the list that its envelope holds."""
+    """Return the rows of a page: the page itself, or the list in its envelope."""
     if isinstance(page, list):
         return page
     if isinstance(page, Mapping):
@@ -87,12 +87,12 @@ def rows_of(page: Any) -> list[Any]:
 
 def is_last(page: Any, rows: list[Any], *, rows_before: int, page_size: int) -> bool:
     """
-    Tell from a page whether another one follows.
+    Return whether a page is the last one.
 
-    :param page: The parsed answer.
+    :param page: The parsed response.
     :param rows: Its rows.
-    :param rows_before: How many rows the pages before it held.
-    :param page_size: Rows asked for.
+    :param rows_before: Number of rows of the pages before it.
+    :param page_size: Rows that were requested.
     """
     if not rows:
         return True

@@ -2,15 +2,16 @@
 """
 The hook: one connection to lemlist, and a thin typed method for each operation.
 
-Everything that is hard about a request (the shared budget, retries, lost answers, lemlist's errors) happens
-in ``api/``; a method here only says what is asked.
+Everything that is hard about a request (the shared budget, retries, lost responses, lemlist's errors) happens
+in ``api/``; a method here only says what is sent.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import threading
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
@@ -23,6 +24,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistError,
     LemlistNotFoundError,
     LemlistValidationError,
+    Reason,
 )
 from airflow_provider_lemlist.get_provider_info import (
     CONN_FIELDS,
@@ -31,13 +33,15 @@ from airflow_provider_lemlist.get_provider_info import (
     HOOK_NAME,
     UI_FIELD_BEHAVIOUR,
 )
-from airflow_provider_lemlist.version_compat import airflow_version, stats
+from airflow_provider_lemlist.version_compat import airflow_version, runs_remotely, stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from airflow_provider_lemlist.api.budget import Budget
-    from airflow_provider_lemlist.api.transport import Patience, Transport
+    from airflow_provider_lemlist.api.transport import RetryPolicy, Transport
+
+log = logging.getLogger(__name__)
 
 #: Most values that lemlist takes in one bulk unsubscription.
 UNSUBSCRIBE_AT_ONCE = 10_000
@@ -45,12 +49,12 @@ UNSUBSCRIBE_AT_ONCE = 10_000
 
 class LemlistHook(BaseHook):
     """
-    Talk to lemlist within the rate budget that all users of the key share.
+    Send requests to lemlist within the rate budget that all users of the key share.
 
-    Nothing is looked up before the first call. One hook serves any number of threads, and forked processes.
-    Ids go in and parsed answers come out; every failure is one of ``airflow_provider_lemlist.exceptions``.
+    The connection is looked up at the first call. One hook serves any number of threads, and forked
+    processes. Every failure is one of ``airflow_provider_lemlist.exceptions``.
 
-    :param lemlist_conn_id: :ref:`lemlist connection <howto/connection:lemlist>` to use.
+    :param lemlist_conn_id: lemlist connection to use.
     """
 
     conn_name_attr = "lemlist_conn_id"
@@ -73,32 +77,32 @@ class LemlistHook(BaseHook):
         """The connection, looked up once and checked."""
         with self._opening:
             if self._settings is None:
-                self._settings = read_settings(self._look_up(self.lemlist_conn_id))
+                self._settings = self._read_settings()
             return self._settings
 
     async def load_settings(self) -> Settings:
-        """Look the connection up without blocking an event loop; ``settings`` has it from then on."""
+        """Look the connection up without blocking an event loop; ``settings`` returns it from then on."""
         from airflow.providers.common.compat.connection import get_async_connection
 
         if self._settings is None:
             try:
                 conn = await get_async_connection(self.lemlist_conn_id, hook=self)
             except AirflowNotFoundException:
-                raise self._unknown(self.lemlist_conn_id) from None
+                raise self._no_connection() from None
             self._settings = read_settings(conn)
         return self._settings
 
     @property
     def budget(self) -> Budget:
-        """The rate budget of the connection's key, shared with everybody who uses the same store."""
+        """The rate budget of the connection's key, shared with all processes that use the same store."""
         with self._opening:
             if self._budget is None:
                 from airflow_provider_lemlist.api.budget import open_budget
 
                 settings = self.settings
-                store = settings.budget_store
-                if store and "://" not in store:
-                    store = redis_url(self._look_up(store), settings.conn_id)
+                store = self._budget_store(settings)
+                if not store and settings.budget_share == 1 and runs_remotely():
+                    _warn_not_shared()
                 self._budget = open_budget(
                     settings.api_key,
                     store=store,
@@ -109,7 +113,7 @@ class LemlistHook(BaseHook):
             return self._budget
 
     def get_conn(self) -> Transport:
-        """Return what sends the requests; the methods of the hook are the better way in."""
+        """Return the transport that sends the requests; the methods of the hook are easier to use."""
         with self._opening:
             if self._transport is None:
                 self._transport = self._open_transport()
@@ -122,32 +126,31 @@ class LemlistHook(BaseHook):
                 self._transport.close()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for the team of the key, once, and tell the name of the team or the remedy."""
-        from airflow_provider_lemlist.api.transport import Patience
+        """Request the team of the key, once, and return the name of the team or what to do."""
+        from airflow_provider_lemlist.api.transport import RetryPolicy
 
         try:
-            team = self._open_transport(Patience(attempts=1, refusals=1)).call(ops.GET_TEAM)
+            self._settings = self._read_settings(named=False)
+            team = self._open_transport(RetryPolicy(attempts=1, refusals=1)).call(ops.GET_TEAM)
         except LemlistError as error:
-            # The connection has a random id in this test.
-            sentence = str(error).split(f" ({ops.GET_TEAM}")[0]
-            return False, sentence.replace(f" of connection {self.lemlist_conn_id!r}", "")
+            return False, error.message
         except Exception as error:
-            return False, f"The connection could not be tried: {type(error).__name__}."
+            return False, f"The connection could not be tested: {type(error).__name__}."
         return True, f"Connected to the lemlist team {team.get('name') or team['_id']!r}."
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Give the form to Airflow before 3.2, which does not read it from the provider info."""
+        """Return the form for Airflow before 3.2, which does not read it from the provider info."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Give the extra fields of the form to Airflow before 3.2."""
+        """Return the extra fields of the form for Airflow before 3.2."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
         from flask_babel import lazy_gettext
         from wtforms import StringField
 
-        # Numbers are text fields too: wtforms' number fields refuse to stay empty.
+        # Numbers are text fields too, because the number fields of wtforms cannot stay empty.
         return {
             name: StringField(
                 lazy_gettext(field["label"]),
@@ -160,7 +163,7 @@ class LemlistHook(BaseHook):
     # --- Team -------------------------------------------------------------------------------------------
 
     def get_team(self) -> dict[str, Any]:
-        """Return the team of the key. The answer holds secret webhook addresses: do not log it."""
+        """Return the team of the key. It holds secret webhook URLs: do not log it."""
         return self._object(ops.GET_TEAM, query={"version": "v2"})
 
     # --- Leads ------------------------------------------------------------------------------------------
@@ -177,20 +180,20 @@ class LemlistHook(BaseHook):
         find_phone: bool | None = None,
     ) -> dict[str, Any]:
         """
-        Put a person into a campaign. With the campaign's ``autoReview`` on, lemlist starts to write at once.
+        Create a lead in a campaign. With the campaign's ``autoReview`` on, lemlist starts sending at once.
 
-        A lost answer is followed by a look for the lead, so that it is never created twice.
+        If the response is lost, the lead is looked up by its email, so that it is never created twice.
 
         :param campaign_id: Id of the campaign.
         :param lead: lemlist's fields and custom variables, values as text.
-        :param deduplicate: Whether lemlist refuses a person who is in another campaign.
+        :param deduplicate: Whether lemlist refuses a lead that is in another campaign.
         :param linkedin_enrichment: Whether to enrich from LinkedIn (costs credits).
         :param find_email: Whether to find an address (costs credits).
         :param verify_email: Whether to verify the address (costs credits).
         :param find_phone: Whether to find a phone number (costs credits).
         :return: The lead, with ``_id``.
-        :raises LemlistDuplicateError: The person is in this campaign, or elsewhere with ``deduplicate``.
-        :raises LemlistUncertainError: The answer was lost, and a lead without an address cannot be looked up.
+        :raises LemlistDuplicateError: The lead is in this campaign, or in another one with ``deduplicate``.
+        :raises LemlistUncertainError: The response was lost, and a lead without an email cannot be looked up.
         """
         if not isinstance(lead, dict):
             lead = dict(lead)
@@ -207,12 +210,14 @@ class LemlistHook(BaseHook):
                 "findPhone": find_phone,
             },
             body=lead,
-            look=(lambda: self.find_lead(campaign_id, str(lead_email))) if lead_email else None,
-            look_hint=f"Look for the lead in campaign {campaign_id!r} before it is created again.",
+            reconcile=ops.Reconcile(
+                (lambda: self.find_lead(campaign_id, str(lead_email))) if lead_email else None,
+                f"Check whether the lead is in campaign {campaign_id!r} before you create it again.",
+            ),
         )
 
     def get_leads_by_email(self, lead_email: str) -> list[dict[str, Any]]:
-        """Return the leads of an address, one for each campaign; none when lemlist does not know it."""
+        """Return the leads of an email, one for each campaign; an empty list if lemlist has none."""
         try:
             found = self._array(ops.GET_LEADS_BY_EMAIL, {"email": lead_email}, query={"version": "v2"})
         except LemlistNotFoundError:
@@ -220,7 +225,7 @@ class LemlistHook(BaseHook):
         return found
 
     def find_lead(self, campaign_id: str, lead_email: str) -> dict[str, Any] | None:
-        """Return the lead of an address in one campaign as ``create_lead`` returns it, or None."""
+        """Return the lead of an email in one campaign as ``create_lead`` returns it, or None."""
         for entry in self.get_leads_by_email(lead_email):
             campaign = entry.get("campaign") or {}
             if campaign.get("id") == campaign_id:
@@ -240,7 +245,7 @@ class LemlistHook(BaseHook):
 
     def update_lead(self, campaign_id: str, lead_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Change fields of a lead; those not given stay."""
-        _need(fields, "fields", ops.UPDATE_LEAD)
+        _refuse_empty(fields, "fields", ops.UPDATE_LEAD)
         path = {"campaignId": campaign_id, "leadId": lead_id}
         return self._object(ops.UPDATE_LEAD, path, body=dict(fields))
 
@@ -253,11 +258,11 @@ class LemlistHook(BaseHook):
         return self._call(ops.RESUME_LEAD, {"leadId": lead_id})
 
     def mark_lead_interested(self, lead: str, *, campaign_id: str | None = None) -> Any:
-        """Mark a lead, by id or address, as interested in every campaign, or in one."""
+        """Mark a lead, by id or email, as interested in every campaign, or in one."""
         return self._mark(lead, campaign_id, ops.MARK_INTERESTED, ops.MARK_INTERESTED_IN_CAMPAIGN)
 
     def mark_lead_not_interested(self, lead: str, *, campaign_id: str | None = None) -> Any:
-        """Mark a lead, by id or address, as not interested in every campaign, or in one."""
+        """Mark a lead, by id or email, as not interested in every campaign, or in one."""
         return self._mark(lead, campaign_id, ops.MARK_NOT_INTERESTED, ops.MARK_NOT_INTERESTED_IN_CAMPAIGN)
 
     def delete_lead(self, campaign_id: str, lead_id: str) -> Any:
@@ -267,20 +272,25 @@ class LemlistHook(BaseHook):
         return self._call(ops.DELETE_LEAD, path, query={"action": "remove"})
 
     def unsubscribe_lead(self, campaign_id: str, lead_email: str) -> Any:
-        """Unsubscribe a person, by address: lemlist does not write to them any more."""
+        """
+        Unsubscribe a lead by email, so that lemlist no longer writes to it.
+
+        lemlist's documents contradict each other: from this campaign only, or from all campaigns. To be sure
+        of all, use ``unsubscribe``.
+        """
         if "@" not in lead_email:
             raise LemlistValidationError(
-                "unsubscribe_lead() takes the address of the lead, not its id; delete_lead() takes the id.",
+                "unsubscribe_lead() takes the email of the lead, not its id; delete_lead() takes the id.",
                 operation=str(ops.UNSUBSCRIBE_LEAD),
             )
         return self._call(ops.UNSUBSCRIBE_LEAD, {"campaignId": campaign_id, "email": lead_email})
 
     def create_lead_variables(self, lead_id: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Create custom variables that the team does not have yet, with their values for one lead."""
-        _need(variables, "variables", ops.CREATE_LEAD_VARIABLES)
+        _refuse_empty(variables, "variables", ops.CREATE_LEAD_VARIABLES)
         wanted = ops.query_text(variables)
 
-        def look() -> dict[str, Any] | None:
+        def find() -> dict[str, Any] | None:
             lead = self.get_lead(lead_id)
             there = all(str(lead.get(name)) == value for name, value in wanted.items())
             return {"ok": True} if there else None
@@ -289,20 +299,21 @@ class LemlistHook(BaseHook):
             ops.CREATE_LEAD_VARIABLES,
             {"leadId": lead_id},
             query=wanted,
-            look=look,
-            look_hint=f"Look at the variables of lead {lead_id!r} before they are created again.",
+            reconcile=ops.Reconcile(
+                find, f"Check the variables of lead {lead_id!r} before you create them again."
+            ),
         )
 
     def update_lead_variables(self, lead_id: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Change the values of custom variables that exist."""
-        _need(variables, "variables", ops.UPDATE_LEAD_VARIABLES)
+        _refuse_empty(variables, "variables", ops.UPDATE_LEAD_VARIABLES)
         path = {"leadId": lead_id}
         return self._object(ops.UPDATE_LEAD_VARIABLES, path, query=dict(variables))
 
     def erase_lead_variables(self, lead_id: str, names: Collection[str]) -> dict[str, Any]:
         """Erase the values of custom variables of one lead; the variables remain."""
-        _several(names, "names", ops.ERASE_LEAD_VARIABLES)
-        _need(names, "names", ops.ERASE_LEAD_VARIABLES)
+        _refuse_text(names, "names", ops.ERASE_LEAD_VARIABLES)
+        _refuse_empty(names, "names", ops.ERASE_LEAD_VARIABLES)
         query = dict.fromkeys(names, "")
         return self._object(ops.ERASE_LEAD_VARIABLES, {"leadId": lead_id}, query=query)
 
@@ -310,23 +321,26 @@ class LemlistHook(BaseHook):
         self, lead_id: str, step_id: str, audio: BinaryIO, *, file_name: str, content_type: str
     ) -> dict[str, Any]:
         """
-        Upload the voice note of one lead and one voice-note step. Doing it again replaces it.
+        Upload the voice note of one lead and one voice-note step.
+
+        lemlist does not document whether a second upload replaces the first. If the response
+        is lost, the file is uploaded again.
 
         :param audio: An open, seekable binary file; it is streamed.
         :param file_name: Name that lemlist shows.
         :param content_type: Type of the file, such as ``audio/mp4``.
         :return: ``{"ok": true, "status": {"url": …}}``.
         """
-        from airflow_provider_lemlist.api.multipart import MultipartFile
+        from airflow_provider_lemlist.api.wire import MultipartFile
 
         upload = MultipartFile("file", audio, file_name=file_name, content_type=content_type)
         return self._object(ops.UPLOAD_AUDIO, query={"leadId": lead_id, "stepId": step_id}, upload=upload)
 
-    def export_leads(self, campaign_id: str, *, state: str = "all") -> list[dict[str, Any]]:
+    def export_leads(self, campaign_id: str, *, state: str | Sequence[str] = "all") -> list[dict[str, Any]]:
         """
         Return all leads of a campaign with their fields.
 
-        :param state: One state or several, comma-separated. Without any, lemlist answers with an empty list.
+        :param state: One state or several. Without any, lemlist returns an empty list.
         """
         query = {"state": state, "format": "json"}
         return self._array(ops.EXPORT_LEADS, {"campaignId": campaign_id}, query=query)
@@ -336,7 +350,7 @@ class LemlistHook(BaseHook):
     def list_campaigns(
         self, *, status: str | None = None, created_by: str | None = None, newest_first: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """Give the campaigns of the team, oldest first unless asked."""
+        """Yield the campaigns of the team, the oldest first by default."""
         query = {
             "version": "v2",
             "status": status,
@@ -363,9 +377,9 @@ class LemlistHook(BaseHook):
 
         :param name: Name of the campaign; lemlist allows the same name twice.
         :param campaign_timezone: IANA time zone.
-        :param auto_review: Whether leads are launched without a person looking: **creating a lead then
+        :param auto_review: Whether leads are launched without a review by a person: **creating a lead then
             starts the sending**.
-        :param auto_review_conditions: Address states that may be launched: ``deliverable``, ``risky``,
+        :param auto_review_conditions: Email states that may be launched: ``deliverable``, ``risky``,
             ``undeliverable``, ``unverified``.
         """
         fields = {
@@ -376,12 +390,12 @@ class LemlistHook(BaseHook):
         }
         return self._object(
             ops.CREATE_CAMPAIGN,
-            body={name: value for name, value in fields.items() if value is not None},
-            look_hint="Look for the campaign in lemlist before it is created again.",
+            body=_given(fields),
+            reconcile=ops.Reconcile(None, "Check whether the campaign exists before you create it again."),
         )
 
     def start_campaign(self, campaign_id: str) -> dict[str, Any]:
-        """Start or resume a campaign; one that runs already keeps running."""
+        """Start or resume a campaign; one that is running keeps running."""
         done = self._call(ops.START_CAMPAIGN, {"campaignId": campaign_id})
         return {"_id": campaign_id, "state": "running", **done}
 
@@ -403,13 +417,11 @@ class LemlistHook(BaseHook):
         """
         Return the statistics of a campaign between two moments.
 
-        :param send_user: One sender, written ``<user id>|<address>``.
+        :param send_user: One sender, written ``<user id>|<email>``.
         :param variant: One variant of an A/B test.
         :param channels: Any of ``email``, ``linkedin``, ``others``.
         """
-        query = _stats_of(start, end, send_user, variant)
-        if channels is not None:
-            query["channels"] = json.dumps(list(channels))
+        query = {**_stats_of(start, end, send_user, variant), "channels": channels}
         return self._object(ops.GET_CAMPAIGN_STATS, {"campaignId": campaign_id}, query=query)
 
     def get_campaigns_stats(
@@ -422,8 +434,8 @@ class LemlistHook(BaseHook):
         variant: Literal["A", "B"] | None = None,
         channels: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """Return the statistics of up to 100 campaigns as ``results``, and what failed as ``errors``."""
-        _several(campaign_ids, "campaign_ids", ops.GET_CAMPAIGNS_STATS)
+        """Return the statistics of up to 100 campaigns as ``results``, and the failed ones as ``errors``."""
+        _refuse_text(campaign_ids, "campaign_ids", ops.GET_CAMPAIGNS_STATS)
         if not 1 <= len(campaign_ids) <= 100:
             raise LemlistValidationError(
                 f"campaign_ids must hold 1 to 100 ids, not {len(campaign_ids)}.",
@@ -441,8 +453,7 @@ class LemlistHook(BaseHook):
         try:
             return self._object(ops.GET_SEQUENCES, {"campaignId": campaign_id})
         except LemlistValidationError as error:
-            # "Campaign has no sequence" is a refusal to lemlist; to us it is an answer.
-            if "no sequence" not in (error.text or "").lower():
+            if error.reason is not Reason.NO_SEQUENCE:
                 raise
             return {}
 
@@ -450,7 +461,7 @@ class LemlistHook(BaseHook):
         """
         Return a sequence with its steps.
 
-        :param campaign_id: The campaign it belongs to; when it is not known, the campaigns are gone through,
+        :param campaign_id: The campaign it belongs to; if None, the sequences of each campaign are requested,
             the newest first, until one has the sequence.
         """
         campaigns: Iterator[str]
@@ -464,7 +475,7 @@ class LemlistHook(BaseHook):
             except (LemlistNotFoundError, LemlistValidationError):
                 if campaign_id:
                     raise
-                continue  # a campaign that cannot be read is not the one that is looked for
+                continue  # the sequence is in a campaign that can be read
             if sequence_id in sequences:
                 return sequences[sequence_id]
         raise LemlistNotFoundError(
@@ -479,33 +490,42 @@ class LemlistHook(BaseHook):
         *,
         campaign_id: str | None = None,
         known: Collection[str] | None = None,
+        resumable: bool = False,
     ) -> dict[str, Any]:
         """
         Add a step, or a condition with its branches, to a sequence.
 
-        A lost answer is followed by a look for the step, so that it is never added twice.
+        If the response is lost, the new step is found among those of the sequence, so that it is never added
+        twice. That takes the steps before: pass ``known``, or ``campaign_id`` to have them listed first.
 
         :param sequence_id: Id of the sequence.
         :param step: The step, a dict or one of ``airflow_provider_lemlist.steps``.
-        :param campaign_id: Campaign of the sequence, which makes the look shorter.
-        :param known: Ids of the steps that the sequence had before, which makes the look exact.
+        :param campaign_id: Campaign of the sequence.
+        :param known: Ids of the steps that the sequence had before.
+        :param resumable: Whether the caller finds the step in a later attempt, when it cannot be found now.
         :return: The step, with ``_id``; a condition holds its branches under ``conditions``.
+        :raises LemlistUncertainError: The response was lost, and it is not certain which step is the new one.
         """
         from airflow_provider_lemlist import steps
+        from airflow_provider_lemlist.delivery.evidence import added_step
 
         body = steps.check(step)
 
-        def look() -> dict[str, Any] | None:
-            listed = self.find_sequence(sequence_id, campaign_id=campaign_id).get("steps") or []
-            step_id = steps.recognise(body, listed, known=known)
-            return next((row for row in listed if row.get("_id") == step_id), None) if step_id else None
+        def listed() -> list[dict[str, Any]]:
+            return self.find_sequence(sequence_id, campaign_id=campaign_id).get("steps") or []
+
+        if known is None and campaign_id is not None:
+            known = [row["_id"] for row in listed() if row.get("_id")]
 
         return self._object(
             ops.ADD_STEP_WITH_MEDIA if body.get("images") or body.get("videos") else ops.ADD_STEP,
             {"sequenceId": sequence_id},
             body=body,
-            look=look,
-            look_hint=f"Look at sequence {sequence_id!r} before the step is added again.",
+            reconcile=ops.Reconcile(
+                None if known is None else lambda: added_step(body, listed(), known=known),
+                f"Check sequence {sequence_id!r} before you add the step again.",
+                resumable,
+            ),
         )
 
     def update_step(self, sequence_id: str, step_id: str, step: Mapping[str, Any]) -> dict[str, Any]:
@@ -516,7 +536,7 @@ class LemlistHook(BaseHook):
         """
         if not step.get("type"):
             raise LemlistValidationError(
-                "step needs its type, even where only other fields change.", operation=str(ops.UPDATE_STEP)
+                "step needs its type, even if only other fields change.", operation=str(ops.UPDATE_STEP)
             )
         path = {"sequenceId": sequence_id, "stepId": step_id}
         return self._object(ops.UPDATE_STEP, path, body=dict(step))
@@ -538,14 +558,14 @@ class LemlistHook(BaseHook):
         until: datetime | None = None,
     ) -> Iterator[dict[str, Any]]:
         """
-        Give what happened, the newest first, each activity once.
+        Yield the activities, the newest first, each once.
 
-        :param activity_type: One type, such as ``emailsReplied``; lemlist refuses one that it does not know.
+        :param activity_type: One type, such as ``emailsReplied``; lemlist refuses an unknown one.
         :param campaign_id: Only of this campaign.
         :param lead_id: Only of this lead.
         :param is_first: Only the first of its type, or only the others.
         :param since: From this moment on, inclusive.
-        :param until: Up to this moment, inclusive; now when not given, so that pages do not move.
+        :param until: Up to this moment, inclusive; by default now, so that pages do not move.
         """
         query = {
             "version": "v2",
@@ -553,31 +573,31 @@ class LemlistHook(BaseHook):
             "campaignId": campaign_id,
             "leadId": lead_id,
             "isFirst": is_first,
-            "minDate": iso(since) if since else None,
-            "maxDate": iso(until or datetime.now(UTC)),
+            "minDate": since,
+            "maxDate": until or datetime.now(UTC),
         }
         return self._pages(ops.LIST_ACTIVITIES, "offset", query=query)
 
     # --- Unsubscribes -----------------------------------------------------------------------------------
 
     def unsubscribe(self, value: str) -> dict[str, Any]:
-        """Unsubscribe one address, ``@domain``, LinkedIn URL or phone number. Repeating it is harmless."""
+        """Unsubscribe one email, ``@domain``, LinkedIn URL or phone number. It may be repeated."""
         return self._object(ops.UNSUBSCRIBE, {"value": value})
 
     def unsubscribe_many(self, values: Collection[str]) -> int:
         """Unsubscribe any number of values, 10,000 with each request; return how many were sent."""
-        _several(values, "values", ops.UNSUBSCRIBE_MANY)
+        _refuse_text(values, "values", ops.UNSUBSCRIBE_MANY)
         wanted = list(dict.fromkeys(values))
         for start in range(0, len(wanted), UNSUBSCRIBE_AT_ONCE):
             self._call(ops.UNSUBSCRIBE_MANY, body={"values": wanted[start : start + UNSUBSCRIBE_AT_ONCE]})
         return len(wanted)
 
     def list_unsubscribes(self) -> Iterator[dict[str, Any]]:
-        """Give every unsubscribed value with its source."""
+        """Yield every unsubscribed value with its source."""
         return self._pages(ops.LIST_UNSUBSCRIBES, "offset")
 
     def resubscribe(self, value: str) -> Any:
-        """Take a value off the list; lemlist refuses for those that a person asked for."""
+        """Remove a value from the list; lemlist refuses if the person unsubscribed or reported abuse."""
         return self._call(ops.RESUBSCRIBE, {"value": value})
 
     # --- Everything else --------------------------------------------------------------------------------
@@ -590,22 +610,23 @@ class LemlistHook(BaseHook):
         path_values: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
-        answer: Literal["any", "record", "object", "array", "rows", "text"] = "any",
+        response: Literal["any", "record", "object", "array", "rows", "text"] = "any",
     ) -> Any:
         """
-        Ask any documented operation, with the same care as the methods above.
+        Send any documented operation, with the same care as the methods above.
 
-        A POST counts as one that creates something, and is not repeated after a lost answer, unless it is
-        known to do no harm.
+        A POST counts as one that creates something, and is not sent again after a lost response, unless it is
+        known to be harmless.
 
-        :param method: HTTP verb.
+        :param method: HTTP method.
         :param path: Path below the base URL, such as ``/users/{userId}``; trailing slashes count.
         :param path_values: Values of the names in the path; they are percent-encoded.
-        :param query: Query parameters; flags become words, None is left out.
+        :param query: Query parameters; flags become words, moments UTC, lists what lemlist documents (JSON or
+            comma-separated); None is left out.
         :param body: JSON body.
-        :param answer: What a success must look like; ``record`` is an object with an ``_id``.
+        :param response: What a success must look like; ``record`` is an object with an ``_id``.
         """
-        operation = ops.operation_for(method, path, ops.Shape[answer.upper()])
+        operation = ops.operation_for(method, path, ops.Shape[response.upper()])
         return self._call(operation, path_values, query=query, body=body)
 
     def paginate(
@@ -620,11 +641,11 @@ class LemlistHook(BaseHook):
         page_size: int = 100,
     ) -> Iterator[Any]:
         """
-        Give the rows of any list that comes in pages, each once.
+        Yield the rows of any list that comes in pages, each once.
 
         :param style: How the route takes its cursor: ``offset``, ``skip``, ``page`` from 1, ``page0`` from
-            0, ``body`` for page and size in the body, ``whole`` for no cursor at all.
-        :param page_size: Rows with each request; each route has its own maximum, usually 100.
+            0, ``body`` for page and size in the body, ``whole`` for no cursor.
+        :param page_size: Rows per request; each route has its own maximum, usually 100.
         """
         operation = ops.operation_for(method, path, ops.Shape.ROWS)
         return self._pages(operation, style, path_values, query=query, body=body, page_size=page_size)
@@ -639,11 +660,10 @@ class LemlistHook(BaseHook):
         query: Mapping[str, Any] | None = None,
         body: Any = None,
         upload: Any = None,
-        look: Callable[[], Any] | None = None,
-        look_hint: str = "Look in lemlist before it is done again.",
+        reconcile: ops.Reconcile | None = None,
     ) -> Any:
         return self.get_conn().call(
-            operation, path=path, query=query, body=body, upload=upload, look=look, look_hint=look_hint
+            operation, path=path, query=query, body=body, upload=upload, reconcile=reconcile
         )
 
     def _object(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -666,12 +686,12 @@ class LemlistHook(BaseHook):
 
         how = STYLES.get(style)
 
-        def ask(cursor: dict[str, Any]) -> Any:
+        def fetch(cursor: dict[str, Any]) -> Any:
             if how is not None and how.in_body:
                 return self._call(operation, path, query=query, body={**(body or {}), **cursor})
             return self._call(operation, path, query={**(query or {}), **cursor}, body=body)
 
-        return paginate(ask, style, page_size=page_size)
+        return paginate(fetch, style, page_size=page_size)
 
     def _mark(
         self, lead: str, campaign_id: str | None, everywhere: ops.Operation, in_campaign: ops.Operation
@@ -680,48 +700,60 @@ class LemlistHook(BaseHook):
             return self._call(everywhere, {"leadIdOrEmail": lead})
         return self._call(in_campaign, {"campaignId": campaign_id, "leadIdOrEmail": lead})
 
-    def _open_transport(self, patience: Patience | None = None) -> Transport:
+    def _open_transport(self, retry_policy: RetryPolicy | None = None) -> Transport:
         from airflow_provider_lemlist.api.transport import Transport
 
         return Transport(
             self.settings,
             self.budget,
             user_agent=f"airflow-provider-lemlist/{__version__} (apache-airflow/{airflow_version()})",
-            patience=patience,
+            retry_policy=retry_policy,
             count=stats(),
         )
 
-    def _look_up(self, conn_id: str) -> Any:
+    def _read_settings(self, *, named: bool = True) -> Settings:
         try:
-            return self.get_connection(conn_id)
+            return read_settings(self.get_connection(self.lemlist_conn_id), named=named)
         except AirflowNotFoundException:
-            raise self._unknown(conn_id) from None
+            raise self._no_connection() from None
 
-    def _unknown(self, conn_id: str) -> LemlistConfigurationError:
-        if conn_id != self.lemlist_conn_id:
-            return LemlistConfigurationError(
-                f"Extra field 'budget_store' of connection {self.lemlist_conn_id!r} names the connection "
-                f"{conn_id!r}, which does not exist; create it, or write redis://host:6379/0."
-            )
+    def _no_connection(self) -> LemlistConfigurationError:
+        conn_id = self.lemlist_conn_id
         return LemlistConfigurationError(
             f"Connection {conn_id!r} does not exist; create it with type {CONN_TYPE!r} and the API key as "
             f"password, or set the environment variable AIRFLOW_CONN_{conn_id.upper()}."
         )
 
+    def _budget_store(self, settings: Settings) -> str:
+        store = settings.budget_store
+        if not store or "://" in store:
+            return store
+        try:
+            return redis_url(self.get_connection(store), settings.of_connection)
+        except AirflowNotFoundException:
+            raise LemlistConfigurationError(
+                f"Extra field 'budget_store'{settings.of_connection} names the connection {store!r}, which "
+                "does not exist; create it, or write redis://host:6379/0."
+            ) from None
 
-def iso(moment: datetime) -> str:
-    """Write a moment as lemlist does: UTC, milliseconds."""
-    if moment.tzinfo is None:
-        raise LemlistValidationError(f"{moment.isoformat()} has no time zone; give it one.")
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+@cache  # one line per process is enough
+def _warn_not_shared() -> None:
+    from airflow_provider_lemlist.api.budget import NOT_SHARED
+
+    log.warning(NOT_SHARED)
 
 
 def _stats_of(start: datetime, end: datetime, send_user: str | None, variant: str | None) -> dict[str, Any]:
-    fields = {"startDate": iso(start), "endDate": iso(end), "sendUser": send_user, "ABSelected": variant}
+    bounds = {"startDate": ops.iso(start), "endDate": ops.iso(end)}
+    return _given({**bounds, "sendUser": send_user, "ABSelected": variant})
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _several(given: Collection[Any], name: str, operation: ops.Operation) -> None:
+def _refuse_text(given: Collection[Any], name: str, operation: ops.Operation) -> None:
     # A text is a collection too, of letters.
     if isinstance(given, str):
         raise LemlistValidationError(
@@ -729,7 +761,7 @@ def _several(given: Collection[Any], name: str, operation: ops.Operation) -> Non
         )
 
 
-def _need(given: Collection[Any], name: str, operation: ops.Operation) -> None:
+def _refuse_empty(given: Collection[Any], name: str, operation: ops.Operation) -> None:
     if not given:
         raise LemlistValidationError(
             f"{name} is empty; {operation} needs at least one.", operation=str(operation)

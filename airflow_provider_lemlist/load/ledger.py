@@ -1,64 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What became of every row, kept so that a load can be killed at any moment and go on.
+Record the outcome of every row, so that a load can be killed at any moment and continued.
 
-A ledger is a directory, on a disk or in an object store:
+A ledger is a directory, on disk or in an object store:
 
     ledger.json               the campaign it belongs to, and whether every row was tried
-    settled-0001-0001.ndjson  one line for each row that needs nothing more
-    open-0001-0001.ndjson     the same for rows that failed, are uncertain or invalid; the last attempt's only
-    started-0001-0001.log     "+ key" before a row is sent, "- key" when it is known not to be in the campaign
-    earlier-0001-0001.log     people whom the run before knew and this source does not have
-    lock                      held while a load works on it
+    settled-0001-0001.ndjson  one line per row that is done
+    open-0001-0001.ndjson     one line per row that failed, is uncertain or invalid; of the last attempt only
+    started-0001-0001.log     "+ key" when a row goes in flight, "- key" when it is released
+    earlier-0001-0001.log     people that the previous ledger knows and this source does not contain
+    lock                      held while a load runs
 
-The first number is the attempt, the second the part; what follows them is of the process, so that two which
-both believe to be alone do not write over each other. A row with a "+" and neither a "-" nor a settled line
-was under way when a process died; it is looked for before anything else is done with it.
+The first number is the attempt, the second the part; the suffix differs per process, so that two processes
+that both believe to hold the lock do not overwrite each other's files. A row with a "+" and neither a "-" nor
+a settled line was in flight when a process died. It is in doubt: the next attempt looks the lead up first.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
-from airflow_provider_lemlist.load.lock import LocalLock, StoredLock, held_by
-from airflow_provider_lemlist.load.parts import STRIDE, LocalLog, StoredLog, files_of, lines_of, mend
+from airflow_provider_lemlist.load.lock import lock_at
+from airflow_provider_lemlist.load.parts import (
+    FLUSH_LINES,
+    LocalLog,
+    StoredLog,
+    list_parts,
+    read_lines,
+    truncate_partial_line,
+)
 from airflow_provider_lemlist.storage import is_local, shown
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_lemlist.load.worklist import Worklist
 
-FORMAT = 1
-#: Outcomes that need nothing more, and those that the next attempt takes up again.
+FORMAT = 2
+#: Outcomes that are final, and outcomes that the next attempt tries again.
 SETTLED = ("created", "updated", "exists", "unchanged", "elsewhere", "gone", "duplicate")
 OPEN = ("invalid", "failed", "uncertain")
 OUTCOMES = (*SETTLED, *OPEN)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class LedgerEntry(NamedTuple):
     """
-    What became of one row.
+    The outcome of one row; the names are those of its line.
 
-    :param row: Number of the row in the source, from 1.
-    :param row_key: What the row is known by; None for an invalid row, which nothing identifies.
-    :param outcome: One of ``OUTCOMES``.
-    :param lead_id: Id of the lead, where it is known.
-    :param attempts: How often the row was taken up.
-    :param message: Why, in words.
+    :param row_key: Identity of the person; None for an invalid row.
     :param content: Hashes of the fields as they were last sent.
-    :param profile_key: What a person with an address is known by as well.
+    :param profile_key: Identity of the LinkedIn profile of a person who also has an address.
     """
 
     row: int
@@ -71,31 +71,21 @@ class Line:
     profile_key: bytes | None = None
 
     def to_json(self) -> str:
-        """Write the line, with the moment at which it is written."""
-        return json.dumps(
-            {
-                "row": self.row,
-                "row_key": self.row_key.hex() if self.row_key else None,
-                "profile_key": self.profile_key.hex() if self.profile_key else None,
-                "outcome": self.outcome,
-                "lead_id": self.lead_id,
-                "attempts": self.attempts,
-                "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "message": self.message,
-                "content": self.content,
-            },
-            ensure_ascii=False,
-        )
+        """Return the line of the ledger, with the current time."""
+        line = self._asdict() | {
+            "row_key": self.row_key.hex() if self.row_key else None,
+            "profile_key": self.profile_key.hex() if self.profile_key else None,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        return json.dumps(line, ensure_ascii=False)
 
 
 class Ledger:
     """
-    A ledger, open for one attempt of one load. Any thread may write.
+    A ledger, open for one attempt of one load. Thread-safe.
 
-    :param path: The directory.
-    :param campaign_id: The campaign that is loaded.
-    :param owner: How a task that finds the ledger in use is told of us.
-    :param previous: The ledger of the run before, which the run after may need.
+    :param owner: Name of this load in the error of another one that finds the ledger in use.
+    :param previous: The ledger of the previous run, recorded for the next one.
     """
 
     def __init__(
@@ -110,25 +100,26 @@ class Ledger:
         self._campaign_id = campaign_id
         self._previous = previous
         self._local = is_local(path)
-        #: How many rows are best begun at once.
-        self.stride = 1 if self._local else STRIDE
-        lock = path / "lock"
-        self._lock: LocalLock | StoredLock = (
-            LocalLock(lock.path, owner) if self._local else StoredLock(lock, owner)
-        )
+        #: How many rows go in flight with one write.
+        self.batch_size = 1 if self._local else FLUSH_LINES
+        self._lock = lock_at(path / "lock", owner)
         self._writing = threading.Lock()
         self._logs: dict[str, LocalLog | StoredLog] = {}
         self._closed = False
         self._unsettled = 0
 
     def __enter__(self) -> Ledger:
-        """Take the lock, and make sure that the ledger belongs to this campaign."""
+        """Acquire the lock, and make sure that the ledger belongs to this campaign."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         try:
-            describe(self.path, self._campaign_id)
+            read_description(self.path, self._campaign_id)
             self._write_description(finished=False)
-            attempt = max((file.attempt for file in files_of(self.path)), default=0) + 1
+            files = list_parts(self.path)
+            if self._local:  # an object is always complete
+                for file in files:
+                    truncate_partial_line(file.path.path)
+            attempt = files[-1].attempt + 1 if files else 1
             for kind in ("settled", "open", "started", "earlier"):
                 self._logs[kind] = (LocalLog if self._local else StoredLog)(self.path, kind, attempt)
         except BaseException:
@@ -136,32 +127,23 @@ class Ledger:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write what is not written yet, and let go."""
-        with ExitStack() as stack:  # whatever cannot be written any more, the rest is, and the lock is let go
+    def __exit__(self, *error: object) -> None:
+        """Write what is not written yet, and release the lock."""
+        with ExitStack() as stack:  # a log that cannot be written keeps neither the others nor the lock open
             stack.callback(self._lock.release)
             with self._writing:
                 self._closed = True
                 for each in self._logs.values():
                     stack.callback(each.close)
 
-    def read_back(self, worklist: Worklist) -> None:
-        """Tell the worklist what earlier attempts did."""
-        if self._local:  # what an object store holds is whole
-            for file in files_of(self.path):
-                mend(file.path.path)
-        read_back(self.path, self._campaign_id, worklist)
-
-    def clear_open(self) -> None:
-        """Take away what earlier attempts left open, because it is told anew from here on."""
-        for file in files_of(self.path, "open"):
+    def remove(self, kind: str) -> None:
+        """Remove the files of one kind."""
+        for file in list_parts(self.path, kind):
             file.path.unlink()
 
-    def start(self, keys: Collection[bytes]) -> None:
+    def mark_in_flight(self, keys: Collection[bytes]) -> None:
         """
-        Write down, before they are sent, that rows are under way.
+        Record that rows are in flight, before they are sent.
 
         :raises LemlistError: Another load took the ledger over, or this one has ended.
         """
@@ -173,187 +155,194 @@ class Ledger:
             self._logs["started"].sync()
             self._unsettled += len(keys)
 
-    def give_back(self, keys: Collection[bytes]) -> None:
-        """Write down that rows which were started are certainly not in the campaign."""
+    def release(self, keys: Collection[bytes]) -> None:
+        """Record that rows are no longer in flight and that nothing was created for them."""
         with self._writing:
             if not self._closed:
                 self._logs["started"].add([f"- {key.hex()}" for key in keys])
 
-    def write(self, line: Line, *, started: bool = False) -> None:
-        """
-        Write what became of a row.
-
-        :param started: Whether ``start`` was called for it.
-        """
+    def write(self, entry: LedgerEntry, *, in_flight: bool = False) -> None:
+        """Write the outcome of a row; ``in_flight`` if the row was."""
         with self._writing:
             if self._closed:
-                return  # from a thread that was given up; the row is in doubt and stays so
-            settled = line.outcome in SETTLED
-            # What took no request will be known again without one.
-            self._logs["settled" if settled else "open"].add([line.to_json()], urgent=started)
-            if started and settled:
+                return  # a thread outlived the grace period; its row stays in doubt
+            settled = entry.outcome in SETTLED
+            # An outcome that took no request is found again without one.
+            self._logs["settled" if settled else "open"].add([entry.to_json()], urgent=in_flight)
+            if in_flight and settled:
                 self._unsettled -= 1
 
     def flush(self, *, older_than: float = 0.0) -> None:
-        """Write what has been waiting for some seconds."""
+        """Write lines that have been waiting for longer than some seconds."""
         with self._writing:
             for each in self._logs.values():
-                if each.waiting() >= older_than:
-                    each.sync()
+                each.sync(older_than=older_than)
 
     def finish(self, worklist: Worklist) -> None:
         """
-        Write down that every row was tried. Where all are settled, outcomes are all that remains.
+        Record that every row was tried, and drop the in-flight marks if every row is settled.
 
-        The next run will read this ledger and none before it: people whom those knew are carried on, for who
-        is not in the source tonight, or invalid, may be back tomorrow.
+        The next run reads this ledger and none before it. People that earlier ledgers know are carried over,
+        because a person who is missing from this source, or invalid, may be back in the next one.
         """
         with self._writing:
-            for key, lead_id, content in worklist.known_before():
+            for key, lead_id, content in worklist.known_absentees():
                 known = {"row_key": key.hex(), "outcome": None, "lead_id": lead_id, "content": content}
                 self._logs["earlier"].add([json.dumps(known)], urgent=False)
-            for key in worklist.doubts_before():
-                self._logs["started"].add([f"+ {key.hex()}"])
+            doubts = worklist.doubts_outside_source()
+            for key, inherited in doubts:
+                if inherited:
+                    self._logs["started"].add([f"+ {key.hex()}"])
         self.flush()
         self._write_description(finished=True)
-        if not self._unsettled and not worklist.doubts_elsewhere():
+        if not self._unsettled and not doubts:
             self._logs["started"].close()
-            for file in files_of(self.path, "started"):
-                file.path.unlink()
+            self.remove("started")
 
     def _write_description(self, *, finished: bool) -> None:
-        about = {
+        description = {
             "format": FORMAT,
             "campaign_id": self._campaign_id,
             "finished": finished,
             "previous": str(self._previous) if self._previous else None,
         }
         name = ".ledger.json" if self._local else "ledger.json"
-        (self.path / name).write_bytes(json.dumps(about).encode())
-        if self._local:  # a disk writes in place, and what a kill or a full disk leaves could not be read
+        (self.path / name).write_bytes(json.dumps(description).encode())
+        if self._local:  # written in place, it would be unreadable after a kill or on a full disk
             os.replace(os.path.join(self.path.path, name), os.path.join(self.path.path, "ledger.json"))
+
+
+# --- Places ---------------------------------------------------------------------------------------------
+
+
+def default_ledger_path(ti: Any) -> str:
+    """Return the default ledger directory of a task instance, the same one for all its attempts."""
+    home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
+    names = [ti.dag_id, ti.run_id, ti.task_id]
+    if ti.map_index is not None and ti.map_index >= 0:
+        names.append(str(ti.map_index))
+    return os.path.join(os.path.expanduser(home), "lemlist-ledgers", *map(_file_name, names))
+
+
+def _file_name(name: str) -> str:
+    """Return a valid file name that is distinct for every name."""
+    plain = re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[:80].lstrip(".")
+    return plain if plain == name else f"{plain}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+def latest_ledger(path: ObjectStoragePath, ledger: ObjectStoragePath) -> ObjectStoragePath:
+    """
+    Return the previous ledger: the path, or the last ledger by name below it before ``ledger``, our own.
+
+    A run that was skipped therefore does not break a chain of daily ledgers.
+    """
+    if (path / "ledger.json").exists():
+        return path
+    parent, _, own = str(ledger).rstrip("/").rpartition("/")
+    beside = parent == str(path).rstrip("/")
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in sorted({entry.name for entry in path.iterdir()}, reverse=True):
+            if (not beside or name < own) and (path / name / "ledger.json").exists():
+                return path / name
+    return path
 
 
 # --- Reading --------------------------------------------------------------------------------------------
 
 
-def describe(path: ObjectStoragePath, campaign_id: str) -> dict[str, Any] | None:
+def read_description(path: ObjectStoragePath, campaign_id: str) -> dict[str, Any] | None:
     """
-    Return what a ledger says of itself, None when there is none.
+    Return the description of a ledger, or None if there is no ledger.
 
-    :raises LemlistConfigurationError: It is of another campaign, whose rows would be taken for loaded here.
+    :raises LemlistConfigurationError: It belongs to another campaign, or is not a ledger of this version.
     """
     try:
-        about = json.loads((path / "ledger.json").read_bytes())
-        known = {name: about[name] for name in ("format", "campaign_id", "finished", "previous")}
+        content = json.loads((path / "ledger.json").read_bytes())
+        description = {name: content[name] for name in ("format", "campaign_id", "finished", "previous")}
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
-        raise LemlistConfigurationError(
-            f"{shown(path)} holds a ledger.json that is none of ours; give the ledger a directory of its "
-            "own. Nothing was sent."
-        ) from None
-    if known["format"] != FORMAT:
-        raise LemlistConfigurationError(
-            f"The ledger {shown(path)} was written by another version of this package (its format is "
-            f"{known['format']}, not {FORMAT}). Nothing was sent."
-        )
-    if known["campaign_id"] != campaign_id:
-        raise LemlistConfigurationError(
-            f"The ledger {shown(path)} belongs to campaign {known['campaign_id']!r}, not to "
-            f"{campaign_id!r}; give each campaign a ledger of its own. Nothing was sent."
-        )
-    return known
+        why = "has a ledger.json that was not written by this package; use an empty directory"
+        raise _unusable(path, why) from None
+    version, other = description["format"], description["campaign_id"]
+    if version != FORMAT:
+        why = f"was written by another version of this package (format {version}, not {FORMAT})"
+        raise _unusable(path, why)
+    if other != campaign_id:
+        raise _unusable(path, f"belongs to campaign {other!r}, not to {campaign_id!r}; use one per campaign")
+    return description
 
 
-def read_back(path: ObjectStoragePath, campaign_id: str, worklist: Worklist) -> None:
-    """Tell the worklist which rows are settled, and which were under way when a process died."""
-    if describe(path, campaign_id) is None:
+def _unusable(path: ObjectStoragePath, why: str) -> LemlistConfigurationError:
+    return LemlistConfigurationError(f"The ledger {shown(path)} {why}. Nothing was sent.")
+
+
+def read_history(path: ObjectStoragePath, campaign_id: str, worklist: Worklist) -> None:
+    """Add to the worklist which rows are settled, and which were in flight when a process died."""
+    if read_description(path, campaign_id) is None:
         return
-    for file in files_of(path, "settled"):
-        worklist.note_settled((key, row["outcome"]) for keys, row in _rows(file.path) for key in keys)
-    for file in files_of(path, "started"):
-        worklist.note_started((key, begun, begun) for key, begun in _marks(file.path))
+    for file in list_parts(path, "settled"):
+        worklist.add_settled(
+            (key, line["outcome"]) for keys, line in _read_outcomes(file.path) for key in keys
+        )
+    for file in list_parts(path, "started"):
+        worklist.add_in_flight((key, begun, begun) for key, begun in _read_marks(file.path))
 
 
 def read_previous(
     path: ObjectStoragePath, campaign_id: str, worklist: Worklist, seen: Collection[str] = ()
 ) -> bool:
     """
-    Tell the worklist what the ledger of an earlier run knows; say whether there is one.
+    Add what the ledger of an earlier run knows to the worklist; return whether there is one.
 
-    A run that did not come to its end does not know of every row, so the one before it is read too.
+    A run that did not finish does not know every row, so its own previous ledger is read as well.
 
     :param seen: The ledgers that led to this one.
     """
-    about = describe(path, campaign_id)
-    if about is None:
+    description = read_description(path, campaign_id)
+    if description is None:
         return False
-    if owner := held_by(path / "lock"):
+    if owner := lock_at(path / "lock").holder():
         raise LemlistError(
-            f"The previous ledger {shown(path)} is in use by {owner}. This load would send again what that "
-            "one is about to send: let it end first, as max_active_runs=1 does for the runs of a DAG. "
+            f"The previous ledger {shown(path)} is in use by {owner}. This load would send rows that the "
+            "other one is about to send: let it end first, for example with max_active_runs=1. "
             "Nothing was sent."
         )
-    if not about["finished"] and about["previous"]:
-        # A path without a connection has no such attribute on Airflow 2.
-        conn_id = getattr(path, "conn_id", None)
-        before = type(path)(about["previous"], conn_id=conn_id)
+    if not description["finished"] and description["previous"]:
+        # On Airflow 2 a path without a connection has no such attribute.
+        before = type(path)(description["previous"], conn_id=getattr(path, "conn_id", None))
         if str(before) not in (seen := {*seen, str(path)}):
             read_previous(before, campaign_id, worklist, seen)
-    # What was under way when that run died is as much in doubt in this one.
-    for file in files_of(path, "started"):
-        worklist.note_started((key, 0, begun) for key, begun in _marks(file.path))
-    for file in [*files_of(path, "earlier"), *files_of(path, "open", "settled")]:
-        worklist.note_previous(
-            (key, row["lead_id"], row["content"])
-            for keys, row in _rows(file.path)
-            if row["content"]
+    # A row that was in flight when that run died is still in doubt.
+    for file in list_parts(path, "started"):
+        worklist.add_in_flight((key, 0, begun) for key, begun in _read_marks(file.path))
+    for file in [*list_parts(path, "earlier"), *list_parts(path, "open", "settled")]:
+        worklist.add_previous(
+            (key, line["lead_id"], line["content"])
+            for keys, line in _read_outcomes(file.path)
+            if line["content"]
             for key in keys
         )
-    for file in files_of(path, "settled"):
-        worklist.note_started((keys[0], 0, False) for keys, _ in _rows(file.path))
+    for file in list_parts(path, "settled"):
+        worklist.add_in_flight((keys[0], 0, False) for keys, _ in _read_outcomes(file.path))
     return True
 
 
-def last_ledger(path: ObjectStoragePath, ledger: ObjectStoragePath) -> ObjectStoragePath:
-    """
-    Return the ledger that a path means: itself, or of those in it the last by name before our own.
-
-    So a night that was left out breaks no chain of nightly ledgers.
-
-    :param ledger: Our own.
-    """
-    if (path / "ledger.json").exists():
-        return path
-    names: list[str] = []
-    with suppress(FileNotFoundError, NotADirectoryError):
-        names = sorted({entry.name for entry in path.iterdir()}, reverse=True)
-    parent, _, own = str(ledger).rstrip("/").rpartition("/")
-    beside = parent == str(path).rstrip("/")
-    for name in names:
-        if (not beside or name < own) and (path / name / "ledger.json").exists():
-            return path / name
-    return path
-
-
-def _rows(path: ObjectStoragePath) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
-    """Give the lines of a file, each with what its row is known by."""
-    for number, line in enumerate(lines_of(path), 1):
+def _read_outcomes(path: ObjectStoragePath) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
+    """Yield the lines of a file with the keys of their rows."""
+    for number, text in enumerate(read_lines(path), 1):
         try:
-            row = json.loads(line)
-            row["outcome"], row["lead_id"], row["content"]
-            keys = [bytes.fromhex(key) for key in (row["row_key"], row.get("profile_key")) if key]
+            line = json.loads(text)
+            line["outcome"], line["lead_id"], line["content"]
+            keys = [bytes.fromhex(key) for key in (line["row_key"], line.get("profile_key")) if key]
         except (ValueError, TypeError, KeyError):
-            raise LemlistConfigurationError(
-                f"Line {number} of {shown(path)} is no line of a ledger. Put it right: rows that a ledger "
-                "does not know are sent again. Nothing was sent."
-            ) from None
+            why = f"is damaged in line {number} of {path.name}: the row of that line would be sent again"
+            raise _unusable(path.parent, why) from None
         if keys:
-            yield keys, row
+            yield keys, line
 
 
-def _marks(path: ObjectStoragePath) -> Iterator[tuple[bytes, bool]]:
-    for line in lines_of(path):
+def _read_marks(path: ObjectStoragePath) -> Iterator[tuple[bytes, bool]]:
+    for line in read_lines(path):
         sign, _, key = line.strip().partition(" ")
         yield bytes.fromhex(key), sign == "+"

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One load at a time on one ledger.
+Allow one load at a time on one ledger.
 
-On a local disk the kernel holds the lock and lets go of it when the process dies. An object store knows no
-locks, so there the owner leaves a sign of life every few seconds; who finds a lock watches it for a while,
-and takes it over when it does not move. No clock is compared with another machine's.
+On a local disk the kernel holds the lock and releases it when the process dies. An object store has no locks:
+there the owner writes a heartbeat every few seconds. A load that finds a lock observes it for a while and
+takes it over if the heartbeat does not advance. Clocks of different machines are never compared.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
@@ -28,16 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two signs of life in an object store, and how many may be missed.
-BEAT = 5.0
-MISSED = 4
-#: Seconds after which whoever wrote the lock at the same moment as we has done so.
-RACE = 1.0
-_SOMEBODY = "another task"
+_UNKNOWN_OWNER = "another task"
 
 
 class LocalLock:
-    """A lock of the kernel on a file of this machine."""
+    """A kernel lock on a file of this machine."""
 
     def __init__(self, path: str, owner: str) -> None:
         self._path = path
@@ -46,19 +42,14 @@ class LocalLock:
 
     def acquire(self) -> None:
         """
-        Take the lock.
+        Acquire the lock.
 
-        :raises LemlistError: Another load has it.
+        :raises LemlistError: Another load holds it.
         """
-        import fcntl
-
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held = os.read(file, 1000).decode("utf-8", "replace")
+        if holder := _flock(file, fcntl.LOCK_EX):
             os.close(file)
-            raise in_use(self._path, held) from None
+            raise _in_use(self._path, holder)
         self._file = file
         try:
             os.ftruncate(file, 0)
@@ -67,27 +58,22 @@ class LocalLock:
             self.release()
             raise
 
-    def watch(self) -> str | None:
-        """Return whose the lock is, None when nobody holds it."""
-        import fcntl
-
+    def holder(self) -> str | None:
+        """Return the owner of the lock, or None if it is free."""
         try:
             file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return os.read(file, 1000).decode("utf-8", "replace").strip() or _SOMEBODY
+            return _flock(file, fcntl.LOCK_SH)
         finally:
             os.close(file)
-        return None
 
     def check(self) -> None:
-        """Do nothing: nobody takes a lock of the kernel away."""
+        """Do nothing: a kernel lock cannot be taken over."""
 
     def release(self) -> None:
-        """Let go of the lock. The file stays: deleting it would pull it from under the next one."""
+        """Release the lock. The file stays: deleting it would invalidate the lock of the next load."""
         if self._file is not None:
             with suppress(OSError):
                 os.ftruncate(self._file, 0)
@@ -95,117 +81,117 @@ class LocalLock:
             self._file = None
 
 
-class StoredLock:
-    """A lock in an object store, kept by signs of life."""
+def _flock(file: int, kind: int) -> str | None:
+    """Lock an open file; return the owner of the lock if another process holds it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(file, 1000).decode("utf-8", "replace").strip() or _UNKNOWN_OWNER
+    return None
 
-    def __init__(
-        self,
-        path: ObjectStoragePath,
-        owner: str,
-        *,
-        beat: float = BEAT,
-        missed: int = MISSED,
-        race: float = RACE,
-    ) -> None:
+
+class StoredLock:
+    """A lock in an object store, kept by heartbeats."""
+
+    #: Seconds between two heartbeats, and how many may be missed.
+    heartbeat = 5.0
+    max_missed = 4
+    #: Seconds after which a lock written at the same moment by another load is visible.
+    settle_time = 1.0
+
+    def __init__(self, path: ObjectStoragePath, owner: str) -> None:
         self._path = path
         self._owner = owner
         self._token = uuid.uuid4().hex
-        self._beat = beat
-        self._missed = missed
-        self._race = race
         self._ended = threading.Event()
-        self._lost = False
-        #: When the lock was last known to be ours.
-        self._seen = 0.0
-        self._keeper: threading.Thread | None = None
+        #: When this load was last known to hold the lock.
+        self._confirmed = 0.0
+        self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
         """
-        Take the lock, after watching one that is there for signs of life.
+        Acquire the lock. An existing lock is observed first, and taken over if its heartbeat has stopped.
 
-        :raises LemlistError: Another load has it.
+        :raises LemlistError: Another load holds it.
         """
-        if owner := self.watch():
-            raise in_use(self._path, owner)
+        if owner := self.holder():
+            raise _in_use(self._path, owner)
         decided = time.monotonic()
         self._write(0)
-        # After a slow write somebody else may have written, looked and begun before ours arrived: until
-        # the next sign of life, which tells them.
-        slow = time.monotonic() - decided > self._race
-        time.sleep(2 * self._beat if slow else self._race)
-        now = self._read()
-        if now is None or now.get("token") != self._token:
-            raise in_use(self._path, str((now or {}).get("owner")))
-        self._seen = time.monotonic()
-        self._keeper = threading.Thread(target=self._keep, name="lemlist-ledger-lock", daemon=True)
-        self._keeper.start()
+        # During a slow write, another load may have written its lock, read it back and begun. Its next
+        # heartbeat overwrites ours.
+        slow = time.monotonic() - decided > self.settle_time
+        time.sleep(2 * self.heartbeat if slow else self.settle_time)
+        found = self._read() or {}
+        if found.get("token") != self._token:
+            raise _in_use(self._path, found.get("owner"))
+        self._confirmed = time.monotonic()
+        self._thread = threading.Thread(target=self._send_heartbeats, name="lemlist-ledger-lock", daemon=True)
+        self._thread.start()
 
-    def watch(self) -> str | None:
-        """Watch a lock that is there for signs of life; return whose it is, None when nobody holds it."""
+    def holder(self) -> str | None:
+        """Observe an existing lock; return its owner if the heartbeat advances, None if the lock is free."""
         found = self._read()
-        if found is not None:
-            log.info(
-                "The ledger is locked by %s. Watching for %g s whether that is still alive.",
-                found.get("owner") or _SOMEBODY,
-                self._beat * self._missed,
-            )
-        pause = min(1.0, self._beat / 2)
-        # Looks are counted, not seconds: a machine that stood still, and its owner with it, proves no death.
-        looks = math.ceil(self._beat * self._missed / pause)
-        while found is not None and looks:
+        if found is None:
+            return None
+        longest = self.heartbeat * self.max_missed
+        log.info(
+            "The ledger is locked by %s. Waiting up to %g s for its next heartbeat.",
+            found.get("owner") or _UNKNOWN_OWNER,
+            longest,
+        )
+        pause = min(1.0, self.heartbeat / 2)
+        # Reads are counted instead of seconds: after this machine was suspended, elapsed time proves nothing.
+        for _ in range(math.ceil(longest / pause)):
             time.sleep(pause)
-            looks -= 1
-            now = self._read()
-            if now is not None and (now.get("token"), now.get("beat")) != (
-                found.get("token"),
-                found.get("beat"),
-            ):
-                return str(now.get("owner"))
-            found = now
+            latest = self._read()
+            if latest is None:
+                return None
+            if latest != found:
+                return str(latest.get("owner") or _UNKNOWN_OWNER)
         return None
 
     def check(self) -> None:
         """
-        Make sure that the lock is still ours.
+        Make sure that this load still holds the lock.
 
-        :raises LemlistError: Another load took it, because ours gave no sign of life for too long.
+        :raises LemlistError: Another load took it over, or may have because heartbeats were missed.
         """
-        # Who was asleep for long is asked before the keeper has looked.
-        if self._lost or self._is_overdue():
-            raise in_use(self._path, "another task, which took the ledger over")
+        # After a suspension this runs before the heartbeat thread has noticed.
+        if self._is_lost():
+            raise _in_use(self._path, "another task, which took the ledger over")
 
     def release(self) -> None:
-        """Stop the signs of life and take the lock away."""
+        """Stop the heartbeat and remove the lock."""
         self._ended.set()
-        if self._keeper is not None:
-            self._keeper.join()
-            if not self._lost:
+        if self._thread is not None:
+            self._thread.join()
+            if not self._is_lost():
                 with suppress(OSError):
                     self._path.unlink()
-            self._keeper = None
+            self._thread = None
 
-    def _keep(self) -> None:
+    def _send_heartbeats(self) -> None:
         beat = 0
-        while not self._ended.wait(self._beat):
+        while not self._ended.wait(self.heartbeat):
             beat += 1
             try:
-                now = self._read()
-                if now is not None and now.get("token") != self._token:
-                    self._lost = True
+                found = self._read()
+                if found is not None and found.get("token") != self._token:
+                    self._confirmed = -math.inf  # for good
                     return
-                asked = time.monotonic()
+                began = time.monotonic()
                 self._write(beat)
-                self._seen = asked
+                self._confirmed = began
             except Exception:
-                # A store that cannot be reached for a moment costs a sign of life. For longer, and somebody
-                # may rightly have taken the ledger over without our seeing it.
-                if self._is_overdue():
-                    self._lost = True
+                # A short outage of the store costs a heartbeat. After a long one, another load may rightly
+                # have taken the ledger over unnoticed.
+                if self._is_lost():
                     return
 
-    def _is_overdue(self) -> bool:
-        """Say whether whoever watches may take the lock over before our next sign of life."""
-        return time.monotonic() - self._seen > self._beat * (self._missed - 1)
+    def _is_lost(self) -> bool:
+        """Return whether another load has taken the lock over, or may before the next heartbeat."""
+        return time.monotonic() - self._confirmed > self.heartbeat * (self.max_missed - 1)
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -221,16 +207,15 @@ class StoredLock:
         self._path.write_bytes(json.dumps(lock).encode())
 
 
-def held_by(path: ObjectStoragePath) -> str | None:
-    """Return who holds the lock of another ledger, None when nobody does."""
-    return (LocalLock(path.path, "") if is_local(path) else StoredLock(path, "")).watch()
+def lock_at(path: ObjectStoragePath, owner: str = "") -> LocalLock | StoredLock:
+    """Return the lock of a path, of the kind that its storage supports."""
+    return LocalLock(path.path, owner) if is_local(path) else StoredLock(path, owner)
 
 
-def in_use(path: Any, owner: str) -> LemlistError:
-    """Make the error for whoever finds the ledger in use."""
+def _in_use(path: Any, owner: str | None) -> LemlistError:
     return LemlistError(
-        f"The ledger is in use by {owner.strip() or _SOMEBODY} ({path}). Two loads on one ledger would "
-        "send rows twice: wait for that one to end, or give this task a ledger_path of its own. "
+        f"The ledger is in use by {owner or _UNKNOWN_OWNER} ({path}). Two loads on one ledger would "
+        "send rows twice: wait for the other load to end, or set another ledger_path for this task. "
         "Nothing was sent."
     )
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From the columns of a source to lemlist's fields and custom variables.
+Map the columns of a source to lemlist's fields and custom variables.
 
-A column goes under its own name unless ``column_map`` renames it or, with None, leaves it out. Whether the
-values can be sent is for ``leads.clean`` to say, the same check as for a single lead.
+A column keeps its name unless ``column_map`` renames it or, with None, leaves it out. ``leads.clean`` checks
+the values, as for a single lead.
 """
 
 from __future__ import annotations
@@ -18,19 +18,12 @@ from airflow_provider_lemlist.validation import hint
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-#: Sets of columns whose mapping is remembered; rows of one source rarely have more than one.
-_PLANS = 1000
+#: The most column sets whose mapping is cached; the rows of a source rarely have more than one.
+_MAX_PLANS = 1000
 
 
 class ColumnMapping:
-    """
-    Turn rows into leads.
-
-    :param column_map: Column to field or variable; None leaves the column out.
-    :param variables: The custom variables that may be sent; other columns are left out. None for all.
-    :param defaults: Values for fields and variables that a row leaves blank.
-    :param drop_empty: Leave blank values out; otherwise they are sent as empty texts.
-    """
+    """Convert rows to leads; the arguments are those of ``LoadLeadsOperator``."""
 
     def __init__(
         self,
@@ -42,32 +35,32 @@ class ColumnMapping:
     ) -> None:
         self._column_map = dict(column_map or {})
         self._allowed = None if variables is None else frozenset(variables)
-        # Whoever maps a column to a name means that name.
-        self._meant = frozenset((*(variables or ()), *filter(None, self._column_map.values())))
+        # A name that is the target of a mapping is not a typo.
+        self._intended = frozenset((*(variables or ()), *filter(None, self._column_map.values())))
         self._defaults = dict(defaults or {})
         self._drop_empty = drop_empty
         self._plans: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-        #: Columns of the rows so far.
+        #: Columns seen so far.
         self.columns: set[str] = set()
-        #: Fields and variables that the rows so far brought, blank or not.
+        #: Fields and variables that the rows seen so far provide, blank or not.
         self.offered: set[str] = set(self._defaults)
-        #: Columns that are not in ``variables`` and were left out.
+        #: Columns that were left out because they are not in ``variables``.
         self.left_out: set[str] = set()
 
         targets = Counter(filter(None, self._column_map.values()))
         if twice := [name for name, times in targets.items() if times > 1]:
             raise LemlistValidationError(
-                f"column_map gives {', '.join(map(repr, twice))} from more than one column; nothing was sent."
+                f"column_map maps more than one column to {', '.join(map(repr, twice))}; nothing was sent."
             )
         _, names = clean(dict.fromkeys((*targets, "firstName"), "x"), variables=self._allowed or ())
-        _, values = clean({"firstName": "x", **self._defaults}, variables=self._meant)
+        _, values = clean({"firstName": "x", **self._defaults}, variables=self._intended)
         if found := [*(problem for problem in names if problem.field not in LEAD_FIELDS), *values]:
             raise LemlistValidationError(
-                "column_map or defaults cannot work, nothing was sent. " + "; ".join(map(str, found)) + "."
+                "column_map or defaults are invalid; nothing was sent. " + "; ".join(map(str, found)) + "."
             )
 
     def lead(self, row: Mapping[str, Any]) -> tuple[dict[str, str], list[Problem]]:
-        """Return the lead of a row as it can be sent, and everything that is wrong with it."""
+        """Return the lead of a row as texts, and every problem with it."""
         names = tuple(row)
         plan = self._plans.get(names)
         if plan is None:
@@ -76,10 +69,10 @@ class ColumnMapping:
         for name, value in self._defaults.items():
             if is_blank(values.get(name)):
                 values[name] = value
-        return clean(values, variables=self._meant, drop_empty=self._drop_empty)
+        return clean(values, variables=self._intended, drop_empty=self._drop_empty)
 
     def check_columns(self) -> None:
-        """Refuse a ``column_map`` that speaks of columns which no row had."""
+        """Raise if ``column_map`` names columns that no row has."""
         missing = [column for column in self._column_map if column not in self.columns]
         if missing and self.columns:
             known = tuple(sorted(map(str, self.columns)))
@@ -101,12 +94,12 @@ class ColumnMapping:
                 continue
             if target in taken:
                 raise LemlistValidationError(
-                    f"The columns {taken[target]!r} and {column!r} both give {target!r}; nothing was sent. "
+                    f"The columns {taken[target]!r} and {column!r} both map to {target!r}; nothing was sent. "
                     "Leave one of them out with column_map={…: None}."
                 )
             taken[target] = column
             plan.append((column, target))
-        if len(self._plans) < _PLANS:
+        if len(self._plans) < _MAX_PLANS:
             self._plans[names] = plan
         self.columns.update(names)
         self.offered.update(taken)
@@ -115,6 +108,6 @@ class ColumnMapping:
     def _is_wanted(self, column: str) -> bool:
         if self._allowed is None or column in LEAD_FIELDS or column in self._allowed:
             return True
-        # A name close to a field of lemlist is a slip, not a column to pass over: let the check tell it.
+        # A name close to a field of lemlist is a likely typo: keep it, so that the check reports it.
         _, problems = clean({column: "x"})
         return bool(problems)

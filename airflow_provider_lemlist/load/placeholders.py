@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Which variables a text of lemlist uses: ``{{icebreaker}}``, in the Liquid that lemlist understands.
+Find the variables that a text of lemlist uses, such as ``{{icebreaker}}``, in lemlist's dialect of Liquid.
 
-Pure. It reads what people write in lemlist's editor, so an expression may hold HTML and entities, a name may
-hold spaces (``{{Company name}}``), and broken Liquid gives what can be read instead of an error.
+Pure. The texts come from lemlist's editor, so an expression may contain HTML and entities, a name may contain
+spaces (``{{Company name}}``), and malformed Liquid raises no error.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from html import unescape
 from typing import Any
 
-# lemlist fills these in itself, from the sender, the calendar or the campaign.
-_LEMLISTS_OWN = re.compile(
+# Provided by lemlist itself, from the sender, the calendar or the campaign.
+_BUILT_IN = re.compile(
     r"(?:sender|signature|unsubscribe)(?:[A-Z_\-\s].*)?"
     r"|.*(?:Signature|[Uu]nsubscribe[ _-]?[Ll]ink)"
     r"|now|today|tomorrow|date|day|weekday|month|year|time"
@@ -25,8 +25,7 @@ _PARTS = re.compile(r"\{%-?(?P<tag>.*?)-?%\}|\{\{-?(?P<output>.*?)-?\}\}", re.DO
 _SILENT = re.compile(r"\{%-?\s*(comment|raw)\s*-?%\}.*?\{%-?\s*end\1\s*-?%\}", re.DOTALL)
 _MARKUP = re.compile(r"<[^<>]*>")
 _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
-_OPERATOR = re.compile(r"[=!<>]=|<>|[<>]|\b(?:and|or|contains)\b")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_OPERATOR = re.compile(r"[=!<>]=|<>|[<>,]|\b(?:and|or|contains)\b")
 _NAME = re.compile(r"[^\W\d][\w\- ]*")
 
 
@@ -35,8 +34,8 @@ class Variables:
     """
     The variables of some texts.
 
-    ``needed`` stand bare, so the text has a hole where a lead has none; ``optional`` have a default, or are
-    asked for in a condition.
+    ``needed`` have no default, so the text has a gap if a lead has no value; ``optional`` have a default, or
+    are tested by a condition.
     """
 
     needed: set[str] = field(default_factory=set)
@@ -44,7 +43,7 @@ class Variables:
 
 
 def variables_of(texts: Iterable[str]) -> Variables:
-    """Find the variables that a lead has to bring for these texts."""
+    """Return the variables that these texts use."""
     found = Variables()
     for text in texts:
         _read(text, found)
@@ -53,49 +52,45 @@ def variables_of(texts: Iterable[str]) -> Variables:
 
 
 def texts_of(sequences: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    """Give every text of every step, of the main sequence and of the branches."""
+    """Yield every text of every step, of the main sequence and of the branches."""
     for sequence in sequences.values():
         for step in sequence.get("steps") or ():
             yield from (value for value in step.values() if isinstance(value, str) and "{" in value)
 
 
 def _read(text: str, found: Variables) -> None:
-    made: set[str] = set()  # by assign, capture, for: they are the text's own
+    assigned: set[str] = set()  # by assign, capture or for, in the text itself
     guarded: list[set[str]] = []
+
+    def add(expression: str) -> None:
+        names, has_default = _expression(expression)
+        tested = names if has_default else names & set().union(*guarded)
+        found.optional |= tested - assigned
+        found.needed |= names - tested - assigned
+
     for part in _PARTS.finditer(_SILENT.sub("", text)):
         if (output := part["output"]) is not None:
-            names, has_default = _expression(_plain(output))
-            sure = names - made
-            if has_default:
-                found.optional |= sure
-            else:
-                held = set().union(*guarded)
-                found.optional |= sure & held
-                found.needed |= sure - held
+            add(_plain(output))
             continue
         word, _, rest = _plain(part["tag"]).partition(" ")
         if word in ("if", "unless", "case", "elsif", "when"):
-            asked = _condition(rest) - made
-            found.optional |= asked
+            condition = _condition(rest) - assigned
+            found.optional |= condition
             if word in ("if", "unless", "case"):
                 guarded.append(set())
             if guarded:
-                guarded[-1] |= asked
+                guarded[-1] |= condition
         elif word in ("endif", "endunless", "endcase"):
             if guarded:
                 guarded.pop()
         elif word in ("assign", "capture"):
             name, _, value = rest.partition("=")
-            made.add(name.strip())
-            if value:
-                names, has_default = _expression(value)
-                held = names if has_default else names & set().union(*guarded)
-                found.optional |= held - made
-                found.needed |= names - held - made
+            assigned.add(name.strip())
+            add(value)
         elif word == "for":
             name, _, items = rest.partition(" in ")
-            made |= {name.strip(), "forloop"}
-            found.optional |= _names(items.split(" ")[0]) - made
+            assigned |= {name.strip(), "forloop"}
+            found.optional |= _names(items.split(" ")[0]) - assigned
 
 
 def _plain(inside: str) -> str:
@@ -103,7 +98,7 @@ def _plain(inside: str) -> str:
 
 
 def _expression(text: str) -> tuple[set[str], bool]:
-    """Return the names before and behind the filters, and whether a default stands among these."""
+    """Return the names in a value and its filters, and whether one of the filters is a default."""
     value, *filters = (part.strip() for part in _QUOTED.sub("''", text).split("|"))
     names = _names(value)
     has_default = False
@@ -116,19 +111,10 @@ def _expression(text: str) -> tuple[set[str], bool]:
 
 
 def _condition(text: str) -> set[str]:
-    names: set[str] = set()
-    for operand in _OPERATOR.split(_QUOTED.sub("''", text)):
-        for item in operand.split(","):
-            names |= _names(item)
-    return names
+    return set().union(*map(_names, _OPERATOR.split(_QUOTED.sub("''", text))))
 
 
 def _names(operand: str) -> set[str]:
-    operand = operand.strip()
-    match = _NAME.match(operand)
-    if not match or _NUMBER.fullmatch(operand):
-        return set()
-    name = match[0].strip()
-    if name in _WORDS or _LEMLISTS_OWN.fullmatch(name):
-        return set()
-    return {name}
+    match = _NAME.match(operand.strip())
+    name = match[0].strip() if match else ""
+    return set() if not name or name in _WORDS or _BUILT_IN.fullmatch(name) else {name}

@@ -1,53 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Everything that is found out before the first lead is sent.
+Everything that is checked before the first lead is sent.
 
-Does the campaign exist, what is wrong with which rows, who is in the source twice, does every variable that
-the campaign's texts use get a value, and how long will it take. Rows are named by number, never by content.
+Whether the campaign exists, which rows are invalid and why, who is in the source twice, whether every
+variable of the campaign gets a value, and how long the load will take. Rows are named by number only.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.leads import LEAD_FIELDS
-from airflow_provider_lemlist.load.account import duration
 from airflow_provider_lemlist.load.placeholders import Variables, texts_of, variables_of
-from airflow_provider_lemlist.load.sources import Broken, Row
+from airflow_provider_lemlist.load.report import duration
+from airflow_provider_lemlist.load.sources import MalformedRow, Row
 from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-    from airflow_provider_lemlist.load.choices import IfMissing
     from airflow_provider_lemlist.load.mapping import ColumnMapping
+    from airflow_provider_lemlist.load.options import LoadOptions
     from airflow_provider_lemlist.load.worklist import Worklist
 
 log = logging.getLogger(__name__)
 
-#: How many rows a finding names.
-_EXAMPLES = 5
-#: How many kinds of problems are told apart; a source where each row has another is no table.
-_KINDS = 200
+#: The most rows that a finding names.
+_MAX_EXAMPLES = 5
+#: The most different problems that are counted separately.
+_MAX_PROBLEMS = 200
 
 
 @dataclass
 class Finding:
-    """Something that some rows have in common."""
+    """The rows that a finding concerns: their number, and the first few of them."""
 
     rows: int = 0
     examples: list[int] = field(default_factory=list)
 
     def add(self, number: int) -> None:
         self.rows += 1
-        if len(self.examples) < _EXAMPLES:
+        if len(self.examples) < _MAX_EXAMPLES:
             self.examples.append(number)
 
     def __str__(self) -> str:
@@ -59,174 +57,140 @@ class Finding:
 
 @dataclass
 class Findings:
-    """What the look through all rows found."""
+    """The result of checking all rows."""
 
     rows: int = 0
     valid: int = 0
-    invalid: int = 0
-    problems: dict[str, Finding] = field(default_factory=dict)
+    problems: dict[str, Finding] = field(default_factory=lambda: defaultdict(Finding))
     duplicates: Finding = field(default_factory=Finding)
-    #: Variables of the campaign that some valid rows leave blank.
-    blank: dict[str, Finding] = field(default_factory=dict)
-    #: Names of everything that the valid rows send.
+    #: Variables of the campaign that are blank in some valid rows.
+    blank: dict[str, Finding] = field(default_factory=lambda: defaultdict(Finding))
+    #: How many valid rows have a value for each field and variable.
     sent: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
-class Campaign:
-    """What matters of the campaign."""
-
-    name: str
-    status: str
-    variables: Variables
-    #: Seconds that lemlist took to answer.
-    latency: float
-
-
-def look_at_campaign(hook: LemlistHook, campaign_id: str) -> Campaign:
+def read_campaign(hook: LemlistHook, campaign_id: str) -> tuple[Variables, float]:
     """
-    Read the campaign and its texts.
+    Return the variables in the campaign's texts, and the seconds that lemlist took to respond.
 
     :raises LemlistNotFoundError: It does not exist for this key.
     """
-    # The connection is opened by the first request, so the second tells how long an answer takes.
+    # The first request also opens the connection, so the latency is measured on the second.
     campaign = hook.get_campaign(campaign_id)
-    asked = time.monotonic()
+    began = time.monotonic()
     sequences = hook.get_sequences(campaign_id)
-    return Campaign(
-        name=str(campaign.get("name") or campaign_id),
-        status=str(campaign.get("status") or "unknown"),
-        variables=variables_of(texts_of(sequences)),
-        latency=time.monotonic() - asked,
-    )
+    latency = time.monotonic() - began
+    log.info("Campaign %s: %r, %s.", campaign_id, campaign.get("name"), campaign.get("status") or "unknown")
+    return variables_of(texts_of(sequences)), latency
 
 
-def look_through(
+def check_rows(
     rows: Iterable[Row], mapping: ColumnMapping, worklist: Worklist, variables: Collection[str] = ()
 ) -> Findings:
-    """
-    Map and check every row, and put it on the worklist.
-
-    :param variables: The variables of which is counted how many rows leave them blank.
-    """
+    """Map and check every row, add it to the worklist, and count blank values of the variables."""
     found = Findings()
     for number, row in enumerate(rows, 1):
         found.rows = number
-        if isinstance(row, Broken):
+        if isinstance(row, MalformedRow):
             reasons = [row.reason]
         else:
             lead, problems = mapping.lead(row)
             reasons = [str(problem) for problem in problems]
         if reasons:
-            found.invalid += 1
             for reason in reasons:
-                kind = (
-                    reason if reason in found.problems or len(found.problems) < _KINDS else "other problems"
-                )
-                found.problems.setdefault(kind, Finding()).add(number)
-            worklist.refuse(number, None, "invalid", "; ".join(reasons))
+                known = reason in found.problems or len(found.problems) < _MAX_PROBLEMS
+                found.problems[reason if known else "other problems"].add(number)
+            worklist.reject(number, None, "invalid", "; ".join(reasons))
             continue
         key, first = worklist.add(number, lead)
         if first is not None:
             found.duplicates.add(number)
-            worklist.refuse(number, key, "duplicate", f"the same person as row {first}")
+            worklist.reject(number, key, "duplicate", f"the same person as row {first}")
             continue
         found.valid += 1
         found.sent.update(lead.keys())
         for name in variables:
             if not lead.get(name):
-                found.blank.setdefault(name, Finding()).add(number)
-    for number in worklist.refuse_namesakes():
+                found.blank[name].add(number)
+    for number in worklist.reject_same_profiles():
         found.valid -= 1
         found.duplicates.add(number)
     mapping.check_columns()
     if found.valid and not any(found.sent[name] for name in LEAD_FIELDS):
         raise LemlistValidationError(
-            "No column gives a field of lemlist, such as email or linkedinUrl; nothing was sent. Name the "
-            f"columns in column_map; the source has {_names(sorted(mapping.columns, key=str))}."
+            "No column maps to a field of lemlist, such as email or linkedinUrl; nothing was sent. Map the "
+            f"columns with column_map; the source has {_names(sorted(mapping.columns, key=str))}."
         )
     return found
 
 
-def check_variables(
-    variables: Variables, offered: Collection[str], *, enriched: bool, if_missing: IfMissing
-) -> None:
+def check_variables(variables: Variables, options: LoadOptions) -> None:
     """
-    Make sure that the texts of the campaign get a value for every variable that stands bare in them.
+    Make sure that every variable without a default in the campaign's texts gets a value.
 
-    :param offered: Fields and variables that the source brings.
-    :param enriched: Whether lemlist looks up fields of its own.
-    :param if_missing: Whether a variable that no column gives is an error.
-    :raises LemlistValidationError: Some are missing.
+    :raises LemlistValidationError: Variables are missing.
     """
-    missing = sorted(variables.needed - set(offered))
-    unsure = sorted(variables.optional - set(offered))
-    if unsure:
-        log.info(
-            "No column gives %s; the texts have a default, or ask for it in a condition.", _names(unsure)
-        )
-    if enriched:
-        hoped = [name for name in missing if name in LEAD_FIELDS]
+    offered = options.mapping.offered
+    missing = sorted(variables.needed - offered)
+    optional = sorted(variables.optional - offered)
+    # An enrichment may provide lemlist's own fields.
+    enriched = any(value for name, value in options.flags.items() if name != "deduplicate")
+    if optional:
+        log.info("No column provides %s; the texts have a default or a condition for it.", _names(optional))
+    if enriched and (enrichable := [name for name in missing if name in LEAD_FIELDS]):
         missing = [name for name in missing if name not in LEAD_FIELDS]
-        if hoped:
-            log.warning(
-                "No column gives %s, which the texts use: left to lemlist's enrichment.", _names(hoped)
-            )
+        log.warning("No column provides %s, used in the texts: left to enrichment.", _names(enrichable))
     if not missing:
         return
     known = tuple(sorted(offered)) or ("",)
-    told = ", ".join(f"{name!r}{hint(name, known)}" for name in missing)
-    message = f"The texts of the campaign use variables that no column gives: {told}."
-    if if_missing == "warn":
-        log.warning("%s They stay empty unless lemlist knows them otherwise.", message)
+    names = ", ".join(f"{name!r}{hint(name, known)}" for name in missing)
+    message = f"The texts of the campaign use variables that no column provides: {names}."
+    if options.if_variable_missing == "warn":
+        log.warning("%s They are empty unless lemlist already has a value.", message)
         return
     raise LemlistValidationError(
-        f"{message} Nothing was sent. Add the column, name it in column_map, give it a value in defaults, or "
+        f"{message} Nothing was sent. Add the column, name it in column_map, set a value in defaults, or "
         'set if_variable_missing="warn".'
     )
 
 
-def tell(found: Findings, mapping: ColumnMapping) -> None:
-    """Log what the look through the rows found."""
-    log.info(
-        "%s: %s valid, %s invalid, %s twice in the source.",
-        _rows(found.rows),
-        f"{found.valid:,}",
-        f"{found.invalid:,}",
-        f"{found.duplicates.rows:,}",
-    )
+def log_findings(found: Findings, mapping: ColumnMapping) -> None:
+    """Log the result of checking the rows."""
+    twice = found.duplicates.rows
+    counts = f"{found.valid:,} valid, {found.rows - found.valid - twice:,} invalid, {twice:,} twice"
+    log.info("%s: %s in the source.", _rows(found.rows), counts)
     for reason, finding in sorted(found.problems.items(), key=lambda item: -item[1].rows):
         log.warning("Invalid: %s: %s.", finding, reason)
-    if found.duplicates.rows:
+    if twice:
         log.warning("The same person as another row: %s. Only one is sent.", found.duplicates)
     if custom := sorted(name for name in found.sent if name not in LEAD_FIELDS):
         log.info("Sent as custom variables: %s.", _names(custom))
     if mapping.left_out:
-        log.info("Columns left out, because they are not in variables: %s.", _names(sorted(mapping.left_out)))
+        log.info("Columns left out because they are not in variables: %s.", _names(sorted(mapping.left_out)))
     for name, finding in sorted(found.blank.items()):
         log.warning("The texts of the campaign use %r, which is blank in %s.", name, finding)
-    if nameless := found.valid - found.sent["email"]:
+    if without_email := found.valid - found.sent["email"]:
         log.warning(
-            "%s without an email: lemlist sees no duplicate among such leads. The ledger alone keeps them "
-            "from being sent twice; a row that is cut off on its way is left to you as uncertain.",
-            _rows(nameless),
+            "%s without an email: lemlist detects no duplicates among such leads. Only the ledger prevents "
+            "sending them twice; a row whose response is lost stays uncertain until you check the campaign.",
+            _rows(without_email),
         )
 
 
-def tell_duration(rows: int, rate: float, limit: timedelta | None) -> None:
-    """Log how long it will take at the present limit, with a warning where the task has less time."""
+def log_estimate(options: LoadOptions, rows: int, rate: float) -> None:
+    """Log how long the load will take at least, with a warning if the task has less time."""
     seconds = rows / rate
-    log.info("%s to send, at least %s at the present limit.", _rows(rows), duration(seconds))
+    log.info("Campaign %s: %s to send, at least %s.", options.campaign_id, _rows(rows), duration(seconds))
+    limit = options.time_limit
     if limit is not None and seconds > limit.total_seconds():
         log.warning(
-            "That is longer than the execution_timeout of the task, %s. What is sent by then is kept in the "
-            "ledger, and the next attempt goes on from there.",
+            "That is longer than the execution_timeout, %s. The next attempt continues from the ledger.",
             duration(limit.total_seconds()),
         )
 
 
-def present_rate(hook: LemlistHook) -> float:
-    """Return how many requests the budget of the key lets go each second."""
+def request_rate(hook: LemlistHook) -> float:
+    """Return the requests per second that the budget of the key allows."""
     state = hook.budget.state()
     return max(state["capacity"] / state["period"], 0.1)
 
@@ -236,5 +200,5 @@ def _rows(number: int) -> str:
 
 
 def _names(names: Collection[str]) -> str:
-    shown = [repr(name) for name in names][:20]
-    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
+    listed = [repr(name) for name in names][:20]
+    return ", ".join(listed) + (", …" if len(names) > len(listed) else "")

@@ -1,189 +1,140 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One load from its beginning to its end: read back, look, check, send, account for every row."""
+"""One load from start to end: read the history, check the rows, send them, report every outcome."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.load import preflight
-from airflow_provider_lemlist.load.account import Account
-from airflow_provider_lemlist.load.ledger import Ledger, Line, last_ledger, read_back, read_previous
-from airflow_provider_lemlist.load.loader import Loader, Pace
-from airflow_provider_lemlist.load.sending import settle_without_asking
+from airflow_provider_lemlist.load.ledger import (
+    Ledger,
+    LedgerEntry,
+    latest_ledger,
+    read_history,
+    read_previous,
+)
+from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
+from airflow_provider_lemlist.load.report import LoadReport
+from airflow_provider_lemlist.load.sending import settle_without_request
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import is_local, shown
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-    from airflow_provider_lemlist.load.choices import IfMissing
-    from airflow_provider_lemlist.load.mapping import ColumnMapping
-    from airflow_provider_lemlist.load.sending import Wishes
+    from airflow_provider_lemlist.load.options import LoadOptions
     from airflow_provider_lemlist.load.sources import Row
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """
-    What is to be loaded, and how.
-
-    :param rows: Opens the source.
-    :param mapping: Turns its rows into leads.
-    :param wishes: The campaign, and what is wanted for every row.
-    :param ledger_path: Where the ledger is or shall be.
-    :param previous_ledger: The ledger of an earlier run, or a directory of ledgers.
-    :param owner: How another load on this ledger is told of us.
-    :param if_variable_missing: Whether a variable of the campaign that no column gives is an error.
-    :param dry_run: Whether nothing is sent and no ledger written.
-    :param time_limit: How long the task may take.
-    """
-
-    rows: Callable[[], Iterator[Row]]
-    mapping: ColumnMapping
-    wishes: Wishes
-    ledger_path: ObjectStoragePath
-    previous_ledger: ObjectStoragePath | None = None
-    owner: str = "a load"
-    if_variable_missing: IfMissing = "fail"
-    dry_run: bool = False
-    time_limit: timedelta | None = None
-
-
 class Load:
-    """
-    Carry out an order.
+    """Load the rows of a source into a campaign."""
 
-    :param hook: The hook.
-    :param order: What is to be loaded, and how.
-    """
-
-    def __init__(self, hook: LemlistHook, order: Order) -> None:
+    def __init__(self, hook: LemlistHook, options: LoadOptions) -> None:
         self._hook = hook
-        self._order = order
-        self._stopped = False
-        self._loader: Loader | None = None
+        self._options = options
+        self._stop_requested = False
         self._previous: ObjectStoragePath | None = None
-        #: The counts, as soon as the rows were looked through.
-        self.account: Account | None = None
+        #: The counts; None until the rows were checked.
+        self.report: LoadReport | None = None
 
     def stop(self) -> None:
-        """Begin no further row. May be called from a signal handler."""
-        self._stopped = True
-        if self._loader is not None:
-            self._loader.stop()
+        """Send no further row. Safe to call from a signal handler."""
+        # Not an event: its lock may be held by the very thread that the signal interrupts.
+        self._stop_requested = True
 
-    def run(self) -> Account:
+    def run(self) -> LoadReport:
         """
-        Load everything that is not settled.
+        Load every row that is not settled.
 
-        :raises LemlistError: A mistake was found before anything was sent, no further row could be sent, or
-            the load was stopped. What was done by then is in the ledger.
+        :raises LemlistError: A mistake was found before anything was sent, an error concerns every row, or
+            the load was stopped. The ledger contains what was done until then.
         """
-        order = self._order
-        campaign_id = order.wishes.campaign_id
+        options = self._options
         with closing(Worklist()) as worklist:
-            if order.previous_ledger:
-                self._previous = last_ledger(order.previous_ledger, order.ledger_path)
-                if read_previous(self._previous, campaign_id, worklist):
-                    log.info("The previous ledger is %s.", shown(self._previous))
-                else:
-                    log.warning(
-                        "There is no previous ledger at %s; every row counts as new.", shown(self._previous)
-                    )
-            with nullcontext() if order.dry_run else self._open_ledger() as ledger:
-                if ledger is None:
-                    read_back(order.ledger_path, campaign_id, worklist)
-                else:
-                    ledger.read_back(worklist)
-                campaign = self._look(worklist)
-                account = self.account = self._open_account(worklist, ledger)
+            if options.previous_ledger:
+                self._read_previous(options.previous_ledger, worklist)
+            with nullcontext() if options.dry_run else self._open_ledger() as ledger:
+                read_history(options.ledger_path, options.campaign_id, worklist)
+                latency = self._check(worklist)
+                report = self.report = self._open_report(worklist, ledger)
                 try:
                     if ledger is not None:
-                        self._send(ledger, worklist, account, campaign.latency)
+                        self._send(ledger, worklist, report, latency)
                         ledger.finish(worklist)
                 finally:
-                    log.info("Load of campaign %s:\n%s", campaign_id, account.table())
-        return account
+                    log.info("Campaign %s: the load has ended.\n%s", options.campaign_id, report.table())
+        return report
+
+    def _read_previous(self, path: ObjectStoragePath, worklist: Worklist) -> None:
+        self._previous = latest_ledger(path, self._options.ledger_path)
+        if read_previous(self._previous, self._options.campaign_id, worklist):
+            log.info("The previous ledger is %s.", shown(self._previous))
+        else:
+            log.warning(
+                "There is no previous ledger at %s; every row is treated as new.", shown(self._previous)
+            )
 
     def _open_ledger(self) -> Ledger:
-        order = self._order
-        warning = ", on this machine: an attempt on another one will not find it"
-        log.info(
-            "The ledger is %s%s.", shown(order.ledger_path), warning if is_local(order.ledger_path) else ""
-        )
-        return Ledger(order.ledger_path, order.wishes.campaign_id, order.owner, previous=self._previous)
+        options = self._options
+        local = " (local to this machine; a retry on another machine does not find it)"
+        log.info("The ledger is %s%s.", shown(options.ledger_path), local * is_local(options.ledger_path))
+        return Ledger(options.ledger_path, options.campaign_id, options.owner, previous=self._previous)
 
-    def _look(self, worklist: Worklist) -> preflight.Campaign:
-        """Look at the campaign and at every row."""
-        order = self._order
-        campaign = preflight.look_at_campaign(self._hook, order.wishes.campaign_id)
-        log.info("Campaign %s, %r, is %s.", order.wishes.campaign_id, campaign.name, campaign.status)
-        found = preflight.look_through(
-            self._until_stopped(order.rows()), order.mapping, worklist, campaign.variables.needed
-        )
-        preflight.tell(found, order.mapping)
+    def _check(self, worklist: Worklist) -> float:
+        """Check the campaign and every row; return the seconds that lemlist takes to respond."""
+        options = self._options
+        variables, latency = preflight.read_campaign(self._hook, options.campaign_id)
+        rows = self._until_stopped(options.rows())
+        found = preflight.check_rows(rows, options.mapping, worklist, variables.needed)
+        preflight.log_findings(found, options.mapping)
         if found.rows:
-            preflight.check_variables(
-                campaign.variables,
-                order.mapping.offered,
-                enriched=any(value for name, value in order.wishes.flags.items() if name != "deduplicate"),
-                if_missing=order.if_variable_missing,
-            )
-        return campaign
+            preflight.check_variables(variables, options)
+        return latency
 
-    def _open_account(self, worklist: Worklist, ledger: Ledger | None) -> Account:
-        """Account for the rows that are settled already, and for those that will not be sent."""
-        account = Account(worklist.rows(), worklist.settled_outcomes())
+    def _open_report(self, worklist: Worklist, ledger: Ledger | None) -> LoadReport:
+        """Count the rows that are settled already and the rows that will not be sent."""
+        report = LoadReport(worklist.rows(), worklist.settled_outcomes())
         if ledger is not None:
-            ledger.clear_open()
-        for number, key, outcome, message in worklist.refused():
-            account.count(outcome, sent=False)
+            ledger.remove("open")  # this attempt writes its own
+        for number, key, outcome, message in worklist.rejected():
+            report.count(outcome, sent=False)
             if ledger is not None:
-                ledger.write(Line(number, key, outcome, message=message))
-        if account.before:
-            log.info("Earlier attempts settled %s rows.", f"{account.before:,}")
-        known = self._known(worklist)
+                ledger.write(LedgerEntry(number, key, outcome, message=message))
+        if report.settled_before:
+            log.info("Earlier attempts settled %s rows.", f"{report.settled_before:,}")
+        known: Counter[str] = Counter()  # the rows that will need no request, by outcome
+        if self._options.previous_ledger:
+            entries = (settle_without_request(row, self._options) for row in worklist.planned())
+            known.update(entry.outcome for entry in entries if entry is not None)
         if known:
             log.info("The previous ledger settles %s rows without a request.", f"{known.total():,}")
-        to_send = account.not_tried - known.total()
-        preflight.tell_duration(to_send, preflight.present_rate(self._hook), self._order.time_limit)
+        unsettled = report.not_tried - known.total()
+        preflight.log_estimate(self._options, unsettled, preflight.request_rate(self._hook))
         if ledger is None:
             for outcome in known.elements():
-                account.count(outcome, sent=False)
-        return account
+                report.count(outcome, sent=False)
+        return report
 
-    def _known(self, worklist: Worklist) -> Counter[str]:
-        """Count the rows that will need no request, by outcome."""
-        if not self._order.previous_ledger:
-            return Counter()
-        lines = (settle_without_asking(task, self._order.wishes) for task in worklist.tasks())
-        return Counter(line.outcome for line in lines if line is not None)
-
-    def _send(self, ledger: Ledger, worklist: Worklist, account: Account, latency: float) -> None:
-        pace = Pace(preflight.present_rate(self._hook), latency)
-        self._loader = Loader(self._hook, worklist.tasks(), ledger, account, self._order.wishes, pace)
-        if self._stopped:
-            self._loader.stop()
-        self._loader.run()
-        if account.not_tried:
+    def _send(self, ledger: Ledger, worklist: Worklist, report: LoadReport, latency: float) -> None:
+        concurrency = Concurrency(preflight.request_rate(self._hook), latency)
+        pool = SenderPool(self._hook, worklist.planned(), ledger, report, self._options, concurrency)
+        pool.run(lambda: self._stop_requested)
+        if report.not_tried:
             raise LemlistError(
-                f"The load was stopped from outside, {account.not_tried:,} rows were not tried. The ledger "
-                "is whole, and the next attempt goes on from there."
+                f"The load was stopped; {report.not_tried:,} rows were not tried. "
+                "The next attempt continues from the ledger."
             )
 
     def _until_stopped(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
-            if self._stopped:
-                raise LemlistError("The load was stopped from outside before anything was sent.")
+            if self._stop_requested:
+                raise LemlistError("The load was stopped before anything was sent.")
             yield row

@@ -1,219 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is done for one row: which request, and what its answer makes of the row.
+Send one row, and describe the outcome for the ledger.
 
-A row that an earlier attempt left under way is looked for first. One without an address cannot be looked for,
-and is never sent again: a person has to look.
+What to do is decided in ``delivery``. The loader adds where the evidence comes from: the ledgers of this load
+and of the previous run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_lemlist.delivery.evidence import LeadEvidence
+from airflow_provider_lemlist.delivery.identity import profile_key
+from airflow_provider_lemlist.delivery.lead import deliver
+from airflow_provider_lemlist.delivery.outcome import Action, Outcome, next_action
+from airflow_provider_lemlist.delivery.policy import LeadPolicy
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
     LemlistConfigurationError,
-    LemlistDuplicateError,
     LemlistError,
     LemlistNotFoundError,
     LemlistPlanError,
     LemlistRateLimitError,
     LemlistUncertainError,
-    LemlistValidationError,
+    Reason,
 )
-from airflow_provider_lemlist.load.ledger import Line
-from airflow_provider_lemlist.load.worklist import changes, content_hash, profile_key
+from airflow_provider_lemlist.load.ledger import LedgerEntry
+from airflow_provider_lemlist.load.worklist import changed_fields, content_hash
 
 if TYPE_CHECKING:
+    from airflow_provider_lemlist.delivery.lead import Delivered
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-    from airflow_provider_lemlist.load.choices import IfElsewhere, IfExists
-    from airflow_provider_lemlist.load.worklist import Task
+    from airflow_provider_lemlist.load.options import LoadOptions
+    from airflow_provider_lemlist.load.worklist import PlannedRow
 
-#: What concerns every row alike: the load stops at once, and the rest stays untried.
-FATAL = (
+#: Errors that concern every row: the load is aborted, and the other rows are not tried.
+_CONCERN_EVERY_ROW = (
     LemlistAuthError,
     LemlistConfigurationError,
     LemlistNotFoundError,
     LemlistPlanError,
     LemlistRateLimitError,
 )
-#: The longest message of a line.
-_LONGEST = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the user wants for every row."""
-
-    campaign_id: str
-    if_exists: IfExists = "skip"
-    if_elsewhere: IfElsewhere = "skip"
-    #: The enrichments and the check for duplicates, as the hook takes them.
-    flags: Mapping[str, bool | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of a row, and whether it may be in the campaign all the same."""
-
-    line: Line
-    in_doubt: bool = False
-    #: The error of a row that failed.
-    error: LemlistError | None = None
-
-
-class Stop(Exception):
-    """
-    Tell that no row can be sent any more.
-
-    :param error: Why.
-    :param in_doubt: Whether the row that found out may be in the campaign all the same.
-    """
-
-    def __init__(self, error: Exception, *, in_doubt: bool) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.in_doubt = in_doubt
-
-
-def settle_without_asking(task: Task, wishes: Wishes) -> Line | None:
-    """Return the line of a row that needs no request: the previous run knows that it is there as it is."""
-    if task.before is None or task.in_doubt:
-        return None
-    if wishes.if_exists == "skip":
-        # Nothing is sent, so what was sent last is still what lemlist has.
-        outcome = "exists"
-    elif task.before.lead_id and not _to_change(task.lead, task.before.content):
-        outcome = "unchanged"
-    else:
-        return None
-    return _line(
-        task,
-        outcome,
-        task.before.lead_id,
-        attempts=0,
-        message="known from the previous ledger",
-        content=task.before.content if outcome == "exists" else None,
-    )
-
-
-def send(hook: LemlistHook, task: Task, wishes: Wishes) -> Sent:
-    """
-    Send one row.
-
-    :raises Stop: No other row could be sent either.
-    """
-    try:
-        return _try(hook, task, wishes)
-    except LemlistUncertainError as error:
-        return Sent(_line(task, "uncertain", message=str(error)), in_doubt=True, error=error)
-    except LemlistError as error:
-        # Without an address lemlist sees no duplicate, so the hook never asks again after a doubt: any other
-        # error says that it did not happen. With one, an attempt before the last may have arrived.
-        in_doubt = "email" in task.lead and not isinstance(error, LemlistValidationError)
-        if isinstance(error, FATAL):
-            raise Stop(error, in_doubt=in_doubt) from error
-        return Sent(_line(task, "failed", message=str(error)), in_doubt=in_doubt, error=error)
-
-
-def _try(hook: LemlistHook, task: Task, wishes: Wishes) -> Sent:
-    lead_email = task.lead.get("email")
-    if task.before is not None and task.before.lead_id:
-        return _update(hook, task, wishes, task.before.lead_id, _to_change(task.lead, task.before.content))
-    if task.in_doubt:
-        if not lead_email or task.was_nameless:
-            return Sent(_line(task, "uncertain", message=_LOOK_YOURSELF), in_doubt=True)
-        if found := hook.find_lead(wishes.campaign_id, lead_email):
-            return _arrived(hook, task, wishes, found)
-    try:
-        reply = hook.create_lead(wishes.campaign_id, task.lead, **wishes.flags)
-    except LemlistDuplicateError as error:
-        here = error.where == "campaign"
-        found = None
-        if lead_email and (task.in_doubt or (here and wishes.if_exists == "update")):
-            found = hook.find_lead(wishes.campaign_id, lead_email)
-        if task.in_doubt and (found or here):
-            return _arrived(hook, task, wishes, found)
-        if found:
-            return _update(hook, task, wishes, found["_id"], _differing(task.lead, found))
-        if here:
-            return Sent(_line(task, "exists"))
-        outcome = "elsewhere" if wishes.if_elsewhere == "skip" else "failed"
-        return Sent(_line(task, outcome, message=str(error)))
-    return Sent(_line(task, "created", reply["_id"]))
-
-
-def _arrived(hook: LemlistHook, task: Task, wishes: Wishes, found: Mapping[str, Any] | None) -> Sent:
-    """Settle a row that an attempt which was cut off has sent, or found there and not updated any more."""
-    if found and wishes.if_exists == "update" and (fields := _differing(task.lead, found)):
-        return _update(hook, task, wishes, found["_id"], fields)
-    # The row may have changed since: what that attempt sent is what lemlist has.
-    there = {name: str((found or {}).get(name) or "") for name in task.lead}
-    line = _line(
-        task,
-        "created",
-        found["_id"] if found else None,
-        message="sent by an attempt that was cut off",
-        content=content_hash(there),
-    )
-    return Sent(line)
-
-
-def _update(hook: LemlistHook, task: Task, wishes: Wishes, lead_id: str, fields: Mapping[str, str]) -> Sent:
-    if not fields:
-        return Sent(_line(task, "unchanged", lead_id))
-    try:
-        hook.update_lead(wishes.campaign_id, lead_id, fields)
-    except LemlistError as error:
-        said = (error.text or "").lower()
-        # Who deleted the lead does not want it back, and who unsubscribed does not want to be written to.
-        if "graveyard" in said or (isinstance(error, LemlistNotFoundError) and "campaign" not in said):
-            return Sent(_line(task, "gone", lead_id, message="deleted or unsubscribed since it was loaded"))
-        if isinstance(error, FATAL):
-            raise Stop(error, in_doubt=False) from error
-        # The hash of what lemlist has, not of what we wanted: so that the next run sends it again.
-        content = task.before.content if task.before else ""
-        return Sent(_line(task, "failed", lead_id, message=str(error), content=content), error=error)
-    return Sent(_line(task, "updated", lead_id))
-
-
-_LOOK_YOURSELF = (
-    "An attempt was cut off while this row was under way, and without an email it cannot be looked up. Look "
-    "in the campaign; if the lead is not there, add it by hand or load it with a ledger of its own."
+_MESSAGES: Mapping[str, str] = {
+    Outcome.ELSEWHERE: "in another campaign",
+    Outcome.GONE: "deleted or unsubscribed in lemlist since it was loaded",
+}
+_MAX_MESSAGE = 300
+_CHECK_CAMPAIGN = (
+    "An attempt was interrupted while this row was in flight, and without an email it cannot be looked up. "
+    "Check the campaign; if the lead is not there, add it by hand or load the row with a separate ledger."
 )
 
 
-def _to_change(lead: Mapping[str, str], content: str) -> dict[str, str]:
-    """Return what an update has to send. An address is what a lead is known by, and cannot be changed."""
-    return {name: value for name, value in changes(lead, content).items() if name != "email"}
+class Sent(NamedTuple):
+    """The result of sending a row."""
+
+    #: None if the error concerns every row, not this one.
+    entry: LedgerEntry | None
+    #: Whether the lead may have been created although the row is not settled.
+    in_doubt: bool = False
+    error: LemlistError | None = None
 
 
-def _differing(lead: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        name: value for name, value in lead.items() if name != "email" and str(found.get(name) or "") != value
-    }
+def settle_without_request(row: PlannedRow, options: LoadOptions) -> LedgerEntry | None:
+    """Return the entry of a row that the previous ledger settles, or None if the row has to be sent."""
+    if row.previous is None or row.in_doubt:
+        return None
+    if options.if_exists == "skip":
+        # Nothing is sent, so lemlist still has what was sent last.
+        outcome, content = Outcome.EXISTS, row.previous.content
+    elif row.previous.lead_id and not _changes(row.lead, row.previous.content):
+        outcome, content = Outcome.UNCHANGED, content_hash(row.lead)
+    else:
+        return None
+    message = "known from the previous ledger"
+    return _entry(row, outcome, row.previous.lead_id, content, message=message, attempts=0)
 
 
-def _line(
-    task: Task,
-    outcome: str,
-    lead_id: str | None = None,
-    *,
-    attempts: int = 1,
-    message: str = "",
-    content: str | None = None,
-) -> Line:
-    if content is None:
-        content = content_hash(task.lead) if outcome not in ("failed", "uncertain", "elsewhere") else ""
-    return Line(
-        row=task.number,
-        row_key=task.key,
-        profile_key=profile_key(task.lead),
-        outcome=outcome,
+def send(hook: LemlistHook, row: PlannedRow, options: LoadOptions) -> Sent:
+    """Send one row."""
+    evidence = _evidence(row)
+    policy = LeadPolicy(options.if_exists, options.if_elsewhere, options.if_gone)
+    lead_id, content = row.previous or (None, "")
+    if next_action(evidence, policy) is Action.STOP:
+        entry = _entry(row, Outcome.UNCERTAIN, lead_id, content, message=_CHECK_CAMPAIGN)
+        return Sent(entry, in_doubt=True)
+    try:
+        delivered = deliver(hook, options.campaign_id, row.lead, evidence, policy, flags=options.flags)
+    except LemlistUncertainError as error:
+        entry = _entry(row, Outcome.UNCERTAIN, lead_id, content, message=str(error))
+        return Sent(entry, in_doubt=True, error=error)
+    except LemlistError as error:
+        in_doubt = row.in_doubt or error.in_doubt
+        if isinstance(error, _CONCERN_EVERY_ROW) and error.reason is not Reason.LEAD_NOT_FOUND:
+            return Sent(None, in_doubt, error)
+        return Sent(_entry(row, "failed", lead_id, content, message=str(error)), in_doubt, error)
+    return Sent(_entry(row, delivered.outcome, delivered.lead_id, _content(row, delivered)))
+
+
+def _evidence(row: PlannedRow) -> LeadEvidence:
+    known = row.previous if row.previous and row.previous.lead_id else None
+    return LeadEvidence(
+        # The address that a row has gained does not find a lead that was created without one.
+        has_email=bool(row.lead.get("email")) and not row.sent_without_email,
+        in_doubt=row.in_doubt,
+        lead_id=known and known.lead_id,
+        changes=known and _changes(row.lead, known.content),
+    )
+
+
+def _changes(lead: Mapping[str, str], content: str) -> dict[str, str]:
+    """Return the fields to update. The address identifies a lead and cannot be changed."""
+    return {name: value for name, value in changed_fields(lead, content).items() if name != "email"}
+
+
+def _content(row: PlannedRow, delivered: Delivered) -> str:
+    """Return the hashes of the values that lemlist has, from which the next run sees what to update."""
+    if delivered.outcome is Outcome.ELSEWHERE:
+        return ""
+    if delivered.outcome in (Outcome.EXISTS, Outcome.GONE) and row.previous:
+        return row.previous.content
+    there = delivered.lead or {}
+    return content_hash(row.lead | {name: str(there.get(name) or "") for name in delivered.differing})
+
+
+def _entry(
+    row: PlannedRow, outcome: str, lead_id: str | None, content: str, *, message: str = "", attempts: int = 1
+) -> LedgerEntry:
+    message = message or _MESSAGES.get(outcome, "")
+    return LedgerEntry(
+        row=row.number,
+        row_key=row.key,
+        profile_key=profile_key(row.lead),
+        outcome=str(outcome),
         lead_id=lead_id,
-        attempts=task.attempts + attempts,
-        message=message if len(message) <= _LONGEST else message[: _LONGEST - 1] + "…",
+        attempts=row.attempts + attempts,
+        message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
         content=content,
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Rows, one after the other: from a list, from a query, from a file. None of them is read into memory whole.
+Read rows from a list, a query or a file, one after the other and without holding all of them in memory.
 
-A row is a mapping of column to value, or ``Broken`` where there is something that is no row; so one bad line
-of a file costs one line of the ledger and not the load.
+A row is a mapping of column to value, or a ``MalformedRow``, so that one malformed line of a file becomes one
+invalid row instead of ending the load.
 """
 
 from __future__ import annotations
@@ -28,67 +28,63 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-#: Rows that are fetched at once from a database or a Parquet file.
+#: Rows that are fetched at a time from a database or a Parquet file.
 BATCH = 1000
-#: The widest cell of a CSV file; Python's own limit of 131,072 would end the file in the middle.
-_WIDEST_CELL = 16 * 1024 * 1024
-#: What is no name of a column: an address, a profile.
-_OF_A_PERSON = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|.*\blinkedin\.com/.*", re.IGNORECASE)
+#: The longest cell of a CSV file. Python's default of 131,072 would end the load at a longer one.
+_MAX_CELL = 16 * 1024 * 1024
+#: An address or a profile, which is not the name of a column.
+_PERSONAL = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|.*\blinkedin\.com/.*", re.IGNORECASE)
 
 
-class Broken(NamedTuple):
-    """Something that stands where a row should; the reason tells no value of it."""
+class MalformedRow(NamedTuple):
+    """An item of a source that is not a row. The reason contains no value of it."""
 
     reason: str
 
 
-Row = Mapping[str, Any] | Broken
+Row = Mapping[str, Any] | MalformedRow
 
 
 def from_list(leads: Iterable[Any]) -> Iterator[Row]:
-    """Give the rows of a list, a tuple or what an upstream task returned."""
+    """Yield the rows of a list, or of the result of an upstream task."""
     for lead in leads:
-        yield lead if isinstance(lead, Mapping) else Broken(f"must be a dict, not {type(lead).__name__}")
+        yield (
+            lead if isinstance(lead, Mapping) else MalformedRow(f"must be a dict, not {type(lead).__name__}")
+        )
 
 
 # --- SQL ------------------------------------------------------------------------------------------------
 
 
 def from_sql(conn_id: str, sql: str, parameters: Any = None) -> Iterator[Row]:
-    """
-    Give the rows of a query, through whatever database hook the connection has.
-
-    :param parameters: Bind parameters, as the driver of the database takes them.
-    """
+    """Yield the rows of a query, through the database hook of the connection."""
     from airflow.providers.common.compat.sdk import BaseHook
 
     hook = BaseHook.get_hook(conn_id)
     if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
         raise LemlistConfigurationError(
-            f"sql_conn_id {conn_id!r} is a connection of {type(hook).__name__}, which speaks no SQL."
+            f"sql_conn_id {conn_id!r} is a connection of {type(hook).__name__}, which does not support SQL."
         )
     with closing(hook.get_conn()) as connection, closing(_streaming_cursor(connection)) as cursor:
         cursor.execute(sql) if parameters is None else cursor.execute(sql, parameters)
-        # PostgreSQL's cursors do not know their columns before the first rows were fetched.
+        # A server-side cursor of PostgreSQL knows its columns only after the first rows were fetched.
         rows = cursor.fetchmany(BATCH)
         if cursor.description is None:
-            raise LemlistValidationError(
-                "sql returned no rows to read; it must be a query. Nothing was sent."
-            )
+            raise LemlistValidationError("sql has no result; it must be a query. Nothing was sent.")
         columns = [column[0] for column in cursor.description]
-        _refuse_repeated(columns, "sql returns")
+        _check_unique(columns, "sql returns")
         while rows:
             for row in rows:
-                # A connection may ask for cursors that give dicts.
+                # A connection may configure cursors that return dicts.
                 yield row if isinstance(row, Mapping) else dict(zip(columns, row, strict=True))
             rows = cursor.fetchmany(BATCH)
 
 
 def _streaming_cursor(connection: Any) -> Any:
     """
-    Return a cursor that leaves the rows at the server.
+    Return a cursor that does not fetch the whole result at once.
 
-    The drivers of PostgreSQL and MySQL fetch a whole result at once unless told otherwise; the others stream.
+    The drivers of PostgreSQL and MySQL need a server-side cursor for that; the others stream by default.
     """
     driver = type(connection).__module__.partition(".")[0]
     if driver in ("psycopg", "psycopg2"):
@@ -100,12 +96,11 @@ def _streaming_cursor(connection: Any) -> Any:
     return connection.cursor()
 
 
-def _refuse_repeated(columns: Iterable[str], who: str) -> None:
-    repeated = [name for name, times in Counter(columns).items() if times > 1]
-    if repeated:
+def _check_unique(columns: Iterable[str], what: str) -> None:
+    if repeated := [name for name, times in Counter(columns).items() if times > 1]:
         raise LemlistValidationError(
-            f"{who} more than one column of the name {', '.join(map(repr, repeated))}; nothing was sent. "
-            "Give each a name of its own."
+            f"{what} more than one column named {', '.join(map(repr, repeated))}; nothing was sent. "
+            "Give each column a different name."
         )
 
 
@@ -113,66 +108,59 @@ def _refuse_repeated(columns: Iterable[str], who: str) -> None:
 
 
 def from_path(path: ObjectStoragePath) -> Iterator[Row]:
-    """Give the rows of a file, or of all files of a directory in the order of their names."""
+    """Yield the rows of a file, or of all files of a directory in the order of their names."""
     files = [path]
     if path.is_dir():
-        files = sorted(
-            (file for file in path.iterdir() if _reader(file.name) is not None and file.name[0] not in "._"),
-            key=lambda file: file.name,
-        )
+        known = (file for file in path.iterdir() if _reader(file.name) and file.name[0] not in "._")
+        files = sorted(known, key=lambda file: file.name)
         if not files:
-            raise LemlistValidationError(f"path {shown(path)} holds no {_KNOWN} file; nothing was sent.")
+            raise _invalid(shown(path), f"contains no {_KNOWN} file")
     for file in files:
         reader = _reader(file.name)
         if reader is None:
-            raise LemlistValidationError(
-                f"path {shown(file)} does not say by its name what it is; it must end in "
-                f"{_KNOWN}. Nothing was sent."
-            )
+            raise _invalid(shown(file), f"has an unknown extension; it must end in {_KNOWN}")
         try:
             opened = file.open("rb")  # type: ignore[no-untyped-call]  # Airflow leaves it without annotations
         except FileNotFoundError:
-            raise LemlistValidationError(f"path {shown(path)} does not exist; nothing was sent.") from None
+            raise _invalid(shown(path), "does not exist") from None
         with opened:
             stream = gzip.GzipFile(fileobj=opened) if file.name.lower().endswith(".gz") else opened
             try:
                 yield from reader(stream, file.name)
             except UnicodeDecodeError:
-                raise LemlistValidationError(
-                    f"path {shown(file)} is not UTF-8 text; save it as UTF-8. Nothing was sent."
-                ) from None
+                raise _invalid(shown(file), "is not UTF-8 text; save it as UTF-8") from None
             except (gzip.BadGzipFile, zlib.error, EOFError):
-                raise LemlistValidationError(
-                    f"path {shown(file)} is no whole gzip file; nothing was sent."
-                ) from None
+                raise _invalid(shown(file), "is not a complete gzip file") from None
+
+
+def _invalid(file: str, why: str) -> LemlistValidationError:
+    return LemlistValidationError(f"path {file} {why}. Nothing was sent.")
 
 
 def _csv(stream: BinaryIO, name: str) -> Iterator[Row]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    csv.field_size_limit(_WIDEST_CELL)
+    csv.field_size_limit(_MAX_CELL)
     head = text.readline()
     records = _records(csv.reader(chain([head], text), delimiter=_delimiter(head, name), strict=True), name)
     columns = [column.strip() for column in next(records, None) or ()]
     if not any(columns):
-        raise LemlistValidationError(f"path …/{name} has no line of column names; nothing was sent.")
-    if any(map(_OF_A_PERSON.fullmatch, columns)):
-        # Not to be told back: these are a person's.
-        raise LemlistValidationError(
-            f"path …/{name} begins with a row where the line of column names belongs; nothing was sent."
-        )
-    _refuse_repeated(columns, f"path …/{name} has")
+        raise _invalid(f"…/{name}", "has no header line")
+    if any(map(_PERSONAL.fullmatch, columns)):
+        # The message does not repeat them: they are personal data.
+        raise _invalid(f"…/{name}", "begins with a row of data instead of a header line")
+    _check_unique(columns, f"path …/{name} has")
     width = len(columns)
     for cells in records:
         if cells is None:
-            yield Broken("has a quote where none can be")
+            yield MalformedRow("has a misplaced quote")
         elif len(cells) == width:
             yield dict(zip(columns, cells, strict=True))
-        elif cells:  # an empty line is no row
-            yield Broken(f"has {len(cells)} cells where the line of column names has {width}")
+        elif cells:  # an empty line is not a row
+            yield MalformedRow(f"has {len(cells)} cells, the header line has {width}")
 
 
 def _records(lines: Any, name: str) -> Iterator[list[str] | None]:
-    """Give the cells of every record, None for a line that is none."""
+    """Yield the cells of every record, or None for a malformed one."""
     while True:
         begins = lines.line_num + 1
         try:
@@ -180,18 +168,16 @@ def _records(lines: Any, name: str) -> Iterator[list[str] | None]:
         except StopIteration:
             return
         except csv.Error:
-            # A quote that does not end takes the lines after it into its cell: whole people, unseen.
+            # An unclosed quote swallows the lines after it into its cell, and with them other people.
             if lines.line_num > begins:
-                raise LemlistValidationError(
-                    f"path …/{name} has a quote in line {begins} or below that does not end where its cell "
-                    "ends; nothing was sent."
-                ) from None
+                why = f"has a quote in line {begins} or below that is not closed at the end of its cell"
+                raise _invalid(f"…/{name}", why) from None
             cells = None
         yield cells
 
 
 def _delimiter(head: str, name: str) -> str:
-    """Return what separates the cells: what stands between the column names, outside of quotes."""
+    """Return the delimiter that occurs most often in the header line, outside of quotes."""
     if name.lower().removesuffix(".gz").endswith(".tsv"):
         return "\t"
     bare = "".join(head.split('"')[::2])
@@ -206,7 +192,7 @@ def _ndjson(stream: BinaryIO, name: str) -> Iterator[Row]:
             row = json.loads(line)
         except ValueError:
             row = None
-        yield row if isinstance(row, dict) else Broken("is no JSON object in one line")
+        yield row if isinstance(row, dict) else MalformedRow("is not a JSON object in one line")
 
 
 def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
@@ -219,18 +205,14 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
         ) from None
     try:
         file = ParquetFile(stream, buffer_size=1024 * 1024, pre_buffer=False)
-        _refuse_repeated(file.schema_arrow.names, f"path …/{name} has")
+        _check_unique(file.schema_arrow.names, f"path …/{name} has")
         for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
             yield from batch.to_pylist()
     except ArrowException as error:
-        raise LemlistValidationError(
-            f"path …/{name} is no Parquet file that can be read ({type(error).__name__}); nothing was sent."
-        ) from error
+        raise _invalid(f"…/{name}", f"is not a readable Parquet file ({type(error).__name__})") from error
     except (ValueError, OverflowError):
-        raise LemlistValidationError(
-            f"path …/{name} holds a time that is finer than a microsecond or too far away; nothing was sent. "
-            "Write the column as text, or in microseconds."
-        ) from None
+        why = "has a timestamp finer than a microsecond or out of range; write it as text or microseconds"
+        raise _invalid(f"…/{name}", why) from None
 
 
 _READERS = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operators of lemlist share: the connection, their manner of speaking, and their outlets."""
+"""What the operators and the sensor share: the connection, the checks of arguments, lineage and outlets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
+from airflow_provider_lemlist.arguments import checked_flag, checked_id, the
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.operators.mapping import CheckedPartial
 from airflow_provider_lemlist.storage import name_in_storage
-from airflow_provider_lemlist.templating import is_open
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -26,18 +26,28 @@ if TYPE_CHECKING:
 
 class LemlistOperator(BaseOperator):
     """
-    The base of the operators.
+    The base of the operators and of the sensor.
 
-    :param lemlist_conn_id: :ref:`lemlist connection <howto/connection:lemlist>` to use. (templated)
+    :param lemlist_conn_id: The lemlist connection to use. (templated)
     """
 
     ui_color = "#e8eafd"
+    #: Names of the optional arguments that were given, whose values must not be empty when the task runs.
+    _given: tuple[str, ...] = ()
 
     def __init__(self, *, lemlist_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.lemlist_conn_id = lemlist_conn_id
-        #: What a request that is under way would do; empty when there is none.
-        self._under_way = ""
+        #: What the request that is in flight would do; empty when there is none.
+        self._in_flight = ""
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        """
+        Check what is known of the arguments when the DAG is parsed.
+
+        :param arguments: The arguments by name, as they are written in the DAG file, with ``task_id``.
+        """
 
     @classmethod
     def partial(cls, **kwargs: Any) -> CheckedPartial:  # type: ignore[override]  # stands in for Airflow's
@@ -46,20 +56,18 @@ class LemlistOperator(BaseOperator):
 
     @classmethod
     def _check_mapped(cls, arguments: Mapping[str, Any]) -> None:
-        """Check one of the tasks that a mapped one stands for, without making it, which would add it."""
+        """Check the arguments of one map index, with the defaults of the DAG and the task group."""
         known = dict(cls._parameters())
         for place in (arguments["dag"], arguments["task_group"]):
             known.update(getattr(place, "default_args", None) or {})
         known.update(arguments)
         if Parameter.empty not in known.values():
-            task = cls.__new__(cls)
-            vars(task).update(known)
-            task._check_written()
+            cls.check_arguments(known)
 
     @classmethod
     @cache
     def _parameters(cls) -> Mapping[str, Any]:
-        """Return the parameters of our constructors with their defaults. Cached: a DAG asks for every row."""
+        """Return the parameters of our constructors with their defaults; a DAG file needs them often."""
         return {
             parameter.name: parameter.default
             for each in reversed(cls.__mro__)
@@ -67,9 +75,6 @@ class LemlistOperator(BaseOperator):
             for parameter in signature(each.__init__).parameters.values()
             if parameter.kind is Parameter.KEYWORD_ONLY
         }
-
-    def _check_written(self) -> None:
-        """Check what is known when the DAG is parsed."""
 
     @cached_property
     def hook(self) -> LemlistHook:
@@ -79,25 +84,47 @@ class LemlistOperator(BaseOperator):
         return LemlistHook(self.lemlist_conn_id)
 
     def on_kill(self) -> None:
-        """Tell what was under way: it cannot be called back, but the next attempt looks for it."""
-        if self._under_way:
+        """Log what was in flight: it cannot be called back, but the next attempt looks for it."""
+        if self._in_flight:
             self.log.warning(
-                "Killed while lemlist was asked to %s. It may have happened all the same.", self._under_way
+                "The task was killed during a request to %s. lemlist may have carried it out.",
+                self._in_flight,
             )
 
+    # --- Arguments when the task runs -------------------------------------------------------------------
+
+    def _the(self, argument: str) -> str:
+        return the(argument, {"task_id": self.task_id})
+
+    def _refuse(self, argument: str, why: str) -> LemlistValidationError:
+        return LemlistValidationError(f"{self._the(argument)} {why}. Nothing was sent.")
+
+    def _id(self, argument: str) -> str:
+        """Return an id, without surrounding spaces."""
+        return checked_id(getattr(self, argument), self._the(argument))
+
+    def _id_or_none(self, argument: str) -> str | None:
+        """Return an id that may be left out; one that was given must not be empty."""
+        return self._id(argument) if argument in self._given else None
+
+    def _flags(self, names: tuple[str, ...]) -> dict[str, bool | None]:
+        return {name: checked_flag(getattr(self, name), self._the(name)) for name in names}
+
+    # --- Lineage and outlets ----------------------------------------------------------------------------
+
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Tell OpenLineage, which asks where it is installed, what was read and which campaign was filled."""
+        """Return to OpenLineage, where it is installed, what was read and which campaign was changed."""
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
 
-        campaign_id = self._filled_campaign()
+        campaign_id = self._changed_campaign()
         lemlist = f"lemlist://{urlsplit(self.hook.settings.base_url).netloc}"
         return OperatorLineage(
             inputs=self._lineage_inputs(),
             outputs=[Dataset(lemlist, f"campaigns/{campaign_id}")] if campaign_id else [],
         )
 
-    def _filled_campaign(self) -> str | None:
+    def _changed_campaign(self) -> str | None:
         """Return the campaign that the task has changed, where it is known."""
         return getattr(self, "campaign_id", None)
 
@@ -112,42 +139,13 @@ class LemlistOperator(BaseOperator):
         """Return the file that the task reads."""
         return None
 
-    def _the(self, argument: str) -> str:
-        return f"The {argument} of task {self.task_id!r}"
-
-    def _refuse(self, argument: str, why: str) -> LemlistValidationError:
-        return LemlistValidationError(f"{self._the(argument)} {why}; nothing was sent.")
-
-    def _check_id(self, argument: str, *, needed: bool = True, written: bool = False) -> None:
-        """
-        Refuse an id that is none.
-
-        :param written: Whether the DAG is parsed only, when an id may not be known yet.
-        """
-        value = getattr(self, argument)
-        if (value is None and not needed) or (written and is_open(value)):
-            return
-        if not isinstance(value, str):
-            raise self._refuse(argument, f"must be an id, not {type(value).__name__}")
-        if not value.strip() or any(character.isspace() for character in value.strip()):
-            raise self._refuse(argument, f"must be an id, not {value!r}")
-
-    def _flag(self, name: str) -> bool | None:
-        """Return a flag as the hook takes it; None, so that it is not sent, where it is not set."""
-        value = getattr(self, name)
-        if isinstance(value, str):
-            value = {"true": True, "false": False, "none": False, "": False}.get(value.strip().lower(), value)
-        if value is None or isinstance(value, bool):
-            return value or None
-        raise self._refuse(name, f"must be true or false, not {value!r}")
-
     def _push(self, context: Context, **values: Any) -> None:
         if self.do_xcom_push:
             for key, value in values.items():
                 context["ti"].xcom_push(key=key, value=value)
 
-    def _tell_outlets(self, context: Context, **extra: Any) -> None:
-        """Put what was made into the event of every asset among the outlets."""
+    def _update_outlets(self, context: Context, **extra: Any) -> None:
+        """Put what was created into the event of every asset among the outlets."""
         for outlet in self.outlets or ():
             if isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra.update(extra)

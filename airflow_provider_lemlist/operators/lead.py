@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators for one lead: put a person into a campaign, and give a voice note its audio."""
+"""Operators for one lead: put a person into a campaign, and upload the audio of a voice note."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_lemlist import leads
-from airflow_provider_lemlist.exceptions import (
-    LemlistConfigurationError,
-    LemlistDuplicateError,
-    LemlistError,
-    LemlistNotFoundError,
-    LemlistUncertainError,
-    LemlistUnexpectedReplyError,
-)
+from airflow_provider_lemlist.arguments import check_choice, check_flag, check_id, check_names, the
+from airflow_provider_lemlist.delivery.evidence import LeadEvidence
+from airflow_provider_lemlist.delivery.identity import IDENTIFIERS, identifies, person_key
+from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfExists, IfGone, LeadPolicy
+from airflow_provider_lemlist.exceptions import LemlistUnexpectedReplyError, LemlistValidationError
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
-from airflow_provider_lemlist.operators.memory import Memory
+from airflow_provider_lemlist.operators.history import TaskHistory
 from airflow_provider_lemlist.storage import storage_path
-from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open
+from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
+from airflow_provider_lemlist.validation import validation_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -31,14 +31,12 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
 
-IfExists = Literal["return", "skip", "fail"]
-IfElsewhere = Literal["skip", "fail"]
-Move = Literal["create", "return", "look", "skip", "fail", "doubt"]
+    from airflow_provider_lemlist.delivery.lead import Delivered
 
 #: The enrichments and the check for duplicates: argument of the operator and of the hook alike.
 FLAGS = ("deduplicate", "linkedin_enrichment", "find_email", "verify_email", "find_phone")
 
-# A list of our own: the platform's table of types differs from machine to machine.
+# Not the table of the mimetypes module, which differs from machine to machine.
 AUDIO_TYPES = {
     ".aac": "audio/aac",
     ".aif": "audio/aiff",
@@ -57,47 +55,14 @@ AUDIO_TYPES = {
 }
 
 
-def decide(
-    *,
-    interrupted: bool,
-    has_email: bool,
-    duplicate: Literal["campaign", "elsewhere"] | None = None,
-    if_exists: IfExists = "return",
-    if_elsewhere: IfElsewhere = "skip",
-) -> Move:
-    """
-    Decide the next move for one lead: before it is sent, and after lemlist called it a duplicate.
-
-    An attempt that was cut off may have created the lead. lemlist's own refusal of duplicates makes asking
-    again safe, and then the duplicate is ours. Without an address lemlist finds no duplicate, nor do we.
-
-    :param interrupted: Whether an earlier attempt of this task may have created the lead.
-    :param has_email: Whether the lead has an address.
-    :param duplicate: Where lemlist says the lead is; None before it was asked.
-    :param if_exists: What the user wants for a lead that is in this campaign.
-    :param if_elsewhere: What the user wants for a lead that is in another one.
-    """
-    if duplicate is None:
-        return "doubt" if interrupted and not has_email else "create"
-    if duplicate == "campaign":
-        return "return" if interrupted else if_exists
-    # Which of two duplicates lemlist names first is not documented: ours may stand behind the other.
-    return "look" if interrupted else if_elsewhere
-
-
 class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
     """
-    Put a person into a campaign. With the campaign's ``autoReview`` on, lemlist starts to write at once.
+    Put a person into a campaign. With the campaign's ``autoReview`` on, lemlist starts sending at once.
 
-    The lead is checked before anything is sent; what is written in the DAG file, when the file is parsed.
-    Airflow leaves its values alone, so a ``{{firstName}}`` in them is lemlist's. An Airflow retry never
-    creates the lead again.
+    The lead is checked before anything is sent; literal values when the DAG is parsed. Airflow does not
+    render them, so that a ``{{firstName}}`` reaches lemlist. An Airflow retry never creates the lead again.
 
-    Returns the id of the lead. The whole answer of lemlist is pushed under the key ``lead``.
-
-    .. seealso::
-        For more information on how to use this operator, take a look at the guide:
-        :ref:`howto/operator:CreateLeadOperator`
+    Returns the id of the lead. lemlist's whole response is pushed under the key ``lead``.
 
     :param campaign_id: Id of the campaign. (templated)
     :param lead: lemlist's fields (``email``, ``firstName``, …) and custom variables. Numbers, truth values
@@ -107,13 +72,17 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
     :param find_email: Find a verified address; costs credits. (templated)
     :param verify_email: Verify the address; costs credits. (templated)
     :param find_phone: Find a phone number; costs credits. (templated)
-    :param if_exists: What to do when the person is in the campaign: ``return`` that lead, ``skip`` the task,
-        or ``fail`` it.
+    :param if_exists: What to do when the person is in the campaign: ``return`` that lead, ``update`` the
+        fields that differ and return it, ``skip`` the task, or ``fail`` it.
     :param if_elsewhere: What to do when ``deduplicate`` found the person in another campaign: ``skip`` or
         ``fail``.
-    :param variables: Custom variables whose names are close to a field of lemlist and yet meant.
+    :param if_gone: What to do when the lead that this task has created was deleted in lemlist: ``skip`` the
+        task, ``create`` the lead again, or ``fail``.
+    :param allow_without_email: Accept a lead with neither an address, a LinkedIn profile nor a phone number,
+        which cannot be found again.
+    :param variables: Custom variables whose names resemble a field of lemlist and are meant so.
     :param drop_empty: Leave empty values out; otherwise they are sent as empty texts.
-    :param lemlist_conn_id: :ref:`lemlist connection <howto/connection:lemlist>` to use. (templated)
+    :param lemlist_conn_id: The lemlist connection to use. (templated)
     """
 
     template_fields: Sequence[str] = ("campaign_id", "lead", *FLAGS, "lemlist_conn_id")
@@ -133,6 +102,8 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         find_phone: bool | str | XComArg = False,
         if_exists: IfExists = "return",
         if_elsewhere: IfElsewhere = "skip",
+        if_gone: IfGone = "skip",
+        allow_without_email: bool = False,
         variables: Collection[str] = (),
         drop_empty: bool = True,
         **kwargs: Any,
@@ -147,155 +118,146 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         self.find_phone = find_phone
         self.if_exists = if_exists
         self.if_elsewhere = if_elsewhere
+        self.if_gone = if_gone
+        self.allow_without_email = allow_without_email
         self.variables = variables
         self.drop_empty = drop_empty
-        self._check_written()
+        self.check_arguments(vars(self))
 
     @staticmethod
     def airflow_renders(name: str) -> bool:
-        """Say no: a value of a lead is what the prospect reads, or what lemlist puts there."""
+        """Return False: the prospect reads the values of a lead, or lemlist puts them into its texts."""
         return False
 
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        check_choice("if_exists", arguments, IfExists)
+        check_choice("if_elsewhere", arguments, IfElsewhere)
+        check_choice("if_gone", arguments, IfGone)
+        check_names("variables", arguments)
+        check_id("campaign_id", arguments)
+        for name in FLAGS:
+            check_flag(name, arguments)
+        lead = arguments["lead"]
+        if isinstance(lead, Mapping):
+            if found := misplaced_templates(lead, lambda name: not cls.airflow_renders(name)):
+                raise validation_error(the("lead", arguments), found)
+            unknown = [name for name, value in lead.items() if is_open(value, rendered=False)]
+            # A lead of which nothing is known yet is not an empty one.
+            checked_lead(arguments, ignore=[*unknown, "lead"] if unknown else ())
+        elif not isinstance(lead, str) and not is_open(lead) and not callable(lead):
+            checked_lead(arguments)
+
     def execute(self, context: Context) -> str:
-        """Create the lead, or find out that it is there."""
-        self._check_id("campaign_id")
-        flags = {name: self._flag(name) for name in FLAGS}
-        lead = self._checked_lead()
-        memory = Memory(context)
-        note = memory.recall()
-        if note and note["who"] != self._who(lead):
-            # What is upstream has changed before the task was cleared. Another address is another person;
-            # without one nobody can tell.
-            note = None if lead.get("email") else {}
-        reply = self._made_before(note) if note else None
-        if reply is None:
-            # What was made and is gone again leaves no doubt.
-            cut_off = note is not None and not note.get("done")
-            reply = self._create(lead, flags, memory, interrupted=cut_off)
-        lead_id = str(reply["_id"])
-        self._push(context, lead=reply)
-        self._tell_outlets(context, lead_id=lead_id, campaign_id=self.campaign_id)
+        """Create the lead, or find the one that exists."""
+        from airflow_provider_lemlist.delivery.lead import deliver
+
+        campaign_id = self.campaign_id = self._id("campaign_id")
+        flags = self._flags(FLAGS)
+        lead = checked_lead(vars(self))
+        history = TaskHistory(context)
+        who = _history_key(campaign_id, lead)
+        evidence = _evidence(lead, who, history.read())
+        attempting = history.attempting(
+            "the lead",
+            in_doubt=evidence.in_doubt,
+            created=evidence.lead_id is not None,
+            may_look_up=evidence.has_email,
+            check=f"Check campaign {campaign_id!r}, or clear the task: lemlist refuses a second lead with "
+            "the same email.",
+        )
+        self._in_flight = "create a lead"
+        with attempting:
+            delivered = deliver(
+                self.hook,
+                campaign_id,
+                lead,
+                evidence,
+                LeadPolicy(self.if_exists, self.if_elsewhere, self.if_gone),
+                flags=flags,
+                before_create=partial(history.begin, campaign_id=campaign_id, who=who),
+            )
+            found = self._wanted(delivered)
+        self._in_flight = ""
+        lead_id = str(found["_id"])
+        history.finish(lead_id, campaign_id=campaign_id, who=who)
+        self._push(context, lead=dict(found))
+        self._update_outlets(context, lead_id=lead_id, campaign_id=campaign_id)
         return lead_id
 
-    def _who(self, lead: dict[str, str]) -> str:
-        """Return a mark of the person in the campaign, for the note; it tells nobody who it is."""
-        from hashlib import sha256
-
-        who = lead["email"].casefold() if lead.get("email") else sorted(lead.items())
-        return sha256(repr((self.campaign_id, who)).encode()).hexdigest()[:32]
-
-    def _made_before(self, note: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the lead that this task has made, None where it is not known or gone from lemlist."""
-        if not note.get("done"):
-            return None
-        try:
-            return self.hook.get_lead(note["done"])
-        except LemlistNotFoundError:
-            return None
-
-    def _create(
-        self, lead: dict[str, str], flags: dict[str, bool | None], memory: Memory, *, interrupted: bool
-    ) -> dict[str, Any]:
-        lead_email = lead.get("email")
-        if decide(interrupted=interrupted, has_email=bool(lead_email)) == "doubt":
-            memory.strike_out()
-            raise LemlistUncertainError(
-                f"An earlier run of task {self.task_id!r} may have created the lead, which has no email and "
-                f"so cannot be looked up. Look in campaign {self.campaign_id!r}: if the lead is there, mark "
-                "the task as succeeded, else clear it."
+    def _wanted(self, delivered: Delivered) -> Mapping[str, Any]:
+        """Return the lead, or raise what the policy wants where there is none to return."""
+        outcome, lead_id = delivered.outcome, delivered.lead_id
+        if outcome == "gone":
+            raise AirflowSkipException(
+                f"Lead {lead_id} was deleted or unsubscribed in lemlist since it was created; skipped. Set "
+                "if_gone to 'create' to put a deleted lead back."
             )
-        memory.note(campaign_id=self.campaign_id, who=self._who(lead))
-        self._under_way = "create a lead"
-        try:
-            try:
-                reply = self.hook.create_lead(str(self.campaign_id), lead, **flags)
-                self.log.info("Created lead %s in campaign %s.", reply["_id"], self.campaign_id)
-            except LemlistDuplicateError as error:
-                reply = self._settle(error, lead_email, interrupted)
-                self.log.info("Lead %s is already in campaign %s.", reply["_id"], self.campaign_id)
-        except (LemlistError, AirflowSkipException) as error:
-            # The hook knows that it did not happen this time, or tells a person to look. The doubt about an
-            # earlier attempt stays for the next one.
-            if not (interrupted and getattr(error, "retryable", False)):
-                memory.strike_out()
-            raise
-        self._under_way = ""
-        memory.done(reply["_id"])
-        return reply
-
-    def _settle(self, error: LemlistDuplicateError, lead_email: str | None, ours: bool) -> dict[str, Any]:
-        """Do with a duplicate what was asked; return the lead where it is to be returned."""
-        move = decide(
-            interrupted=ours,
-            has_email=bool(lead_email),
-            duplicate=error.where,
-            if_exists=self.if_exists,
-            if_elsewhere=self.if_elsewhere,
-        )
-        found = None
-        if move in ("return", "look") and lead_email:
-            found = self.hook.find_lead(str(self.campaign_id), lead_email)
-            if found is None and move == "look":
-                move = self.if_elsewhere
-        if found is not None:
-            return found
-        if move == "skip":
-            place = "this campaign" if error.where == "campaign" else "another campaign"
-            raise AirflowSkipException(f"The lead is already in {place}; skipped as asked.")
-        if move == "return" and lead_email:
+        if outcome == "elsewhere":
+            raise AirflowSkipException("The lead is in another campaign; skipped, as if_elsewhere says.")
+        if outcome == "exists" and not delivered.ours and self.if_exists == "skip":
+            raise AirflowSkipException("The lead is in this campaign; skipped, as if_exists says.")
+        if delivered.lead is None:
             raise LemlistUnexpectedReplyError(
-                f"lemlist says that the lead is already in campaign {self.campaign_id!r}, and lists no such "
-                "lead. It may have been added a moment ago; another attempt will find it.",
-                operation=error.operation,
-            ) from error
-        raise error
+                f"lemlist says that the lead is in campaign {self.campaign_id!r}, but does not list it. "
+                "It may have been added a moment ago; a retry will find it."
+            )
+        self.log.info("Lead %s: %s in campaign %s.", lead_id, outcome, self.campaign_id)
+        if delivered.differing:
+            self.log.warning(
+                "Lead %s: lemlist has other values than the task in %s. Set if_exists to 'update' to change "
+                "them.",
+                lead_id,
+                ", ".join(sorted(delivered.differing)),
+            )
+        return delivered.lead
 
-    def _check_written(self) -> None:
-        for argument, choices in (
-            ("if_exists", get_args(IfExists)),
-            ("if_elsewhere", get_args(IfElsewhere)),
-        ):
-            if getattr(self, argument) not in choices:
-                raise LemlistConfigurationError(
-                    f"{self._the(argument)} must be one of {', '.join(choices)}, "
-                    f"not {getattr(self, argument)!r}."
-                )
-        if isinstance(self.variables, str):
-            raise LemlistConfigurationError(f"{self._the('variables')} must be a list of names, not a text.")
-        self._check_id("campaign_id", written=True)
-        for name in FLAGS:
-            if not is_open(getattr(self, name)):
-                self._flag(name)
-        if isinstance(self.lead, Mapping):
-            unknown = [name for name, value in self.lead.items() if is_open(value, rendered=False)]
-            # A lead of which nothing is known yet is not an empty one.
-            self._checked_lead(ignore=[*unknown, "lead"] if unknown else ())
-        elif not isinstance(self.lead, str) and not is_open(self.lead) and not callable(self.lead):
-            raise self._refuse("lead", f"must be a dict, not {type(self.lead).__name__}")
 
-    def _checked_lead(self, ignore: Collection[str] = ()) -> dict[str, str]:
-        if not isinstance(self.lead, Mapping):
-            raise self._refuse("lead", f"must be a dict, not {type(self.lead).__name__}")
-        return leads.check(
-            self.lead,
-            self._the("lead"),
-            variables=self.variables,
-            drop_empty=self.drop_empty,
-            ignore=ignore,
+def checked_lead(arguments: Mapping[str, Any], *, ignore: Collection[str] = ()) -> dict[str, str]:
+    """
+    Return the lead of some arguments as it may be sent.
+
+    :param ignore: Fields whose values are not known yet.
+    :raises LemlistValidationError: It is not a lead, or cannot be found again.
+    """
+    lead, what = arguments["lead"], the("lead", arguments)
+    if not isinstance(lead, Mapping):
+        raise LemlistValidationError(f"{what} must be a dict, not {type(lead).__name__}. Nothing was sent.")
+    checked = leads.check(
+        lead, what, variables=arguments["variables"], drop_empty=arguments["drop_empty"], ignore=ignore
+    )
+    if not (arguments["allow_without_email"] or identifies(checked) or {*IDENTIFIERS} & {*ignore}):
+        raise LemlistValidationError(
+            f"{what} has no email, linkedinUrl or phone, so it could not be found again. Nothing was sent. "
+            "Give one of them, or set allow_without_email=True."
         )
+    return checked
+
+
+def _history_key(campaign_id: str, lead: Mapping[str, str]) -> str:
+    """Return a key of the person in the campaign, which does not show who it is."""
+    return blake2b(person_key(lead) + campaign_id.encode(), digest_size=16).hexdigest()
+
+
+def _evidence(lead: Mapping[str, str], who: str, history: Mapping[str, Any] | None) -> LeadEvidence:
+    """Read what the history of the task says about this person."""
+    has_email = bool(lead.get("email"))
+    if history is None or (history and history["who"] != who and has_email):
+        return LeadEvidence(has_email)  # the values upstream have changed: another address is another person
+    if history and history["who"] != who:
+        # Without an address it is not known whether these are two people.
+        return LeadEvidence(has_email, in_doubt=True)
+    return LeadEvidence(has_email, in_doubt=not history.get("done"), lead_id=history.get("done"))
 
 
 class UploadVoiceAudioOperator(LemlistOperator):
     """
     Upload the audio of a voice note, for one lead and one LinkedIn voice-note step.
 
-    The file is streamed from where it is. Doing it again replaces the audio, so retries are harmless.
+    The file is streamed from where it is. lemlist does not document what a second upload for the same lead
+    and step does; this package assumes that it replaces the first, and retries it.
 
-    Returns the address of the file at lemlist. The whole answer is pushed under the key ``upload``.
-
-    .. seealso::
-        For more information on how to use this operator, take a look at the guide:
-        :ref:`howto/operator:UploadVoiceAudioOperator`
+    Returns the address of the file at lemlist. The whole response is pushed under the key ``upload``.
 
     :param lead_id: Id of the lead. (templated)
     :param step_id: Id of the step. (templated)
@@ -303,7 +265,7 @@ class UploadVoiceAudioOperator(LemlistOperator):
         (templated)
     :param file_name: Name that lemlist shows; the name of the file by default. (templated)
     :param storage_conn_id: Connection of the object storage. (templated)
-    :param lemlist_conn_id: :ref:`lemlist connection <howto/connection:lemlist>` to use. (templated)
+    :param lemlist_conn_id: The lemlist connection to use. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -332,65 +294,61 @@ class UploadVoiceAudioOperator(LemlistOperator):
         self.audio = audio
         self.file_name = file_name
         self.storage_conn_id = storage_conn_id
-        #: Known when lemlist has answered; for the link.
+        #: Known from lemlist's response; for the link.
         self.campaign_id: str | None = None
-        self._check_written()
+        self.check_arguments(vars(self))
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        check_id("lead_id", arguments)
+        check_id("step_id", arguments)
+        if isinstance(arguments["audio"], str) and not arguments["audio"].strip():
+            raise LemlistValidationError(f"{the('audio', arguments)} must be a path, and is empty.")
 
     def execute(self, context: Context) -> str:
         """Check the file and upload it."""
-        self._check_ids()
+        lead_id, step_id = self._id("lead_id"), self._id("step_id")
         path = self._source_file()
         content_type = self._content_type(path)
         with self._opened(path) as audio:
-            self._under_way = "take a voice note"
-            reply = self.hook.upload_audio(
-                str(self.lead_id),
-                str(self.step_id),
-                audio,
-                file_name=self.file_name or path.name,
-                content_type=content_type,
+            self._in_flight = "upload a voice note"
+            response = self.hook.upload_audio(
+                lead_id, step_id, audio, file_name=self.file_name or path.name, content_type=content_type
             )
-        self._under_way = ""
-        status = reply.get("status")
+        self._in_flight = ""
+        status = response.get("status")
         if not isinstance(status, dict) or not status.get("url"):
-            raise LemlistUnexpectedReplyError("lemlist took the audio and gave no address for it; try again.")
+            raise LemlistUnexpectedReplyError("lemlist accepted the audio but returned no URL for it; retry.")
         self.campaign_id = status.get("campaignId")
-        self.log.info("Uploaded the voice note of lead %s for step %s.", self.lead_id, self.step_id)
-        self._push(context, upload=reply)
-        self._tell_outlets(context, url=status["url"], lead_id=self.lead_id, step_id=self.step_id)
+        self.log.info("Lead %s: uploaded the voice note of step %s.", lead_id, step_id)
+        self._push(context, upload=response)
+        self._update_outlets(context, url=status["url"], lead_id=lead_id, step_id=step_id)
         return str(status["url"])
-
-    def _check_written(self) -> None:
-        self._check_ids(written=True)
-        if isinstance(self.audio, str) and not self.audio.strip():
-            raise self._refuse("audio", "must be a path, and is empty")
 
     def _source_file(self) -> ObjectStoragePath:
         return storage_path(self.audio, self.storage_conn_id, self._the("audio"))
-
-    def _check_ids(self, *, written: bool = False) -> None:
-        self._check_id("lead_id", written=written)
-        self._check_id("step_id", written=written)
 
     def _content_type(self, path: ObjectStoragePath) -> str:
         """Return the type of the audio by its extension, else as the storage says."""
         extension = os.path.splitext(path.name)[1].lower()
         if extension in AUDIO_TYPES:
             return AUDIO_TYPES[extension]
-        with self._told(path):
-            facts = path.fs.info(path.path)
-        said = next(
-            (facts[name] for name in ("ContentType", "contentType", "content_type") if facts.get(name)), ""
+        with self._clear_errors(path):
+            info = path.fs.info(path.path)
+        content_type = next(
+            (info[name] for name in ("ContentType", "contentType", "content_type") if info.get(name)), ""
         )
-        if str(said).startswith("audio/"):
-            return str(said)
-        if facts.get("type") == "directory":
+        if str(content_type).startswith("audio/"):
+            return str(content_type)
+        if info.get("type") == "directory":
             raise self._refuse("audio", f"is a directory: {path}")
-        raise self._refuse("audio", f"is no audio by its name: {path}. Known are {', '.join(AUDIO_TYPES)}")
+        raise self._refuse(
+            "audio", f"must have the extension of an audio file ({', '.join(AUDIO_TYPES)}), not {path}"
+        )
 
     @contextmanager
     def _opened(self, path: ObjectStoragePath) -> Iterator[BinaryIO]:
-        with self._told(path):
+        with self._clear_errors(path):
             if path.is_dir():
                 raise self._refuse("audio", f"is a directory: {path}")
             file = path.open("rb")  # type: ignore[no-untyped-call]  # Airflow leaves it without annotations
@@ -402,8 +360,8 @@ class UploadVoiceAudioOperator(LemlistOperator):
             yield cast("BinaryIO", file)
 
     @contextmanager
-    def _told(self, path: ObjectStoragePath) -> Iterator[None]:
-        """Tell the faults of a file as ours; those of a storage are for Airflow to retry."""
+    def _clear_errors(self, path: ObjectStoragePath) -> Iterator[None]:
+        """Raise validation errors for a wrong file; Airflow retries what a failing storage raises."""
         try:
             yield
         except FileNotFoundError as error:

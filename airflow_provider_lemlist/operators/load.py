@@ -1,22 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator for many leads: a table of people into a campaign, by a task that may be killed and go on."""
+"""The operator that loads a table of people into a campaign."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_lemlist.arguments import (
+    NOT_GIVEN,
+    check_choice,
+    check_flag,
+    check_id,
+    check_names,
+    given_but_empty,
+    given_names,
+    is_from_mapped,
+    or_none,
+    the,
+)
+from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistError,
     LemlistValidationError,
 )
 from airflow_provider_lemlist.links import CampaignLink
-from airflow_provider_lemlist.load.choices import IfElsewhere, IfExists, IfMissing
+from airflow_provider_lemlist.load.options import IfExists, IfVariableMissing
 from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.operators.lead import FLAGS
-from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open
+from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
+from airflow_provider_lemlist.validation import validation_error
 
 if TYPE_CHECKING:
     import os
@@ -24,76 +38,71 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
 
-    from airflow_provider_lemlist.load.account import Account
+    from airflow_provider_lemlist.load.report import LoadReport
     from airflow_provider_lemlist.load.run import Load
     from airflow_provider_lemlist.load.sources import Row
 
-_CHOICES = {"if_exists": IfExists, "if_elsewhere": IfElsewhere, "if_variable_missing": IfMissing}
+_CHOICES = {
+    "if_exists": IfExists,
+    "if_elsewhere": IfElsewhere,
+    "if_gone": IfGone,
+    "if_variable_missing": IfVariableMissing,
+}
 _SOURCES = ("leads", "sql", "path")
+_MAPPING = ("column_map", "variables", "defaults")
+#: If these are given, they must not be empty when the task runs.
+_OPTIONAL = ("sql", "sql_conn_id", "path", "storage_conn_id", "ledger_path", "previous_ledger")
 
 
 class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     """
-    Put many people into a campaign. With the campaign's ``autoReview`` on, lemlist starts to write at once.
+    Load many people into a campaign. With the campaign's ``autoReview`` on, lemlist contacts them at once.
 
-    Every row is checked before the first one is sent, and a ledger keeps what became of each. An attempt that
-    is killed, stopped or cleared goes on where it was: rows that are settled cost no request, rows that were
-    under way are looked for, and none is sent twice.
+    Every row is checked before the first one is sent, and a ledger records the outcome of each. An attempt
+    after a kill, a stop or a clear continues from the ledger: settled rows cost no request, rows that were in
+    flight are looked up, and no person is created twice.
 
-    Returns the count of every outcome and the path of the ledger; they are also pushed under the key
-    ``report``, which is there when the task fails, too.
-
-    .. seealso::
-        For more information on how to use this operator, take a look at the guide:
-        :ref:`howto/operator:LoadLeadsOperator`
+    Returns the count of every outcome and the path of the ledger. They are also pushed under the key
+    ``report``, including when the task fails.
 
     :param campaign_id: Id of the campaign. (templated)
-    :param leads: The rows as dicts: a list, or what an upstream task returned. Airflow leaves their values
-        alone. One of ``leads``, ``sql`` and ``path`` is needed.
+    :param leads: The rows: a list of dicts, or the result of an upstream task. Airflow does not render their
+        values. Exactly one of ``leads``, ``sql`` and ``path`` is required.
     :param sql: A query, or a ``.sql`` file. (templated)
-    :param sql_conn_id: Connection of the database, any with a SQL hook. (templated)
+    :param sql_conn_id: Connection of the database. (templated)
     :param sql_parameters: Bind parameters of the query. (templated)
-    :param path: A CSV, NDJSON or Parquet file, or a directory of such files, on the worker or in any object
-        storage. (templated)
+    :param path: A CSV, NDJSON or Parquet file, or a directory of them, also in an object storage. (templated)
     :param storage_conn_id: Connection of the object storage of ``path`` and the ledgers. (templated)
-    :param ledger_path: Directory of the ledger, best in an object storage; by default one for each run of the
-        task below ``AIRFLOW_HOME`` of the worker. (templated)
-    :param previous_ledger: The ledger of an earlier run, or the directory in which they lie: then the last by
-        name before that of this run. People whom it knows cost a request only where they changed and
-        ``if_exists`` is ``update``. (templated)
-    :param column_map: Column to field of lemlist or custom variable; None leaves the column out. Other
-        columns go under their own names.
+    :param ledger_path: Directory of the ledger; by default one per run, on the worker. (templated)
+    :param previous_ledger: The ledger of an earlier run, or the directory of its ledgers. People in it cost a
+        request only if their values changed and ``if_exists`` is ``update``. (templated)
+    :param column_map: Column to field or variable; None leaves the column out. Others keep their names.
     :param variables: The custom variables that may be sent; other columns are left out. All by default.
-    :param defaults: Values for fields and variables that a row leaves blank. Airflow leaves them alone.
-    :param drop_empty: Leave blank values out; otherwise they are sent as empty texts.
-    :param if_exists: What to do with a person who is in the campaign: ``skip`` the row, or ``update`` the
-        lead.
+    :param defaults: Values for fields and variables that are blank in a row. Airflow does not render them.
+    :param drop_empty: Leave blank values out instead of sending empty texts.
+    :param if_exists: What to do with a person in the campaign: ``skip`` the row, or ``update`` the lead.
     :param if_elsewhere: What to do with a person whom ``deduplicate`` found in another campaign: ``skip`` the
         row, or let it ``fail``.
-    :param if_variable_missing: What to do when the texts of the campaign use a variable that no column gives:
+    :param if_gone: What to do with a person whose lead was deleted in lemlist since an earlier run: ``skip``
+        the row, ``create`` the lead again, or let the row ``fail``.
+    :param if_variable_missing: What to do if the campaign's texts use a variable that no column provides:
         ``fail`` before anything is sent, or ``warn``.
     :param deduplicate: Let lemlist refuse people who are in another campaign. (templated)
     :param linkedin_enrichment: Enrich the leads from LinkedIn; costs credits. (templated)
     :param find_email: Find verified addresses; costs credits. (templated)
     :param verify_email: Verify the addresses; costs credits. (templated)
     :param find_phone: Find phone numbers; costs credits. (templated)
-    :param dry_run: Do everything but send, and tell what would be sent. No ledger is written.
-    :param max_failed: How many rows may be invalid, fail or be left uncertain before the task fails, which it
-        does after the other rows were sent.
-    :param lemlist_conn_id: :ref:`lemlist connection <howto/connection:lemlist>` to use. (templated)
+    :param dry_run: Do everything except sending, and report what would be sent. No ledger is written.
+    :param max_failed: How many rows may be invalid, failed or uncertain before the task fails.
+    :param lemlist_conn_id: The lemlist connection to use. (templated)
     """
 
     template_fields: Sequence[str] = (
         "campaign_id",
         "leads",
-        "sql",
-        "sql_conn_id",
         "sql_parameters",
-        "path",
-        "storage_conn_id",
-        "ledger_path",
-        "previous_ledger",
         "defaults",
+        *_OPTIONAL,
         *FLAGS,
         "lemlist_conn_id",
     )
@@ -107,20 +116,21 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         *,
         campaign_id: str | XComArg,
         leads: Iterable[Mapping[str, Any]] | XComArg | None = None,
-        sql: str | XComArg | None = None,
-        sql_conn_id: str | None = None,
+        sql: str | XComArg | None = NOT_GIVEN,
+        sql_conn_id: str | XComArg | None = NOT_GIVEN,
         sql_parameters: Any = None,
-        path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = None,
-        storage_conn_id: str | None = None,
-        ledger_path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = None,
-        previous_ledger: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = None,
+        path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
+        storage_conn_id: str | XComArg | None = NOT_GIVEN,
+        ledger_path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
+        previous_ledger: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
         column_map: Mapping[str, str | None] | None = None,
         variables: Collection[str] | None = None,
         defaults: Mapping[str, Any] | None = None,
         drop_empty: bool = True,
         if_exists: IfExists = "skip",
         if_elsewhere: IfElsewhere = "skip",
-        if_variable_missing: IfMissing = "fail",
+        if_gone: IfGone = "skip",
+        if_variable_missing: IfVariableMissing = "fail",
         deduplicate: bool | str | XComArg = False,
         linkedin_enrichment: bool | str | XComArg = False,
         find_email: bool | str | XComArg = False,
@@ -137,111 +147,94 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         self.sql_conn_id = sql_conn_id
         self.sql_parameters = sql_parameters
         self.path = path
-        self.storage_conn_id = storage_conn_id
+        self.storage_conn_id: Any = storage_conn_id
         self.ledger_path = ledger_path
         self.previous_ledger = previous_ledger
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        self._given = given_names(optional, mapped=is_from_mapped(self))
+        for name, value in optional.items():
+            setattr(self, name, or_none(value))
         self.column_map = column_map
         self.variables = variables
         self.defaults = defaults
         self.drop_empty = drop_empty
         self.if_exists = if_exists
         self.if_elsewhere = if_elsewhere
+        self.if_gone = if_gone
         self.if_variable_missing = if_variable_missing
         self.deduplicate = deduplicate
         self.linkedin_enrichment = linkedin_enrichment
         self.find_email = find_email
         self.verify_email = verify_email
         self.find_phone = find_phone
-        # Airflow's operators have a method of the argument's name.
-        self.sends_nothing = dry_run
+        self.sends_nothing = dry_run  # BaseOperator has a method named dry_run
         self.max_failed = max_failed
         self._load: Load | None = None
-        self._check_written()
-
-    # --- Templates --------------------------------------------------------------------------------------
+        self.check_arguments(vars(self))
 
     @staticmethod
     def airflow_renders(name: str) -> bool:
-        """Say no: a value of a lead is what the prospect reads, or what lemlist puts there."""
+        """Return False: every value of a lead belongs to lemlist."""
         return False
 
-    # --- Running ----------------------------------------------------------------------------------------
-
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check everything, send what is not settled, and account for every row."""
+        """Check the rows, and send those that are not settled."""
         self._load = self._prepare(context)
         try:
-            account = self._load.run()
+            report = self._load.run()
         finally:
-            if (known := self._load.account) is not None:
-                self._push(context, report=self._report(known))
-        self._judge(account)
-        report = self._report(account)
-        self._tell_outlets(context, **report)
-        return report
+            if self._load.report is not None:
+                self._push(context, report=self._counts(self._load.report))
+        self._check_failures(report)
+        counts = self._counts(report)
+        self._update_outlets(context, **counts)
+        return counts
 
     def on_kill(self) -> None:
-        """Begin no further row; what is under way may end, and the ledger is kept."""
+        """Send no further row; rows in flight may complete."""
         if self._load is not None:
-            self.log.warning("Stopping: no further row is begun; the next attempt goes on from the ledger.")
+            self.log.warning("Stopping: no further row is sent. The next attempt continues from the ledger.")
             self._load.stop()
 
     def _prepare(self, context: Context) -> Load:
-        """Turn the rendered arguments into an order; every mistake in them is found here."""
-        from airflow_provider_lemlist.load.home import default_ledger
+        from airflow_provider_lemlist.load.ledger import default_ledger_path
         from airflow_provider_lemlist.load.mapping import ColumnMapping
-        from airflow_provider_lemlist.load.run import Load, Order
-        from airflow_provider_lemlist.load.sending import Wishes
-        from airflow_provider_lemlist.storage import storage_path
+        from airflow_provider_lemlist.load.options import LoadOptions
+        from airflow_provider_lemlist.load.run import Load
 
-        self._check_id("campaign_id")
+        self.campaign_id = self._id("campaign_id")
+        for name in self._given:
+            if given_but_empty(getattr(self, name)):
+                raise self._refuse(name, "is empty; check its template or upstream task")
         ti: Any = context["ti"]
-        self._ledger = storage_path(
-            self.ledger_path or default_ledger(ti), self.storage_conn_id, self._the("ledger_path")
-        )
-        previous = (
-            storage_path(self.previous_ledger, self.storage_conn_id, self._the("previous_ledger"))
-            if self.previous_ledger
-            else None
-        )
-        if previous is not None and str(previous).rstrip("/") == str(self._ledger).rstrip("/"):
+        ledger = self._ledger = self._storage("ledger_path", default_ledger_path(ti))
+        previous = None if self.previous_ledger is None else self._storage("previous_ledger")
+        if previous is not None and str(previous).rstrip("/") == str(ledger).rstrip("/"):
             raise self._refuse("previous_ledger", "is the ledger itself; it must be that of an earlier run")
-        order = Order(
+        options = LoadOptions(
+            campaign_id=self.campaign_id,
             rows=self._source(),
-            mapping=ColumnMapping(
-                column_map=self.column_map,
-                variables=self.variables,
-                defaults=self.defaults,
-                drop_empty=self.drop_empty,
-            ),
-            wishes=Wishes(
-                campaign_id=str(self.campaign_id),
-                if_exists=self.if_exists,
-                if_elsewhere=self.if_elsewhere,
-                flags={name: self._flag(name) for name in FLAGS},
-            ),
-            ledger_path=self._ledger,
+            mapping=ColumnMapping(**{name: getattr(self, name) for name in (*_MAPPING, "drop_empty")}),
+            ledger_path=ledger,
             previous_ledger=previous,
+            **{name: getattr(self, name) for name in _CHOICES},
+            flags=self._flags(FLAGS),
             owner=f"task {ti.dag_id}.{ti.task_id} of run {ti.run_id}, attempt {ti.try_number}",
-            if_variable_missing=self.if_variable_missing,
             dry_run=self.sends_nothing,
             time_limit=self.execution_timeout,
         )
-        return Load(self.hook, order)
+        return Load(self.hook, options)
 
     def _source(self) -> Callable[[], Iterator[Row]]:
-        """Return what opens the source."""
         from airflow_provider_lemlist.load import sources
 
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise self._refuse(" or ".join(given or _SOURCES), f"must be one source, not {len(given)}")
         if self.sql is not None:
-            if not isinstance(self.sql, str) or not self.sql.strip():
-                raise self._refuse("sql", "must be a query")
-            if not self.sql_conn_id:
-                raise self._refuse("sql_conn_id", "is empty, and sql needs the connection of its database")
-            return partial(sources.from_sql, self.sql_conn_id, self.sql, self.sql_parameters)
+            if not isinstance(self.sql, str):
+                raise self._refuse("sql", f"must be a query, not {type(self.sql).__name__}")
+            return partial(sources.from_sql, str(self.sql_conn_id), self.sql, self.sql_parameters)
         if (file := self._source_file()) is not None:
             return partial(sources.from_path, file)
         if isinstance(self.leads, (str, bytes, Mapping)) or not isinstance(self.leads, Iterable):
@@ -249,14 +242,16 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         return partial(sources.from_list, self.leads)
 
     def _source_file(self) -> ObjectStoragePath | None:
+        return None if self.path is None else self._storage("path")
+
+    def _storage(self, argument: str, default: str | None = None) -> ObjectStoragePath:
         from airflow_provider_lemlist.storage import storage_path
 
-        if self.path is None:
-            return None
-        return storage_path(self.path, self.storage_conn_id, self._the("path"))
+        value = getattr(self, argument)
+        return storage_path(default if value is None else value, self.storage_conn_id, self._the(argument))
 
-    def _filled_campaign(self) -> str | None:
-        return None if self.sends_nothing else super()._filled_campaign()
+    def _changed_campaign(self) -> str | None:
+        return None if self.sends_nothing else super()._changed_campaign()
 
     def _lineage_inputs(self) -> list[Any]:
         if self.sql is None:
@@ -265,68 +260,73 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         from airflow.providers.openlineage.sqlparser import get_openlineage_facets_with_sql
 
         database: Any = BaseHook.get_hook(str(self.sql_conn_id))
-        # The tables as the query names them; nobody asks the database for their columns.
+        # The tables as named in the query, without querying the database for their columns.
         query = get_openlineage_facets_with_sql(
             database, str(self.sql), str(self.sql_conn_id), None, use_connection=False
         )
         return query.inputs if query else []
 
-    def _report(self, account: Account) -> dict[str, Any]:
+    def _counts(self, report: LoadReport) -> dict[str, Any]:
         from airflow_provider_lemlist.storage import shown
 
         return {
-            **account.report(),
+            **report.counts(),
             "campaign_id": self.campaign_id,
             "ledger_path": None if self.sends_nothing else shown(self._ledger),
         }
 
-    def _judge(self, account: Account) -> None:
-        """Fail the task when too many rows could not be loaded."""
-        bad = {name: account.outcomes[name] for name in ("invalid", "failed", "uncertain")}
+    def _check_failures(self, report: LoadReport) -> None:
+        """Fail the task if more than ``max_failed`` rows could not be loaded."""
+        bad = {name: report.outcomes[name] for name in ("invalid", "failed", "uncertain")}
         if sum(bad.values()) <= self.max_failed:
             return
-        told = ", ".join(f"{count:,} {name}" for name, count in bad.items() if count)
-        rest = "nothing was sent" if self.sends_nothing else "the other rows are settled"
+        counts = ", ".join(f"{count:,} {name}" for name, count in bad.items() if count)
+        rest = "Nothing was sent" if self.sends_nothing else "The other rows are settled"
         message = (
-            f"{told} of {account.rows:,} rows, and max_failed is {self.max_failed}; {rest}. The log says "
-            "why, and the ledger for every row."
+            f"{counts} of {report.rows:,} rows, and max_failed is {self.max_failed}. {rest}; see the log "
+            "and the ledger."
         )
         if bad["failed"] or bad["uncertain"]:
-            raise LemlistError(f"{message} Another attempt takes up these rows only.")
-        raise LemlistValidationError(message)  # what is invalid stays so, however often it is tried
+            raise LemlistError(f"{message} A retry tries these rows again.")
+        raise LemlistValidationError(message)  # invalid rows stay invalid, so the task is not retried
 
     # --- Parsing ----------------------------------------------------------------------------------------
 
-    def _check_written(self) -> None:
-        given = [name for name in _SOURCES if getattr(self, name) is not None]
-        if len(given) != 1:
-            told = "none is" if not given else f"{' and '.join(given)} are"
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        sources = [name for name in _SOURCES if or_none(arguments[name]) is not None]
+        if len(sources) != 1:
+            given = "none is" if not sources else f"{' and '.join(sources)} are"
             raise LemlistConfigurationError(
-                f"Task {self.task_id!r} needs exactly one of leads, sql and path; {told} given."
+                f"Task {arguments['task_id']!r} needs exactly one of leads, sql and path; {given} given."
             )
-        if (self.sql is None) != (self.sql_conn_id is None):
-            raise LemlistConfigurationError(f"{self._the('sql')} and its sql_conn_id belong together.")
-        if self.sql is None and self.sql_parameters is not None:
-            raise LemlistConfigurationError(f"{self._the('sql_parameters')} need sql.")
-        for argument, choices in _CHOICES.items():
-            if getattr(self, argument) not in get_args(choices):
-                raise LemlistConfigurationError(
-                    f"{self._the(argument)} must be one of {', '.join(get_args(choices))}, "
-                    f"not {getattr(self, argument)!r}."
-                )
-        if isinstance(self.max_failed, bool) or not isinstance(self.max_failed, int) or self.max_failed < 0:
-            raise LemlistConfigurationError(f"{self._the('max_failed')} must be a whole number from 0.")
-        if isinstance(self.variables, str):
-            raise LemlistConfigurationError(f"{self._the('variables')} must be a list of names, not a text.")
-        if self.column_map is not None and not isinstance(self.column_map, Mapping):
-            raise LemlistConfigurationError(f"{self._the('column_map')} must be a dict.")
-        if isinstance(self.leads, (str, bytes, Mapping)):
-            raise self._refuse("leads", f"must be a list of dicts, not {type(self.leads).__name__}")
-        self._check_id("campaign_id", written=True)
+        if ("sql" in sources) != (or_none(arguments["sql_conn_id"]) is not None):
+            raise LemlistConfigurationError(f"{the('sql', arguments)} and its sql_conn_id belong together.")
+        if "sql" not in sources and arguments["sql_parameters"] is not None:
+            raise LemlistConfigurationError(f"{the('sql_parameters', arguments)} need sql.")
+        for name, choices in _CHOICES.items():
+            check_choice(name, arguments, choices)
+        max_failed = arguments["max_failed"]
+        if isinstance(max_failed, bool) or not isinstance(max_failed, int) or max_failed < 0:
+            raise LemlistConfigurationError(f"{the('max_failed', arguments)} must be a whole number from 0.")
+        check_names("variables", arguments)
+        if not isinstance(arguments["column_map"] or {}, Mapping):
+            raise LemlistConfigurationError(f"{the('column_map', arguments)} must be a dict.")
+        check_id("campaign_id", arguments)
         for name in FLAGS:
-            if not is_open(getattr(self, name)):
-                self._flag(name)
-        if not is_open(self.defaults, rendered=False):
+            check_flag(name, arguments)
+        leads, defaults = arguments["leads"], arguments["defaults"]
+        if isinstance(leads, (str, bytes, Mapping)):
+            raise LemlistValidationError(
+                f"{the('leads', arguments)} must be a list of dicts, not {type(leads).__name__}."
+            )
+        written = {"defaults": defaults}
+        if isinstance(leads, (list, tuple)):
+            written |= {f"leads[{number}]": row for number, row in enumerate(leads)}
+        for name, values in written.items():
+            if isinstance(values, Mapping) and (found := misplaced_templates(values, lambda name: True)):
+                raise validation_error(the(name, arguments), found)
+        if not is_open(defaults, rendered=False):
             from airflow_provider_lemlist.load.mapping import ColumnMapping
 
-            ColumnMapping(column_map=self.column_map, variables=self.variables, defaults=self.defaults)
+            ColumnMapping(**{name: arguments[name] for name in _MAPPING})

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A look-alike of the documented lemlist API on loopback, to develop and test DAGs without a prospect at risk.
+A local simulation of the documented lemlist API, to develop and test DAGs without contacting prospects.
 
-``with Sandbox() as lemlist:`` in a test, ``python -m airflow_provider_lemlist.sandbox`` by hand. Needs the
-extra ``sandbox``. It judges its clients independently: of this package it imports the table of step types,
-nothing else.
+Use ``with Sandbox() as lemlist:`` in a test and ``python -m airflow_provider_lemlist.sandbox`` by hand. It
+needs the extra ``sandbox``. It checks its clients independently: from this package it imports only the table
+of step types.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Sandbox"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the sandbox when it is first asked for, and say in one line what is missing."""
+    """Import ``Sandbox`` on first use; raise ImportError that names the extra if a dependency is missing."""
     if name != "Sandbox":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

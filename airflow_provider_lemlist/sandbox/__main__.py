@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m airflow_provider_lemlist.sandbox``: a lemlist to try things on, until Ctrl-C."""
+"""``python -m airflow_provider_lemlist.sandbox``: run a sandbox until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,81 +15,77 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.sandbox import Sandbox
 
 
-ABOUT = {
+HELP = {
     "campaign_list": "shape of the list of campaigns",
-    "elsewhere_status": "status of the text 'Lead already in other campaign'",
-    "restart": "what becomes of starting a campaign that runs",
+    "elsewhere_status": "status of the response 'Lead already in other campaign'",
+    "restart": "how a request to start a running campaign is handled",
 }
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what the command line takes."""
+    """Return the parser of the command line."""
     from airflow_provider_lemlist.sandbox.limits import WINDOWS
-    from airflow_provider_lemlist.sandbox.manners import CHOICES
+    from airflow_provider_lemlist.sandbox.undocumented import CHOICES
 
-    take = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m airflow_provider_lemlist.sandbox",
-        description="A look-alike of the lemlist API on this machine. It contacts nobody.",
+        description="Simulate the lemlist API on this machine. No messages are sent.",
     )
-    take.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    take.add_argument(
-        "--port", type=int, default=8765, help="port; 0 takes a free one (default: %(default)s)"
-    )
-    take.add_argument("--api-key", default="sandbox-key", help="the key that works (default: %(default)s)")
-    take.add_argument(
+    add = options.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=int, default=8765, help="port; 0 uses a free port (default: %(default)s)")
+    add("--api-key", default="sandbox-key", help="the valid API key (default: %(default)s)")
+    add(
         "--limit", choices=tuple(WINDOWS), default="sliding", help="kind of rate limit (default: %(default)s)"
     )
-    take.add_argument(
-        "--latency", type=float, default=0.0, metavar="S", help="seconds an answer takes longer"
-    )
-    take.add_argument("--jitter", type=float, default=0.0, metavar="S", help="how far that varies either way")
-    take.add_argument("--seed", type=int, default=0, help="same seed: same ids, same chances")
-    take.add_argument("--simulate", action="store_true", help="let prospects open, click, accept and reply")
-    take.add_argument("--speed", type=float, default=1.0, help="how many times faster prospects react")
+    add("--latency", type=float, default=0.0, metavar="S", help="seconds added to every response")
+    add("--jitter", type=float, default=0.0, metavar="S", help="seconds by which the latency varies")
+    add("--seed", type=int, default=0, help="seed of the ids and of random faults")
+    add("--simulate", action="store_true", help="simulate prospects that open, click, accept and reply")
+    add("--speed", type=float, default=1.0, help="factor by which prospects react faster")
+    add("--tidy-html", action="store_true", help="store messages of emails with tidied HTML")
     for name, choices in CHOICES.items():
-        kind = type(choices[0])
-        take.add_argument(
+        add(
             f"--{name.replace('_', '-')}",
-            type=kind,
+            type=type(choices[0]),
             choices=choices,
             default=choices[0],
-            help=f"{ABOUT[name]} (default: %(default)s)",
+            help=f"{HELP[name]} (default: %(default)s)",
         )
-    return take
+    return options
 
 
 def export(lemlist: Sandbox) -> str:
-    """Return the line that gives a shell the connection."""
+    """Return the shell command that defines the Airflow connection."""
     return f"export AIRFLOW_CONN_LEMLIST_DEFAULT={shlex.quote(lemlist.airflow_connection())}"
 
 
 def main() -> int:
-    """Run a sandbox until it is interrupted."""
+    """Run a sandbox until it is interrupted; return the exit status."""
     try:
         from airflow_provider_lemlist.sandbox import Sandbox
     except ImportError as error:
         print(error, file=sys.stderr)
         return 1
-    asked = vars(parser().parse_args())
-    simulate, speed = asked.pop("simulate"), asked.pop("speed")
-    ended = threading.Event()
+    options = vars(parser().parse_args())
+    simulate, speed = options.pop("simulate"), options.pop("speed")
+    interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: interrupted.set())
     try:
-        with Sandbox(**asked) as lemlist:
+        with Sandbox(**options) as lemlist:
             if simulate:
-                lemlist.simulate(speed=speed, seed=asked["seed"])
-            print(f"lemlist sandbox: {lemlist.origin} (the page), {lemlist.url} (the API)")
+                lemlist.simulate(speed=speed, seed=options["seed"])
+            print(f"lemlist sandbox: {lemlist.origin} (web page), {lemlist.url} (API)")
             print(export(lemlist), flush=True)
-            ended.wait()
+            interrupted.wait()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         if (code := getattr(error, "errno", None) or 0) > 0:
-            # Without the address that some versions of Python put behind it.
+            # Some versions of Python append the address to the text of the error.
             reason = os.strerror(code)
-        where = f"{asked['host']}:{asked['port']}"
-        told = str(reason).rstrip(".")
-        print(f"Cannot listen on {where}: {told}. --port 0 takes a free port.", file=sys.stderr)
+        where, why = f"{options['host']}:{options['port']}", str(reason).rstrip(".")
+        print(f"Cannot listen on {where}: {why}. --port 0 uses a free port.", file=sys.stderr)
         return 1
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The types of activity that lemlist is known to have; a query for any other is refused."""
+"""The documented types of activities; a query for any other type is refused."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One request of the API from its arrival to the last byte of its answer.
+One request of the API, from its arrival to the last byte of its response.
 
-The way: travel - rate limit - fault - key - route - travel - answer. What is decided on the way lives
-elsewhere (``limits``, ``faults``, ``keys``, ``routes``); here is the order in which it is asked.
+The order is: network delay, rate limit, fault, key, route, network delay, response. The decisions are made in
+``limits``, ``faults``, ``keys`` and ``routes``; this module calls them in that order.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from http.client import responses
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,12 +23,12 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from airflow_provider_lemlist.sandbox import wire
+from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.faults import Fault
-from airflow_provider_lemlist.sandbox.journal import Exchange
-from airflow_provider_lemlist.sandbox.keys import fingerprint, presented
-from airflow_provider_lemlist.sandbox.limits import Verdict
-from airflow_provider_lemlist.sandbox.refusal import Refusal
-from airflow_provider_lemlist.sandbox.routes import Call, Match, Part, Reply
+from airflow_provider_lemlist.sandbox.keys import fingerprint, key_from_header
+from airflow_provider_lemlist.sandbox.limits import Admission
+from airflow_provider_lemlist.sandbox.request_log import Exchange
+from airflow_provider_lemlist.sandbox.routes import Call, Match, Response, UploadedFile
 from airflow_provider_lemlist.sandbox.routes.leads import DUPLICATES
 from airflow_provider_lemlist.sandbox.service import Service
 
@@ -40,7 +42,11 @@ WEB_APPLICATION = (
     "<!DOCTYPE html><html><head><title>lemlist</title></head>"
     "<body><div id='app'>The web application, not the API.</div></body></html>"
 )
-#: What Python's HTTP libraries call themselves unless they are told otherwise.
+GATEWAY_PAGE = (
+    "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr><center>nginx</center></body>"
+    "</html>"
+)
+#: The default User-Agents of Python's HTTP libraries.
 DEFAULT_USER_AGENTS = ("python-requests", "python-urllib", "python-httpx", "aiohttp", "python/")
 
 
@@ -52,18 +58,18 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self.service
-        # Read at once: a client that is killed while its request travels has sent it all the same.
+        # Read the body before the delay: a client that is killed during the delay has sent its request.
         body = await _read(receive)
         if body is None:
             return
-        await asyncio.sleep(service.travel_time())
+        await asyncio.sleep(service.network_delay())
         arrival = time.monotonic()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         raw_path = scope["raw_path"].decode("latin-1").removeprefix("/api")
         with service.world.lock:
             match = service.routes.find(scope["method"], raw_path)
-            key, wrong_key = _key(headers)
-            exchange = service.journal.open(
+            key, key_error = _key(headers)
+            exchange = service.request_log.open(
                 time=time.time(),
                 monotonic=arrival,
                 method=scope["method"],
@@ -74,108 +80,116 @@ class Api:
                 connection=scope["client"][1] if scope["client"] else 0,
                 request_headers=_without_key(headers),
             )
-            verdict = service.limit.admit(exchange.key, arrival)
+            admission = service.limit.admit(exchange.key, arrival)
             fault = None
-            if not verdict.refused:
-                fault = service.script.strike(scope["method"], exchange.template, raw_path)
+            if not admission.refused:
+                fault = service.script.select(scope["method"], exchange.template, raw_path)
                 exchange.fault = fault.kind if fault else None
         exchange.request_body = body
         file = await _file(scope, exchange.request_body, headers)
         if fault and fault.when == "before":
-            await _linger(fault, receive)
-        reply = _struck(fault) if fault and fault.when == "before" else None
-        if reply is None and not _broken(fault, "before"):
+            await _delay(fault, receive)
+        response = _fault_response(fault) if fault and fault.when == "before" else None
+        if response is None and not _ends_request(fault, "before"):
             with service.world.lock:
-                reply = self._answer(exchange, match, verdict, key, wrong_key, file, scope["server"])
+                response = self._handle(exchange, match, admission, key, key_error, file, scope["server"])
         if fault and fault.when == "after":
-            reply = _struck(fault, reply) or reply
-            await _linger(fault, receive)
-        if reply and not (fault and fault.kind == "cdn"):
-            reply.headers |= service.limit.headers(verdict, time.time())
+            response = _fault_response(fault, response) or response
+            await _delay(fault, receive)
+        if response and not (fault and fault.from_gateway):
+            response.headers |= service.limit.headers(admission, time.time())
             if fault and fault.kind == "rate_limited":
-                reply.headers |= _exhausted(fault, service)
-        await asyncio.sleep(service.travel_time())
-        await _deliver(reply, fault, exchange, scope["state"]["transport"], receive, send)
+                response.headers |= _rate_limit_headers(fault, service)
+        await asyncio.sleep(service.network_delay())
+        await _send(response, fault, exchange, scope["state"]["transport"], receive, send)
         with service.world.lock:
-            service.journal.close(exchange, time.monotonic())
+            service.request_log.close(exchange, time.monotonic())
 
-    def _answer(
+    def _handle(
         self,
         exchange: Exchange,
         match: Match | None,
-        verdict: Verdict,
+        admission: Admission,
         key: str | None,
-        wrong_key: Refusal | None,
-        file: Part | None,
+        key_error: ApiError | None,
+        file: UploadedFile | None,
         server: tuple[str, int],
-    ) -> Reply:
-        """Judge a request and do what it asks; the only place where a request takes effect."""
-        service, journal = self.service, self.service.journal
+    ) -> Response:
+        """Return the response to a request; this is the only place where a request takes effect."""
+        service, request_log = self.service, self.service.request_log
         agent = exchange.request_headers.get("user-agent", "").lower()
-        if service.manners.strict_user_agent and agent.startswith(DEFAULT_USER_AGENTS):
-            return Reply.text("error code: 1010", 403)
-        if verdict.refused:
+        if service.undocumented.strict_user_agent and agent.startswith(DEFAULT_USER_AGENTS):
+            return Response.text("error code: 1010", 403)
+        if admission.refused:
             limit = service.limit
-            journal.violation(exchange, "rate", f"more than {limit.limit} requests in {limit.length:g} s")
-            return Reply.text("Too many requests, please slow down", 429)
+            request_log.violation(exchange, "rate", f"more than {limit.limit} requests in {limit.length:g} s")
+            return Response.text("Too many requests, please slow down", 429)
         try:
-            if wrong_key:
-                raise wrong_key
+            if key_error:
+                raise key_error
             service.keys.check(key)
             if match is None:
-                journal.violation(exchange, "route", f"no such path: {exchange.path}")
-                return Reply.text(WEB_APPLICATION, content_type="text/html")
+                request_log.violation(exchange, "route", f"no such path: {exchange.path}")
+                return Response.text(WEB_APPLICATION, content_type="text/html")
             if match.route is None:
                 violation = f"{exchange.method} is not a method of {match.template}"
-                raise Refusal(405, "Bad method", violation=violation)
+                raise ApiError(405, "Bad method", violation=violation)
+            query = parse_qsl(exchange.query, keep_blank_values=True)
+            counts = Counter(name for name, _ in query)
             call = Call(
                 world=service.world,
-                manners=service.manners,
+                undocumented=service.undocumented,
                 origin=f"http://{server[0]}:{server[1]}",
                 params=match.params,
-                query=dict(parse_qsl(exchange.query, keep_blank_values=True)),
+                query=dict(query),
                 content_type=exchange.request_headers.get("content-type", ""),
                 body=exchange.request_body,
                 file=file,
             )
             known = match.route.query
             unknown = [] if known is None else sorted(call.query.keys() - known)
-            call.remarks += [("query", f"unknown parameter {name}") for name in unknown]
-            answer = match.route.handler(call)
-            for remark in call.remarks:
-                journal.violation(exchange, *remark)
-            return answer if isinstance(answer, Reply) else Reply.of(answer)
-        except Refusal as refusal:
-            if refusal.violation:
-                rule = "route" if refusal.status == 405 else "body"
-                journal.violation(exchange, rule, refusal.violation)
-            if isinstance(refusal.body, str):
-                return Reply.text(refusal.body, refusal.status)
-            return Reply.of(refusal.body, refusal.status)
+            call.violations += [("query", f"unknown parameter {name}") for name in unknown]
+            ignored = sorted(call.query.keys() & match.route.ignored)
+            call.violations += [("query", f"the sandbox ignores parameter {name}") for name in ignored]
+            repeated = sorted(name for name, count in counts.items() if count > 1)
+            call.violations += [("query", f"parameter {name} is repeated") for name in repeated]
+            try:
+                result = match.route.handler(call)
+            finally:
+                for rule, what in call.violations:
+                    request_log.violation(exchange, rule, what)
+            return result if isinstance(result, Response) else Response.of(result)
+        except ApiError as error:
+            if error.violation:
+                rule = "route" if error.status == 405 else "body"
+                request_log.violation(exchange, rule, error.violation)
+            if isinstance(error.body, str):
+                return Response.text(error.body, error.status)
+            return Response.of(error.body, error.status)
         except Exception:
-            log.exception("The sandbox itself failed at %s %s", exchange.method, exchange.template)
-            return Reply.text("The sandbox itself failed; its log has the reason", 500)
+            log.exception("The sandbox failed internally at %s %s", exchange.method, exchange.template)
+            return Response.text("The sandbox failed internally; its log contains the traceback", 500)
 
 
 # --- Reading ----------------------------------------------------------------------------------------------
 
 
-def _key(headers: dict[str, str]) -> tuple[str | None, Refusal | None]:
+def _key(headers: dict[str, str]) -> tuple[str | None, ApiError | None]:
     try:
-        return presented(headers.get("authorization")), None
-    except Refusal as refusal:
-        return None, refusal
+        return key_from_header(headers.get("authorization")), None
+    except ApiError as error:
+        return None, error
 
 
 def _without_key(headers: dict[str, str]) -> dict[str, str]:
-    """Leave of the authorization only its scheme."""
+    """Return the headers with only the scheme of the authorization."""
     if "authorization" in headers:
         headers = headers | {"authorization": headers["authorization"].partition(" ")[0]}
     return headers
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """Return the body; None when the client was gone before it was whole."""
+    """Return the body, or None if the client disconnected before it was complete."""
     chunks = []
     while True:
         message = await receive()
@@ -186,34 +200,34 @@ async def _read(receive: Receive) -> bytes | None:
             return b"".join(chunks)
 
 
-async def _file(scope: Scope, body: bytes, headers: dict[str, str]) -> Part | None:
+async def _file(scope: Scope, body: bytes, headers: dict[str, str]) -> UploadedFile | None:
     """Return the part named ``file`` of a multipart body."""
     if not headers.get("content-type", "").startswith("multipart/form-data"):
         return None
 
-    async def again() -> dict[str, Any]:
+    async def replay() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
     try:
-        async with Request(scope, again).form() as form:
+        async with Request(scope, replay).form() as form:
             part = form.get("file")
             if not isinstance(part, UploadFile):
                 return None
-            return Part(part.filename or "", part.content_type or "", await part.read())
+            return UploadedFile(part.filename or "", part.content_type or "", await part.read())
     except Exception:
-        # Whatever is wrong with the body, it holds no file.
+        # A body that cannot be parsed contains no file; the route then refuses the request.
         return None
 
 
 # --- Faults -----------------------------------------------------------------------------------------------
 
 
-def _broken(fault: Fault | None, when: str) -> bool:
-    """Say whether a fault ends the request without any answer to be made."""
+def _ends_request(fault: Fault | None, when: str) -> bool:
+    """Return whether a fault ends the request without a response."""
     return fault is not None and fault.when == when and fault.kind in ("reset", "hang", "cut_body")
 
 
-async def _linger(fault: Fault, receive: Receive) -> None:
+async def _delay(fault: Fault, receive: Receive) -> None:
     if fault.kind == "slow":
         await asyncio.sleep(1.0 if fault.seconds is None else fault.seconds)
     if fault.kind == "hang":
@@ -225,44 +239,48 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _struck(fault: Fault, reply: Reply | None = None) -> Reply | None:
-    """Return what a fault answers instead; None where it leaves the answer as it is."""
+def _fault_response(fault: Fault, response: Response | None = None) -> Response | None:
+    """Return the response that replaces the original one, or None if the fault does not replace it."""
     match fault.kind:
         case "rate_limited":
-            return Reply.text(fault.text or "Too many requests, please slow down", 429)
+            return Response.text(fault.text or "Too many requests, please slow down", 429)
         case "status":
-            return Reply.text(fault.text or "Internal server error", fault.status or 500)
+            return Response.text(fault.text or "Internal server error", fault.status or 500)
         case "html":
-            return Reply.text(WEB_APPLICATION, content_type="text/html")
+            status = fault.status or 200
+            page = WEB_APPLICATION
+            if fault.from_gateway:
+                page = GATEWAY_PAGE.format(f"{status} {responses.get(status, 'Error')}")
+            return Response.text(fault.text or page, status, "text/html")
         case "empty":
-            return Reply(200, b"", "application/json; charset=utf-8")
+            return Response(fault.status or 200, b"", "application/json; charset=utf-8")
         case "duplicate":
-            return Reply.text(DUPLICATES[fault.where], fault.status or 400)
+            return Response.text(DUPLICATES[fault.where or "campaign"], fault.status or 400)
         case "cdn":
-            return Reply.text("error code: 1010", 403)
+            return Response.text("error code: 1010", 403)
         case "redirect":
-            return Reply(fault.status or 302, b"", "text/plain", {"Location": fault.location})
-        case "missing_id" if reply and reply.status == 200:
-            answer = json.loads(reply.body)
-            if isinstance(answer, dict):
-                answer.pop("_id", None)
-            return Reply.of(answer)
+            return Response(fault.status or 302, b"", "text/plain", {"Location": fault.location})
+        case "missing_id" if response and response.status == 200:
+            value = json.loads(response.body)
+            if isinstance(value, dict):
+                value.pop("_id", None)
+            return Response.of(value)
     return None
 
 
-def _exhausted(fault: Fault, service: Service) -> dict[str, str]:
+def _rate_limit_headers(fault: Fault, service: Service) -> dict[str, str]:
     wait = service.limit.length if fault.seconds is None else fault.seconds
-    headers = service.limit.headers(Verdict(True, 0, wait), time.time())
+    headers = service.limit.headers(Admission(True, 0, wait), time.time())
     if fault.seconds is not None:
         headers["Retry-After"] = f"{fault.seconds:g}"
     return headers
 
 
-# --- Answering --------------------------------------------------------------------------------------------
+# --- Sending ----------------------------------------------------------------------------------------------
 
 
-async def _deliver(
-    reply: Reply | None,
+async def _send(
+    response: Response | None,
     fault: Fault | None,
     exchange: Exchange,
     transport: asyncio.Transport,
@@ -276,21 +294,21 @@ async def _deliver(
         return
     if kind == "hang":
         return
-    reply = reply or Reply.of({})
+    response = response or Response.of({})
     headers = {
         "Date": formatdate(usegmt=True),
-        "Content-Type": reply.content_type,
-        # A body that is cut ends halfway of what was promised.
-        "Content-Length": str(len(reply.body) * 2 + 1 if kind == "cut_body" else len(reply.body)),
-        **reply.headers,
+        "Content-Type": response.content_type,
+        # A cut body is half as long as announced.
+        "Content-Length": str(len(response.body) * 2 + 1 if kind == "cut_body" else len(response.body)),
+        **response.headers,
     }
     if kind != "cut_body":
-        exchange.status = reply.status
+        exchange.status = response.status
     exchange.response_headers = {name.lower(): value for name, value in headers.items()}
-    exchange.response_body = reply.body
+    exchange.response_body = response.body
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": reply.status, "headers": raw})
-    await send({"type": "http.response.body", "body": reply.body, "more_body": kind == "cut_body"})
+    await send({"type": "http.response.start", "status": response.status, "headers": raw})
+    await send({"type": "http.response.body", "body": response.body, "more_body": kind == "cut_body"})
     if kind == "cut_body":
-        wire.hang_up(transport)
+        transport.close()
         await _disconnected(receive)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What lemlist accepts: pure functions that judge values and raise the refusal they deserve.
+What lemlist accepts: pure functions that check values and raise the error for an invalid one.
 
-Written apart from the client's own checks, so that the two can disagree in a test; only the table of steps
-is shared. The documents give few texts for bad values: where they are silent, the text has the form of the
-one they print, ``Match error: Expected string, got number``.
+They are independent of the client's checks, so that a test finds differences; only the table of steps is
+shared. The documents state few texts for invalid values. The other texts have the form of a documented one,
+``Match error: Expected string, got number``.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.media import refuse_scripted
-from airflow_provider_lemlist.sandbox.refusal import Refusal
 from airflow_provider_lemlist.steps import CATALOGUE, FIELDS
 
 MEDIA = ("images", "videos")
-MOST_MEDIA = 6
-CONDITIONS_OF_REVIEW = ("deliverable", "risky", "undeliverable", "unverified")
+MAX_MEDIA = 6
+REVIEW_CONDITIONS = ("deliverable", "risky", "undeliverable", "unverified")
 
 
-def mismatch(what: str) -> Refusal:
-    """Refuse a value of the wrong shape; it also counts as a violation."""
-    return Refusal(400, f"Match error: {what}", violation=what)
+def mismatch(what: str) -> ApiError:
+    """Return the error for a value of the wrong form; it is also a violation."""
+    return ApiError(400, f"Match error: {what}", violation=what)
 
 
-def mistaken(text: str) -> Refusal:
-    """Refuse with a text that tells the mistake by itself."""
-    return Refusal(400, text, violation=text)
+def bad_request(text: str) -> ApiError:
+    """Return the error with this text; it is also a violation."""
+    return ApiError(400, text, violation=text)
 
 
-def kind(value: Any) -> str:
-    """Name the JSON type of a value as JavaScript does, whole numbers apart."""
+def json_type(value: Any) -> str:
+    """Return the JavaScript name of a value's type, or ``integer`` for a whole number."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -53,8 +53,8 @@ def kind(value: Any) -> str:
 
 
 def expect(wanted: str, value: Any, field: str) -> Any:
-    if kind(value) != wanted:
-        raise mismatch(f"Expected {wanted}, got {kind(value)} in field {field}")
+    if json_type(value) != wanted:
+        raise mismatch(f"Expected {wanted}, got {json_type(value)} in field {field}")
     return value
 
 
@@ -62,7 +62,7 @@ def expect(wanted: str, value: Any, field: str) -> Any:
 
 
 def json_object(content_type: str, body: bytes) -> dict[str, Any]:
-    """Read a JSON body; without the right content type lemlist's parser does not look at it."""
+    """Return a JSON body; lemlist does not parse it without the right content type."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise mismatch(f"Expected a body of application/json, got {content_type or 'no content type'}")
     try:
@@ -70,12 +70,12 @@ def json_object(content_type: str, body: bytes) -> dict[str, Any]:
     except ValueError:
         raise mismatch("Expected JSON, got something else") from None
     if not isinstance(found, dict):
-        raise mismatch(f"Expected object, got {kind(found)}")
+        raise mismatch(f"Expected object, got {json_type(found)}")
     return _without_lone_surrogates(found, body)
 
 
 def _without_lone_surrogates(found: dict[str, Any], body: bytes) -> dict[str, Any]:
-    """Replace halves of characters, which JSON can escape and UTF-8 cannot hold, as JavaScript does."""
+    """Replace lone surrogates, which JSON can escape but UTF-8 cannot encode, as JavaScript does."""
     if b"\\ud" not in body.lower():
         return found
     text = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass")
@@ -84,7 +84,7 @@ def _without_lone_surrogates(found: dict[str, Any], body: bytes) -> dict[str, An
 
 
 def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
-    """Read a boolean of the query: the words true and false, nothing else."""
+    """Return a boolean of the query: only ``true`` and ``false`` are valid."""
     value = query.get(name)
     if value is None:
         return default
@@ -93,18 +93,20 @@ def flag(query: Mapping[str, str], name: str, default: bool = False) -> bool:
     return value == "true"
 
 
-def number(query: Mapping[str, str], name: str, default: int, *, least: int = 0, most: int = 2**31) -> int:
-    """Read a whole number of the query; one beyond the limits is brought back to them."""
+def number(
+    query: Mapping[str, str], name: str, default: int, *, minimum: int = 0, maximum: int = 2**31
+) -> int:
+    """Return a whole number of the query, clamped to the limits."""
     value = query.get(name)
     if value is None:
         return default
     if not re.fullmatch(r"-?[0-9]{1,15}", value):
         raise mismatch(f"Expected integer in {name}")
-    return max(least, min(most, int(value)))
+    return max(minimum, min(maximum, int(value)))
 
 
 def moment(query: Mapping[str, str], *names: str) -> float | None:
-    """Read a moment of the query, epoch seconds or ISO 8601; the first name that is given wins."""
+    """Return a moment of the query, epoch seconds or ISO 8601, from the first parameter that is present."""
     for name in names:
         if value := query.get(name):
             return parse_moment(value, name)
@@ -135,7 +137,7 @@ def timezone(value: str, field: str = "timezone") -> str:
 
 
 def lead(body: Mapping[str, Any]) -> dict[str, str]:
-    """Judge the body of a new lead: strings only, an address that is one, a time zone that exists."""
+    """Check the body of a new lead: only strings, a valid email address, an existing time zone."""
     for name, value in body.items():
         expect("string", value, name)
     if body.get("email"):
@@ -153,7 +155,7 @@ def email(value: str) -> str:
         or "." not in domain.strip(".")
         or any(character.isspace() for character in value)
     ):
-        raise Refusal(400, "Invalid email", violation="Expected an email address in field email")
+        raise ApiError(400, "Invalid email", violation="Expected an email address in field email")
     return value
 
 
@@ -162,17 +164,17 @@ def email(value: str) -> str:
 
 def step(body: Mapping[str, Any], campaigns: Iterable[str], *, of_type: str | None = None) -> dict[str, Any]:
     """
-    Judge the body of a step.
+    Check the body of a step.
 
-    :param campaigns: Ids that a lead may be sent to: of the team, not archived.
-    :param of_type: On an update, the type that the step has; then nothing is required but the type, and a
-        step cannot be moved.
+    :param campaigns: Ids of the campaigns that a lead may be sent to: of the team, not archived.
+    :param of_type: On an update, the type of the step; then only the type is required, and the step cannot be
+        moved.
     """
     name = body.get("type")
     if not isinstance(name, str) or name not in CATALOGUE:
         raise mismatch("Missing key 'type'" if name is None else "Expected a known step type in field type")
     if of_type is not None and name != of_type:
-        raise mismatch(f"Expected type {of_type}, got {name}: a step keeps its type")
+        raise mismatch(f"Expected type {of_type}, got {name}: the type of a step cannot be changed")
     required = CATALOGUE[name].required if of_type is None else ()
     allowed = set(CATALOGUE[name].fields) | {"type"}
     if of_type is not None:
@@ -188,7 +190,7 @@ def step(body: Mapping[str, Any], campaigns: Iterable[str], *, of_type: str | No
         if field != "type":
             _step_value(field, value, required=field in CATALOGUE[name].required)
     if name == "sendToAnotherCampaign" and "campaignId" in body and body["campaignId"] not in set(campaigns):
-        raise Refusal(400, "Campaign not found", violation="campaignId names no campaign that is in use")
+        raise ApiError(400, "Campaign not found", violation="campaignId is no active campaign")
     _media(body)
     return dict(body)
 
@@ -215,22 +217,22 @@ def _step_value(name: str, value: Any, *, required: bool) -> None:
         if field.choices and value not in field.choices:
             raise mismatch(f"Expected one of {', '.join(field.choices)} in field {name}")
         if field.schemes and not value.startswith(tuple(f"{scheme}://" for scheme in field.schemes)):
-            raise mismatch(f"Expected an address that starts with http:// or https:// in field {name}")
+            raise mismatch(f"Expected a URL that starts with http:// or https:// in field {name}")
 
 
 def _media(body: Mapping[str, Any]) -> None:
-    """Judge images and videos as lemlist's ingestion does, without downloading anything."""
+    """Check images and videos as lemlist's ingestion does, without downloading them."""
     urls = [(name, url) for name in MEDIA for url in body.get(name, ())]
-    if len(urls) > MOST_MEDIA:
-        raise mistaken(f"LINKEDIN_MEDIA_TOO_MANY: at most {MOST_MEDIA} images and videos")
+    if len(urls) > MAX_MEDIA:
+        raise bad_request(f"LINKEDIN_MEDIA_TOO_MANY: at most {MAX_MEDIA} images and videos")
     for name, url in urls:
         if not is_public(url):
-            raise mistaken("LINKEDIN_MEDIA_UNSAFE_URL: the address must be HTTPS and public")
+            raise bad_request("LINKEDIN_MEDIA_UNSAFE_URL: the URL must be HTTPS and public")
         refuse_scripted(name, url)
 
 
 def is_public(url: str) -> bool:
-    """Say whether an address is HTTPS and, as far as its name tells, on the open internet."""
+    """Return whether a URL is HTTPS and its host is public, by its name or address."""
     try:
         parts = urlsplit(url)
     except ValueError:

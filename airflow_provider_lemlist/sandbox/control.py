@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The controls below ``/_sandbox``: what the methods of ``Sandbox`` do, for other processes and by hand."""
+"""The controls below ``/_sandbox``: the methods of ``Sandbox`` over HTTP, for other processes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_lemlist.sandbox import checks
-from airflow_provider_lemlist.sandbox.faults import Fault, matches
-from airflow_provider_lemlist.sandbox.prospects import Behaviour
-from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.errors import ApiError
+from airflow_provider_lemlist.sandbox.faults import Fault
+from airflow_provider_lemlist.sandbox.prospects import SimulationOptions
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,29 +22,21 @@ if TYPE_CHECKING:
 
 
 def routes(service: Service) -> list[Route]:
-    """Return the routes of the control plane. Reading is done in threads: it may take a while."""
+    """Return the routes of the controls. Reading runs in threads because it can be slow."""
     world = service.world
 
     def state(request: Request) -> Response:
         return JSONResponse(service.state())
 
     def requests(request: Request) -> Response:
-        wanted = request.query_params.get("route", "*")
-        with world.lock:
-            return JSONResponse(
-                [
-                    each.whole()
-                    for each in service.journal.exchanges
-                    if matches(wanted, each.method, each.template, each.path)
-                ]
-            )
+        return JSONResponse(service.requests(request.query_params.get("route", "*")))
 
     def file(request: Request) -> Response:
         wanted = request.path_params["name"].partition(".")[0]
         with world.lock:
             for audio in world.audio.values():
                 if audio.id == wanted:
-                    # As a download unless it is played: a file that calls itself HTML must not be shown.
+                    # A file uploaded as HTML must not be served as HTML.
                     kind = audio.content_type if audio.content_type.startswith("audio/") else "audio/mp4"
                     return Response(audio.content, media_type=kind, headers=HARMLESS)
         return Response("File not found", 404, media_type="text/plain")
@@ -63,29 +55,30 @@ def routes(service: Service) -> list[Route]:
         return []
 
     def simulate(body: Any) -> Any:
-        service.prospects.start(Behaviour(**(body or {})))
+        service.prospects.start(SimulationOptions(**(body or {})))
         return {"ok": True}
 
-    def rest(body: Any) -> Any:
+    def stop_simulation(body: Any) -> Any:
         service.prospects.stop()
         return {"ok": True}
 
     def add_activity(body: Any) -> Any:
-        known = {"leadId": "lead_id", "type": "type", "stepId": "step_id", "createdAt": "created_at"}
+        known = {"leadId": "lead_id", "stepId": "step_id", "createdAt": "created_at"}
+        known |= {"type": "type", "bot": "bot"}
         if not isinstance(body, dict) or not {"leadId", "type"} <= body.keys() <= known.keys():
-            raise ValueError("an activity is an object with leadId, type and any of stepId, createdAt")
+            raise ValueError("an activity is an object with leadId, type and any of stepId, createdAt, bot")
         if "createdAt" in body:
             body["createdAt"] = checks.parse_moment(str(body["createdAt"]), "createdAt")
-        return service.let_happen(**{known[name]: value for name, value in body.items()})
+        return service.add_activity(**{known[name]: value for name, value in body.items()})
 
-    def acting(act: Callable[[Any], Any]) -> Callable[[Request], Any]:
+    def endpoint_of(action: Callable[[Any], Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
             body = await request.body()
             try:
                 with world.lock:
-                    return JSONResponse(act(json.loads(body) if body else None))
-            except Refusal as refusal:
-                return JSONResponse({"error": refusal.body}, refusal.status)
+                    return JSONResponse(action(json.loads(body) if body else None))
+            except ApiError as error:
+                return JSONResponse({"error": error.body}, error.status)
             except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, OSError) as error:
                 return JSONResponse({"error": str(error)}, 400)
 
@@ -96,15 +89,15 @@ def routes(service: Service) -> list[Route]:
         Route("/_sandbox/requests", requests),
         Route("/_sandbox/files/{name}", file),
         Route("/_sandbox/faults", list_faults),
-        Route("/_sandbox/faults", acting(add_fault), methods=["POST"]),
-        Route("/_sandbox/faults", acting(clear_faults), methods=["DELETE"]),
-        Route("/_sandbox/simulate", acting(simulate), methods=["POST"]),
-        Route("/_sandbox/simulate", acting(rest), methods=["DELETE"]),
-        Route("/_sandbox/activities", acting(add_activity), methods=["POST"]),
+        Route("/_sandbox/faults", endpoint_of(add_fault), methods=["POST"]),
+        Route("/_sandbox/faults", endpoint_of(clear_faults), methods=["DELETE"]),
+        Route("/_sandbox/simulate", endpoint_of(simulate), methods=["POST"]),
+        Route("/_sandbox/simulate", endpoint_of(stop_simulation), methods=["DELETE"]),
+        Route("/_sandbox/activities", endpoint_of(add_activity), methods=["POST"]),
     ]
 
 
-#: The page and its files trust nothing that came by the API.
+#: Headers that keep a browser from interpreting an uploaded file.
 HARMLESS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'",

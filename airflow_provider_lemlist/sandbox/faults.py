@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Faults by script: what goes wrong, on which requests, how often. Seeded, so that a run can be repeated.
+Injected faults: what goes wrong, on which requests and how often. Seeded, so that a run can be repeated.
 
-A fault says when it strikes. ``before``: the request is lost and nothing has happened. ``after``: it took
-effect and the answer is lost, which is the case that makes people send things twice.
+A fault applies ``before`` the effect (nothing has happened) or ``after`` it (the request took effect and its
+response is lost; a client that sends it again creates a duplicate).
 """
 
 from __future__ import annotations
@@ -15,40 +15,41 @@ from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
-#: The kinds, and when each strikes unless the script says otherwise.
-KINDS: dict[str, str] = {
-    "rate_limited": "before",
-    "status": "before",
-    "reset": "after",
-    "slow": "after",
-    "hang": "after",
-    "cut_body": "after",
-    "html": "before",
-    "empty": "after",
-    "missing_id": "after",
-    "duplicate": "before",
-    "cdn": "before",
-    "redirect": "before",
+#: The kinds: the default of ``when``, then the details that the kind uses.
+KINDS: dict[str, tuple[str, ...]] = {
+    "rate_limited": ("before", "text", "seconds"),
+    "status": ("before", "status", "text"),
+    "reset": ("after",),
+    "slow": ("after", "seconds"),
+    "hang": ("after",),
+    "cut_body": ("after",),
+    "html": ("before", "status", "text"),
+    "empty": ("after", "status"),
+    "missing_id": ("after",),
+    "duplicate": ("before", "status", "where"),
+    "cdn": ("before",),
+    "redirect": ("before", "status", "location"),
 }
+DETAILS = ("status", "text", "seconds", "where", "location")
 
 
 @dataclass
 class Fault:
     """
-    One line of the script.
+    One injected fault. A detail that its kind does not use is refused.
 
     :param route: Method and path, as documented (``POST /campaigns/{campaignId}/leads/``) or with wildcards
         (``* /leads/*``), the path without ``/api``; ``*`` is every request.
-    :param kind: One of :data:`KINDS`.
-    :param times: Requests that it strikes; None with a ``probability`` is no end.
-    :param probability: Chance of striking each request.
-    :param skip: Requests of the route that it lets pass first.
+    :param kind: One of ``KINDS``.
+    :param times: Number of requests that it applies to; None with a ``probability`` is unlimited.
+    :param probability: Probability that it applies to a request.
+    :param skip: Number of matching requests that pass first.
     :param when: ``before`` or ``after`` the effect.
-    :param status: Status of the answer, for ``status``, ``duplicate`` and ``redirect``.
-    :param text: Body of the answer, for ``status`` and ``rate_limited``.
+    :param status: Status of the response, for ``status``, ``html``, ``empty``, ``duplicate``, ``redirect``.
+    :param text: Body of the response, for ``status``, ``html`` and ``rate_limited``.
     :param seconds: Delay of ``slow``, and ``Retry-After`` of ``rate_limited``.
     :param where: Which duplicate: ``campaign`` or ``elsewhere``.
-    :param location: Where ``redirect`` points.
+    :param location: Target of ``redirect``.
     """
 
     route: str
@@ -60,10 +61,10 @@ class Fault:
     status: int | None = None
     text: str = ""
     seconds: float | None = None
-    where: str = "campaign"
+    where: str = ""
     location: str = ""
-    #: Requests that it struck so far.
-    struck: int = 0
+    #: Number of requests that it was applied to.
+    applied: int = 0
 
     def __post_init__(self) -> None:
         for name in ("route", "kind", "when", "text", "where", "location"):
@@ -78,17 +79,22 @@ class Fault:
                 raise ValueError(f"{name} must be a number of 0 or more, not {number!r}")
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        default_when, *used = KINDS[self.kind]
+        if unused := [name for name in DETAILS if getattr(self, name) not in (None, "") and name not in used]:
+            raise ValueError(f"a fault of kind {self.kind} does not use {', '.join(unused)}")
         if self.status is not None and not 200 <= self.status <= 599:
             raise ValueError(f"status must be 200 to 599, not {self.status!r}")
         if not (self.location.isascii() and self.location.isprintable()):
-            raise ValueError(f"location must be an address, not {self.location!r}")
+            raise ValueError(f"location must be a URL, not {self.location!r}")
         method, _, path = self.route.rpartition(" ")
         if not path.startswith(("/", "*")) or path.startswith("/api/") or " " in method:
             raise ValueError(f"route must be like 'GET /team', '/leads/*' or '*', not {self.route!r}")
-        self.when = self.when or KINDS[self.kind]
+        self.when = self.when or default_when
         if self.when not in ("before", "after"):
             raise ValueError(f"when must be 'before' or 'after', not {self.when!r}")
-        if self.where not in ("campaign", "elsewhere"):
+        if (self.kind, self.when) == ("missing_id", "before"):
+            raise ValueError("a fault of kind missing_id changes a response: when must be 'after'")
+        if self.where not in ("", "campaign", "elsewhere"):
             raise ValueError(f"where must be 'campaign' or 'elsewhere', not {self.where!r}")
         if self.probability is not None and not 0 <= self.probability <= 1:
             raise ValueError(f"probability must be 0 to 1, not {self.probability!r}")
@@ -96,40 +102,45 @@ class Fault:
             self.times = 1
 
     @classmethod
-    def from_json(cls, line: Any) -> Fault:
-        """Read a fault from the body of ``POST /_sandbox/faults``."""
-        names = {field.name for field in fields(cls)} - {"struck"}
-        if not isinstance(line, Mapping) or not {"route", "kind"} <= line.keys() <= names:
+    def from_json(cls, body: Any) -> Fault:
+        """Return the fault that the body of ``POST /_sandbox/faults`` describes."""
+        names = {field.name for field in fields(cls)} - {"applied"}
+        if not isinstance(body, Mapping) or not {"route", "kind"} <= body.keys() <= names:
             raise ValueError(f"a fault is an object with route, kind and any of {', '.join(sorted(names))}")
-        return cls(**line)
+        return cls(**body)
 
     def as_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value not in (None, "")}
 
     @property
-    def spent(self) -> bool:
-        """Whether it strikes no more."""
-        return self.times is not None and self.struck >= self.times
+    def exhausted(self) -> bool:
+        """Whether it applies to no further request."""
+        return self.times is not None and self.applied >= self.times
+
+    @property
+    def from_gateway(self) -> bool:
+        """Whether its response comes from a gateway in front of the API, without the API's headers."""
+        return self.kind == "cdn" or (self.kind == "html" and self.status not in (None, 200))
 
 
 def matches(route: str, method: str, template: str | None, path: str) -> bool:
     """
-    Say whether a script's route means this request.
+    Return whether the route of a fault matches a request.
 
-    :param route: As in :class:`Fault`.
-    :param template: The documented path that the request fits, if any.
-    :param path: The path that was asked for.
+    :param route: As in ``Fault``.
+    :param template: The documented path that the request matches, if any.
+    :param path: The path of the request.
     """
     wanted, _, pattern = route.rpartition(" ")
     if wanted.upper() not in ("", "*", method):
         return False
-    # The name in the braces is the writer's own affair.
+    # The names in the braces may differ from the documented ones.
     plain = re.sub(r"\{\w*\}", "{}", pattern)
     return pattern == "*" or plain == re.sub(r"\{\w*\}", "{}", template or "") or fnmatchcase(path, pattern)
 
 
 class Script:
-    """The faults in the order in which they were written; the first that strikes a request has it."""
+    """The faults in the order in which they were added; the first match applies."""
 
     def __init__(self, seed: int) -> None:
         self.faults: list[Fault] = []
@@ -144,15 +155,15 @@ class Script:
     def clear(self) -> None:
         self.faults.clear()
 
-    def strike(self, method: str, template: str | None, path: str) -> Fault | None:
-        """Return the fault that strikes this request, and count it."""
+    def select(self, method: str, template: str | None, path: str) -> Fault | None:
+        """Return the fault that applies to this request, and count it."""
         for fault in self.faults:
-            if fault.spent or not matches(fault.route, method, template, path):
+            if fault.exhausted or not matches(fault.route, method, template, path):
                 continue
             if fault.skip:
                 fault.skip -= 1
                 continue
             if fault.probability is None or self.random.random() < fault.probability:
-                fault.struck += 1
+                fault.applied += 1
                 return fault
         return None

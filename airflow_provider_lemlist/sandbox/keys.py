@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API keys that the sandbox knows, and how a request shows one: Basic, empty login, key as password."""
+"""The API keys of the sandbox, and how a request sends one: Basic, empty login, key as password."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import base64
 import binascii
 import hashlib
 
-from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.errors import ApiError
 
-#: What a key may be, and how lemlist answers when it is not in order.
+#: The states of a key, each with the status and text of lemlist's error.
 STATES: dict[str, tuple[int, str] | None] = {
     "active": None,
     "blocked": (403, "User linked to this API key is blocked"),
@@ -18,7 +18,7 @@ STATES: dict[str, tuple[int, str] | None] = {
     "plan too low": (402, "route is available starting emailPro plan"),
 }
 
-#: Keys that are always there, so that a connection test can be seen failing in each way.
+#: Keys that always exist, to make a connection test fail in each way.
 BAD_KEYS = {
     "blocked-key": "blocked",
     "no-user-key": "no user",
@@ -28,48 +28,48 @@ BAD_KEYS = {
 
 
 def fingerprint(key: str) -> str:
-    """Return what stands for a key in the log: it can be compared, not read."""
+    """Return a hash that identifies a key in the request log without revealing it."""
     return hashlib.sha256(key.encode()).hexdigest()[:12] if key else "none"
 
 
-def presented(authorization: str | None) -> str | None:
-    """Return the key of an ``Authorization`` header; None when no header or an empty key was sent."""
+def key_from_header(authorization: str | None) -> str | None:
+    """Return the key in an ``Authorization`` header, or None if the header is missing or its key is empty."""
     if not authorization:
         return None
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() != "basic":
-        raise wrong_key()
+        raise invalid_key()
     try:
         login, colon, key = base64.b64decode(value.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        raise wrong_key() from None
+        raise invalid_key() from None
     if login or not colon:
-        raise wrong_key()
+        raise invalid_key()
     return key or None
 
 
-def wrong_key() -> Refusal:
-    """Return the refusal of a key that nobody has, or that is not shown as the documents say."""
-    return Refusal(401, "The authentication you supplied is incorrect")
+def invalid_key() -> ApiError:
+    """Return the error for an unknown key, or for a key that is not sent as documented."""
+    return ApiError(401, "The authentication you supplied is incorrect")
 
 
 class KeyRing:
-    """Which keys exist and in what state their users are."""
+    """The keys and the states of their users."""
 
     def __init__(self, key: str) -> None:
         self.states = {**BAD_KEYS, key: "active"}
 
     def accept(self, key: str, state: str = "active") -> None:
-        """Add a key, or change the state of one."""
+        """Add a key or change its state."""
         if state not in STATES:
             raise ValueError(f"state must be one of {', '.join(STATES)}, not {state!r}")
         self.states[key] = state
 
     def check(self, key: str | None) -> None:
-        """Raise the refusal that a request with this key gets."""
+        """Raise the error for a request with this key, if its state has one."""
         if key is None:
-            raise Refusal(400, "No API key provided")
+            raise ApiError(400, "No API key provided")
         if key not in self.states:
-            raise wrong_key()
-        if trouble := STATES[self.states[key]]:
-            raise Refusal(*trouble)
+            raise invalid_key()
+        if error := STATES[self.states[key]]:
+            raise ApiError(*error)

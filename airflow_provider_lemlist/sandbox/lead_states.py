@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a filter by ``state`` means for a lead: groups, places in the campaign, or one exact state. Pure."""
+"""The filter by ``state``: groups of states, stages in the campaign, or one exact state. Pure."""
 
 from __future__ import annotations
 
 from airflow_provider_lemlist.sandbox.activity_types import ACTIVITY_TYPES
 from airflow_provider_lemlist.sandbox.model import Lead
 
-#: The groups that are made of the last thing that happened.
+#: Groups of states, by the type of the lead's last activity.
 GROUPS: dict[str, tuple[str, ...]] = {
     "hooked": ("emailsOpened", "linkedinOpened", "whatsappMessageOpened"),
     "attracted": ("emailsClicked", "linkedinInviteAccepted"),
@@ -14,7 +14,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "emailsBounced": ("emailsBounced", "emailsFailed", "linkedinSendFailed", "linkedinInviteFailed"),
     "emailsUnsubscribed": ("emailsUnsubscribed",),
 }
-#: Every value that is documented; the detailed ones are names of activities.
+#: Every documented value; the detailed values are types of activities.
 STATES = (
     ACTIVITY_TYPES | set(GROUPS) | {"all", "imported", "scanned", "reviewed", "failed", "opportunitiesDone"}
 )
@@ -22,18 +22,18 @@ CONTACTED = ("Sent", "Done", "Delivered")
 
 
 def has_state(lead: Lead, wanted: str) -> bool:
-    """Say whether a lead is meant by one value of ``state``."""
+    """Return whether a lead matches one value of ``state``."""
     match wanted:
         case "all":
             return True
         case "imported" | "scanned":
             return lead.state == "scanned"
         case "reviewed":
-            return lead.place != "review"
+            return lead.stage != "review"
         case "paused":
             return lead.is_paused
         case "interested" | "notInterested":
-            return lead.place == wanted
+            return lead.stage == wanted
         case "contacted":
             return lead.state.endswith(CONTACTED)
         case "failed":

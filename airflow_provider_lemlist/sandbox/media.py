@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Images and videos of LinkedIn steps: the eight error codes of the ingestion, each on demand by its URL.
+Images and videos of LinkedIn steps: the eight error codes of the ingestion, each requested by a URL.
 
-Nothing is downloaded. The *name of the file* is the script: ``https://anything.example.com/too-large.png``
-is refused with ``LINKEDIN_MEDIA_TOO_LARGE``. Three codes need no script: more than six items, an address that
-is not HTTPS or not public, and a file ending of another type.
+Nothing is downloaded. The *file name* selects the error: ``https://anything.example.com/too-large.png`` is
+refused with ``LINKEDIN_MEDIA_TOO_LARGE``. Three codes also occur without it: more than six items, a URL
+that is not HTTPS or not public, and a file extension of another type.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.errors import ApiError
 
-#: File name without its ending, code, status.
+#: File name without its extension, code, status.
 SCRIPTED: dict[str, tuple[str, int]] = {
     "too-many": ("LINKEDIN_MEDIA_TOO_MANY", 400),
     "unsafe-url": ("LINKEDIN_MEDIA_UNSAFE_URL", 400),
@@ -26,8 +26,8 @@ SCRIPTED: dict[str, tuple[str, int]] = {
     "timeout": ("LINKEDIN_MEDIA_TIMEOUT", 504),
 }
 
-#: The endings of the types that lemlist takes. A URL without an ending tells nothing and passes.
-ENDINGS = {
+#: The extensions of the accepted types. A URL without an extension is accepted.
+EXTENSIONS = {
     "images": (".png", ".jpg", ".jpeg", ".gif"),
     "videos": (".mp4", ".mov", ".qt"),
 }
@@ -35,14 +35,14 @@ ENDINGS = {
 
 def refuse_scripted(kind: str, url: str) -> None:
     """
-    Refuse a URL whose file name asks for it, or whose ending is none of an allowed type.
+    Raise the error that a URL's file name requests, or the error for an extension that is not accepted.
 
     :param kind: ``images`` or ``videos``.
     """
     file = PurePosixPath(urlsplit(url).path)
     code, status = SCRIPTED.get(file.stem.lower(), ("", 0))
-    if not code and file.suffix and file.suffix.lower() not in ENDINGS[kind]:
+    if not code and file.suffix and file.suffix.lower() not in EXTENSIONS[kind]:
         code, status = SCRIPTED["invalid-type"]
     if code:
-        # The form of the body is not documented; a client has to find the code in whatever comes.
-        raise Refusal(status, f"{code}: the media could not be ingested")
+        # The format of the body is not documented; a client must search the whole body for the code.
+        raise ApiError(status, f"{code}: the media could not be ingested")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What lemlist remembers: one team with its campaigns, sequences, leads and what happened to them, in memory.
+The data of lemlist, in memory: one team with its campaigns, sequences, leads and activities.
 
-The dataclasses hold, :class:`World` finds, makes and removes. What lemlist *answers* is not here
-(``routes/``), nor what it *accepts* (``checks.py``). Whoever touches a world holds ``world.lock``.
+The dataclasses hold the data; ``World`` finds, adds and removes it. ``routes/`` formats the responses and
+``checks.py`` validates the requests. Hold ``world.lock`` while reading or changing a world.
 """
 
 from __future__ import annotations
@@ -18,31 +18,21 @@ from datetime import UTC, datetime
 from threading import RLock
 from typing import Any
 
-from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.errors import ApiError
 
-#: The body fields of a new lead that lemlist knows; any other key is a custom variable.
+#: The documented fields of a new lead; any other key is a custom variable.
 LEAD_FIELDS = (
-    "email",
-    "firstName",
-    "lastName",
-    "companyName",
-    "jobTitle",
-    "linkedinUrl",
-    "picture",
-    "phone",
-    "companyDomain",
-    "icebreaker",
-    "timezone",
-    "contactOwner",
-)
-#: What a campaign may be.
+    "email", "firstName", "lastName", "companyName", "jobTitle", "linkedinUrl", "picture", "phone",
+    "companyDomain", "icebreaker", "timezone", "contactOwner",
+)  # fmt: skip
+#: The statuses of a campaign.
 STATUSES = ("running", "draft", "archived", "ended", "paused", "errors")
 ENRICHMENTS = ("linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")
 
 
 @dataclass
 class User:
-    """A member of the team; leads are contacted in this person's name."""
+    """A member of the team, who sends the messages of campaigns."""
 
     id: str
     name: str
@@ -51,7 +41,7 @@ class User:
 
 @dataclass
 class Branch:
-    """One way out of a condition; ``key`` is None on the way that is taken otherwise."""
+    """One branch of a condition; ``key`` is None for the fallback."""
 
     sequence_id: str
     key: str | None
@@ -62,7 +52,7 @@ class Branch:
 
 @dataclass
 class Step:
-    """One step; ``values`` are the fields as they were sent, without type, delay and index."""
+    """One step; ``values`` are the stored fields, without type, delay and index."""
 
     id: str
     sequence_id: str
@@ -75,7 +65,7 @@ class Step:
 
 @dataclass
 class Sequence:
-    """The main sequence of a campaign (level 0), or what follows one branch of a condition."""
+    """The main sequence of a campaign (level 0) or the sequence of a branch of a condition."""
 
     id: str
     campaign_id: str
@@ -88,12 +78,12 @@ class Sequence:
         for step in self.steps:
             if step.id == step_id:
                 return step
-        raise Refusal(404, "Step not found")
+        raise ApiError(404, "Step not found")
 
 
 @dataclass
 class Lead:
-    """A person inside one campaign; ``values`` holds the known fields and the custom variables alike."""
+    """A person in one campaign; ``values`` holds the documented fields and the custom variables."""
 
     id: str
     campaign_id: str
@@ -101,15 +91,15 @@ class Lead:
     values: dict[str, str]
     created_at: float
     updated_at: float
-    #: The last thing that happened: the type of an activity, or ``scanned``.
+    #: The type of the last activity, or ``scanned``.
     state: str = "scanned"
-    #: The place in the campaign: review, running, done, interested, notInterested or unsubscribed.
-    place: str = "review"
+    #: The stage in the campaign: review, running, done, interested, notInterested or unsubscribed.
+    stage: str = "review"
     is_paused: bool = False
     owner: str | None = None
     preferred_contact_method: str | None = None
     email_status: str | None = None
-    #: The enrichments that were asked for; the sandbox spends no credits.
+    #: The requested enrichments; the sandbox does not run them.
     enrichments: tuple[str, ...] = ()
     launched_at: float | None = None
 
@@ -119,16 +109,16 @@ class Lead:
 
     @property
     def status(self) -> str:
-        """The place as lemlist shows it: paused hides where the lead stood."""
-        return "paused" if self.is_paused and self.place in ("review", "running") else self.place
+        """The stage as lemlist shows it: ``paused`` replaces ``review`` and ``running``."""
+        return "paused" if self.is_paused and self.stage in ("review", "running") else self.stage
 
     def launch(self, now: float) -> None:
-        self.place, self.launched_at = "running", now
+        self.stage, self.launched_at = "running", now
 
 
 @dataclass
 class Contact:
-    """The person behind leads, in the CRM of the team."""
+    """The person of one or more leads, in the CRM of the team."""
 
     id: str
     email: str
@@ -173,7 +163,7 @@ class Audio:
 
 @dataclass
 class Activity:
-    """Something that happened to a lead; it keeps the lead's name and address as they were then."""
+    """An event in a lead's history; it keeps the lead's name and email address of that time."""
 
     id: str
     type: str
@@ -190,7 +180,7 @@ class Activity:
 
 @dataclass
 class Unsubscribe:
-    """A value that nobody may write to: an email, ``@domain``, LinkedIn URL or phone number."""
+    """A value that must not be contacted: an email address, ``@domain``, LinkedIn URL or phone number."""
 
     id: str
     value: str
@@ -200,7 +190,7 @@ class Unsubscribe:
 
 @dataclass
 class Export:
-    """An export of statistics; done after it was looked at often enough."""
+    """An export of statistics; it is done after a number of polls."""
 
     id: str
     campaign_id: str
@@ -211,10 +201,10 @@ class Export:
 
 class World:
     """
-    Everything a team has in lemlist.
+    All data of one team.
 
-    :param seed: The same seed gives the same ids.
-    :param clock: Epoch seconds; what ``createdAt`` is read from.
+    :param seed: Seed of the ids.
+    :param clock: Source of ``createdAt``, in epoch seconds.
     """
 
     def __init__(self, seed: int = 0, clock: Callable[[], float] = time.time) -> None:
@@ -241,7 +231,7 @@ class World:
         self._seen: set[tuple[str, str, str | None]] = set()
 
     def new_id(self, prefix: str) -> str:
-        """Make an id as lemlist does: prefix, underscore, 17 letters and digits."""
+        """Return an id as lemlist creates them: prefix, underscore, 17 letters and digits."""
         return f"{prefix}_" + "".join(self._random.choices(string.ascii_letters + string.digits, k=17))
 
     # --- Campaigns --------------------------------------------------------------------------------------
@@ -250,7 +240,7 @@ class World:
         try:
             return self.campaigns[campaign_id]
         except KeyError:
-            raise Refusal(404, "Campaign not found") from None
+            raise ApiError(404, "Campaign not found") from None
 
     def add_campaign(
         self,
@@ -282,7 +272,7 @@ class World:
     # --- Sequences and steps ----------------------------------------------------------------------------
 
     def sequences_of(self, campaign: Campaign) -> list[Sequence]:
-        """Return the sequences of a campaign, the main one first, each branch after its parent."""
+        """Return the sequences of a campaign: the main one first, each branch after its parent."""
         found, wanted = [], [campaign.sequence_id]
         while wanted:
             sequence = self.sequences[wanted.pop(0)]
@@ -297,7 +287,7 @@ class World:
         )
 
     def add_step(self, sequence: Sequence, body: Mapping[str, Any]) -> Step:
-        """Add a step whose body was found in order."""
+        """Add a step whose body has been checked."""
         values = {name: value for name, value in body.items() if name not in ("type", "delay", "index")}
         step = Step(
             id=self.new_id("stp"),
@@ -318,13 +308,13 @@ class World:
                 self.sequences[branch.sequence_id] = Sequence(
                     branch.sequence_id, sequence.campaign_id, sequence.level + 1, sequence.id, step.id
                 )
-        # What -1 means is not documented; it is taken for "no position", as is one beyond the end.
+        # The meaning of -1 is not documented; it appends the step, as does an index beyond the end.
         index = body.get("index", -1)
         sequence.steps.insert(len(sequence.steps) if index < 0 else index, step)
         return step
 
     def remove_step(self, sequence: Sequence, step: Step) -> None:
-        """Remove a step, and with a condition everything that follows from it."""
+        """Remove a step, and with a condition its branches and their steps."""
         sequence.steps.remove(step)
         for branch in step.branches:
             below = self.sequences[branch.sequence_id]
@@ -338,15 +328,15 @@ class World:
         try:
             return self.leads[lead_id]
         except KeyError:
-            raise Refusal(404, "Lead not found") from None
+            raise ApiError(404, "Lead not found") from None
 
     def leads_of(self, email: str) -> list[Lead]:
-        """Return the leads of one person, one per campaign; upper and lower case are the same address."""
+        """Return the leads with this email address, one per campaign; the case is ignored."""
         contact_id = self._contact_by_email.get(email.lower())
         return list(self._leads_by_contact[contact_id].values()) if contact_id else []
 
     def siblings(self, lead: Lead) -> list[Lead]:
-        """Return all leads of the person of this lead."""
+        """Return all leads of this lead's person."""
         return list(self._leads_by_contact[lead.contact_id].values())
 
     def add_lead(
@@ -357,7 +347,7 @@ class World:
         owner: str | None = None,
         enrichments: Iterable[str] = (),
     ) -> Lead:
-        """Add a lead that was found to be no duplicate."""
+        """Add a lead; the caller has checked for duplicates."""
         now = self.clock()
         lead = Lead(
             id=self.new_id("lea"),
@@ -371,7 +361,7 @@ class World:
         )
         if "verifyEmail" in lead.enrichments and lead.email:
             lead.email_status = "deliverable"
-        # With autoReview nobody looks at the lead: to create it is to start sending.
+        # With autoReview a new lead is launched without review, so creating it starts sending.
         if campaign.auto_review:
             lead.launch(now)
         self.leads[lead.id] = campaign.leads[lead.id] = lead
@@ -380,7 +370,7 @@ class World:
         return lead
 
     def remove_lead(self, lead: Lead) -> None:
-        """Remove a lead with its audio and its history."""
+        """Remove a lead with its audio and its activities."""
         del self.leads[lead.id]
         del self.campaigns[lead.campaign_id].leads[lead.id]
         del self._leads_by_contact[lead.contact_id][lead.id]
@@ -398,7 +388,7 @@ class World:
             self._contact_by_email[email.lower()] = contact.id
         return contact
 
-    # --- What happened ----------------------------------------------------------------------------------
+    # --- Activities, audio, unsubscribes ----------------------------------------------------------------
 
     def add_activity(
         self,
@@ -409,7 +399,7 @@ class World:
         created_at: float | None = None,
         **details: Any,
     ) -> Activity:
-        """Let something happen to a lead."""
+        """Add an activity of a lead."""
         mark = (lead.id, type, step.id if step else None)
         activity = Activity(
             id=self.new_id("act"),
@@ -436,9 +426,9 @@ class World:
         self, lead: Lead, step: Step, *, file_name: str, content_type: str, content: bytes, url: str
     ) -> Audio:
         """
-        Keep the audio of a voice note; a further one for the same lead and step replaces it.
+        Store the audio of a voice note; another one for the same lead and step replaces it.
 
-        :param url: Where it is to be had, with ``*`` for its id.
+        :param url: URL of the file, with ``*`` for its id.
         """
         id = self.new_id("fil")
         audio = Audio(
@@ -457,7 +447,7 @@ class World:
         return audio
 
     def is_unsubscribed(self, lead: Lead) -> bool:
-        """Say whether nobody may write to a lead any more: its address, domain, profile, phone or contact."""
+        """Return whether a lead must not be contacted: by address, domain, profile, phone or contact."""
         known = (
             lead.email,
             f"@{lead.email.rpartition('@')[2]}",
@@ -468,7 +458,7 @@ class World:
         )
 
     def unsubscribe(self, value: str, source: str = "api") -> Unsubscribe:
-        """Note that nobody may write to a value; an existing note is returned as it is."""
+        """Unsubscribe a value and return its entry; an existing entry is not changed."""
         if value not in self.unsubscribes:
             self.unsubscribes[value] = Unsubscribe(self.new_id("uns"), value, source, self.clock())
         return self.unsubscribes[value]
@@ -492,5 +482,5 @@ CONDITION_LABELS = {
 
 
 def iso(moment: float) -> str:
-    """Write a moment as lemlist does: UTC, milliseconds, Z."""
+    """Format a moment as lemlist does: UTC, milliseconds, Z."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The page at ``/``: what is in the sandbox, while it happens.
+The web page at ``/``, which shows the data and the requests of the sandbox.
 
-Plain HTML, rendered here and refreshed every second by fetching the same HTML again. Whatever came by the
-API is shown as text: the templates escape it, and the content security policy allows no script but the
-page's own.
+It is plain HTML that is fetched again every second. Everything that was sent to the API is shown as text: the
+templates escape it, and the content security policy allows only the page's own script.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.requests import Request
 
-    from airflow_provider_lemlist.sandbox.journal import Exchange
     from airflow_provider_lemlist.sandbox.model import Activity, Audio, Campaign, Lead, Sequence, Step, World
+    from airflow_provider_lemlist.sandbox.request_log import Exchange
     from airflow_provider_lemlist.sandbox.service import Service
 
-ROOM = Path(__file__).parent
+HERE = Path(__file__).parent
 LEADS_PER_PAGE = 100
 FEED, LOG = 40, 60
-#: Seconds that the chart looks back.
+#: Seconds that the chart covers.
 SPAN = 60
 
 HEADERS = {
@@ -50,9 +49,9 @@ HEADERS = {
 
 
 def routes(service: Service) -> list[BaseRoute]:
-    """Return the routes of the page; they run in threads, so a long page keeps no API call waiting."""
+    """Return the routes of the page; they run in threads so that a long page does not delay the API."""
     environment = Environment(
-        loader=FileSystemLoader(ROOM / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["clock"] = clock
 
@@ -67,32 +66,32 @@ def routes(service: Service) -> list[BaseRoute]:
         page = int(query["page"][:9]) if query.get("page", "").isdecimal() else 1
         try:
             view = campaign_view(service, request.path_params["id"], query.get("find", ""), page)
-        except Refusal as refusal:
-            return PlainTextResponse(str(refusal.body), refusal.status)
+        except ApiError as error:
+            return PlainTextResponse(str(error.body), error.status)
         return show(_part(request, "campaign.html"), **view)
 
     return [
         Route("/", overview),
         Route("/campaigns/{id}", campaign),
-        Mount("/static", StaticFiles(directory=ROOM / "static")),
+        Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
 
 
 def _part(request: Request, template: str) -> str:
-    """Return the template to render: without its frame when the page refreshes itself."""
+    """Return the template to render: without its frame if the page refreshes itself."""
     return f"live_{template}" if "live" in request.query_params else template
 
 
 def clock(moment: float) -> str:
-    """Write the time of day, as a clock on this machine shows it."""
+    """Format the time of day in the time zone of this machine."""
     return datetime.fromtimestamp(moment).strftime("%H:%M:%S")
 
 
-# --- Views: what the templates show -----------------------------------------------------------------------
+# --- Views: the values of the templates -------------------------------------------------------------------
 
 
 def overview_view(service: Service, base_url: str) -> dict[str, Any]:
-    world, journal = service.world, service.journal
+    world, request_log = service.world, service.request_log
     with world.lock:
         return {
             "api": f"{base_url}api",
@@ -103,18 +102,18 @@ def overview_view(service: Service, base_url: str) -> dict[str, Any]:
                 ("Campaigns", len(world.campaigns), ""),
                 ("Leads", len(world.leads), ""),
                 ("Activities", len(world.activities), ""),
-                ("Requests", journal.counts["requests"], ""),
-                ("Refused (429)", journal.counts["status 429"], "bad"),
-                ("Violations", violation_count(journal.counts), "bad"),
+                ("Requests", request_log.counts["requests"], ""),
+                ("Refused (429)", request_log.counts["status 429"], "bad"),
+                ("Violations", violation_count(request_log.counts), "bad"),
             ],
             "campaigns": [campaign_row(each, world) for each in reversed(world.campaigns.values())],
             "feed": feed(world.newest_activities(), world),
             "chart": chart(
-                reversed(journal.exchanges), service.limit.limit / service.limit.length, time.time()
+                reversed(request_log.exchanges), service.limit.limit / service.limit.length, time.time()
             ),
-            "log": [log_row(each) for each in islice(reversed(journal.exchanges), LOG)],
-            "violations": list(islice(reversed(journal.violations), 10)),
-            "faults": [fault.as_json() for fault in service.script if not fault.spent],
+            "log": [log_row(each) for each in islice(reversed(request_log.exchanges), LOG)],
+            "violations": list(islice(reversed(request_log.violations), 10)),
+            "faults": [fault.as_json() for fault in service.script if not fault.exhausted],
         }
 
 
@@ -201,7 +200,7 @@ def full_name(*names: str | None) -> str:
 
 
 def tone(type: str) -> str:
-    """Say how an activity is to be coloured."""
+    """Return the colour class of an activity."""
     for ending, colour in TONES.items():
         if type.endswith(ending):
             return colour
@@ -244,7 +243,7 @@ def log_row(exchange: Exchange) -> dict[str, Any]:
 
 # --- The sequence as a tree -------------------------------------------------------------------------------
 
-#: What stands on the tile of a step, and its colour.
+#: Label and colour class of the tile of a step.
 TILES = {
     "email": ("@", "email"),
     "manual": ("to do", "task"),
@@ -258,7 +257,7 @@ TILES = {
 
 
 def tree(sequence: Sequence, world: World, counts: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return the steps of a sequence, each condition with the trees that follow from it."""
+    """Return the steps of a sequence, each condition with the trees of its branches."""
     return [
         {
             "id": step.id,
@@ -283,24 +282,24 @@ def tree(sequence: Sequence, world: World, counts: Counter[tuple[str, str]]) -> 
 
 
 def step_wait(step: Step) -> str:
-    """Return how long a step waits, in words."""
+    """Return a text that describes the delay of a step."""
     days = f"{step.delay} day{'s' if step.delay != 1 else ''}"
     if step.values.get("delayType") == "waitUntil":
-        return "waits until it is so"
+        return "waits until it is true"
     if step.values.get("delayType") == "within":
         return f"within {days}"
-    return f"after {days}" if step.delay else "at once"
+    return f"after {days}" if step.delay else "immediately"
 
 
 def step_text(step: Step) -> str:
-    """Return what a step says, in one line and without markup."""
+    """Return the text of a step in one line, without markup."""
     values = step.values
-    said = values.get("subject") or values.get("title") or values.get("message") or ""
-    if not said and step.type == "api":
-        said = f"{values['method']} {values['url']}"
+    text = values.get("subject") or values.get("title") or values.get("message") or ""
+    if not text and step.type == "api":
+        text = f"{values['method']} {values['url']}"
     if step.type == "conditional":
-        said = values["conditionKey"]
-    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", said)).strip()
+        text = values["conditionKey"]
+    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
     return plain if len(plain) <= 140 else plain[:139] + "…"
 
 
@@ -308,7 +307,7 @@ def step_text(step: Step) -> str:
 
 
 class Bar(NamedTuple):
-    """One second: how long ago, and what was answered in it."""
+    """The requests of one second, ``ago`` seconds before now."""
 
     ago: int
     admitted: int
@@ -316,7 +315,7 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Requests per second against what the limit allows on average; ``top`` is the end of the scale."""
+    """Requests per second and the average rate that the limit allows; ``top`` is the end of the scale."""
 
     bars: list[Bar]
     allowed: float
@@ -324,7 +323,7 @@ class Chart(NamedTuple):
 
 
 def chart(newest_first: Iterable[Exchange], allowed: float, now: float) -> Chart:
-    """Count the requests of each second of the last minute."""
+    """Return the number of requests in each second of the last minute."""
     admitted, refused = [0] * SPAN, [0] * SPAN
     for exchange in newest_first:
         ago = int(now) - int(exchange.time)

@@ -2,8 +2,8 @@
 """
 Simulated prospects: leads of a running campaign open, click, accept and reply a few seconds later.
 
-:func:`journey` decides, purely, all that one person will ever do; :class:`Prospects` lets it come true when
-its time has come. The same person does the same for the same seed, whatever else goes on.
+``plan_events`` is pure and returns all events of one lead; ``Prospects`` adds each as an activity when it is
+due. The events of a person depend only on the seed and the person.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import NamedTuple
 
 from airflow_provider_lemlist.sandbox.model import Lead, Sequence, Step, World
 
-#: How often the simulation looks at the clock, in seconds.
+#: Interval of the simulation, in seconds.
 TICK = 0.05
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class SimulationOptions:
     """
-    How people behave.
+    How prospects behave.
 
-    :param opens: Chance that a message is opened.
-    :param clicks: Chance that a link of an opened message is clicked.
-    :param accepts: Chance that a LinkedIn invitation is accepted.
-    :param replies: Chance that an opened message is answered; the sequence ends there.
-    :param pace: Seconds from one event to the next; the days between steps are not waited for.
-    :param speed: Makes everything this many times faster.
-    :param review: Whether somebody reviews and launches the leads of a running campaign, as a person would in
-        lemlist; without it only launched leads are contacted.
-    :param seed: Who does what.
+    :param opens: Probability that a message is opened.
+    :param clicks: Probability that a link in an opened message is clicked.
+    :param accepts: Probability that a LinkedIn invitation is accepted.
+    :param replies: Probability that a prospect replies to an opened message, which ends the sequence.
+    :param pace: Seconds between two events; the delays of steps are ignored.
+    :param speed: Factor by which everything is faster.
+    :param review: Whether the leads of a running campaign are reviewed and launched, as a user of lemlist
+        would do; otherwise only leads that were launched are contacted.
+    :param seed: Seed of the decisions.
     """
 
     opens: float = 0.7
@@ -48,21 +48,21 @@ class Behaviour:
     def __post_init__(self) -> None:
         for name in ("opens", "clicks", "accepts", "replies"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a chance and must be 0 to 1, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} is a probability and must be 0 to 1, not {getattr(self, name)!r}")
         if self.pace <= 0 or self.speed <= 0:
             raise ValueError("pace and speed must be above 0")
 
 
 class Event(NamedTuple):
-    """What will happen, and how many seconds after the launch."""
+    """A planned activity; ``after`` is the number of seconds after the launch."""
 
     after: float
     type: str
     step: Step
 
 
-#: What the execution of a step is called, and what shows that its message was opened and answered.
-EXECUTED: dict[str, tuple[str, ...]] = {
+#: By type of step: the activity of its execution, then those of an opened message and of a reply.
+STEP_ACTIVITIES: dict[str, tuple[str, ...]] = {
     "email": ("emailsSent", "emailsOpened", "emailsReplied"),
     "linkedinSend": ("linkedinSent", "linkedinOpened", "linkedinReplied"),
     "linkedinVoiceNote": ("linkedinVoiceNoteDone", "linkedinOpened", "linkedinReplied"),
@@ -81,109 +81,109 @@ EXECUTED: dict[str, tuple[str, ...]] = {
     "sendToAnotherCampaign": ("sendToAnotherCampaign",),
     "conditional": ("conditionChosen",),
 }
-#: Conditions that ask what the lead has; the others ask what happened.
-HAS = {"hasEmailAddress": "email", "hasLinkedinUrl": "linkedinUrl", "hasPhoneNumber": "phone"}
+#: Conditions on a field of the lead; the other conditions are on activities.
+LEAD_CONDITIONS = {"hasEmailAddress": "email", "hasLinkedinUrl": "linkedinUrl", "hasPhoneNumber": "phone"}
 
 
-def journey(
-    lead: Lead, sequence_id: str, sequences: Mapping[str, Sequence], behaviour: Behaviour
+def plan_events(
+    lead: Lead, sequence_id: str, sequences: Mapping[str, Sequence], behaviour: SimulationOptions
 ) -> list[Event]:
-    """Return everything that will happen to a lead on its way through a sequence."""
-    chance = random.Random(f"{behaviour.seed} {lead.email or lead.id}")
+    """Return all events of a lead in a sequence."""
+    rng = random.Random(f"{behaviour.seed} {lead.email or lead.id}")
     pace = behaviour.pace / behaviour.speed
     events: list[Event] = []
-    happened: set[str] = set()
+    types: set[str] = set()
 
-    def happens(type: str, step: Step) -> Event:
-        happened.add(type)
+    def event(type: str, step: Step) -> Event:
+        types.add(type)
         return Event((len(events) + 1) * pace, type, step)
 
     def walk(steps: list[Step]) -> Iterator[Event]:
         for step in steps:
-            done, *reactions = EXECUTED[step.type]
-            yield happens(done, step)
-            if step.type == "linkedinInvite" and chance.random() < behaviour.accepts:
-                yield happens("linkedinInviteAccepted", step)
+            done, *reactions = STEP_ACTIVITIES[step.type]
+            yield event(done, step)
+            if step.type == "linkedinInvite" and rng.random() < behaviour.accepts:
+                yield event("linkedinInviteAccepted", step)
             if step.branches:
                 key = step.values["conditionKey"]
-                met = bool(lead.values.get(HAS[key])) if key in HAS else key in happened
+                met = bool(lead.values.get(LEAD_CONDITIONS[key])) if key in LEAD_CONDITIONS else key in types
                 chosen = next(branch for branch in step.branches if (branch.key is not None) == met)
                 yield from walk(sequences[chosen.sequence_id].steps)
                 return
-            if reactions and chance.random() < behaviour.opens:
+            if reactions and rng.random() < behaviour.opens:
                 opened, replied = reactions
-                yield happens(opened, step)
-                if step.type == "email" and chance.random() < behaviour.clicks:
-                    yield happens("emailsClicked", step)
-                if chance.random() < behaviour.replies:
-                    yield happens(replied, step)
+                yield event(opened, step)
+                if step.type == "email" and rng.random() < behaviour.clicks:
+                    yield event("emailsClicked", step)
+                if rng.random() < behaviour.replies:
+                    yield event(replied, step)
                     return
 
-    for event in walk(sequences[sequence_id].steps):
-        events.append(event)
+    for each in walk(sequences[sequence_id].steps):
+        events.append(each)
     return events
 
 
 class Prospects:
-    """The people behind the leads of a world, while they are simulated."""
+    """The simulation of the leads of a world."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.behaviour: Behaviour | None = None
+        self.behaviour: SimulationOptions | None = None
         self._due: list[tuple[float, int, str, Event | None]] = []
-        self._under_way: set[str] = set()
+        self._in_progress: set[str] = set()
         self._number = 0
 
-    def start(self, behaviour: Behaviour) -> None:
-        """Simulate from now on; leads that are under way finish as they began."""
+    def start(self, behaviour: SimulationOptions) -> None:
+        """Start the simulation; leads that have started keep their planned events."""
         self.behaviour = behaviour
 
     def stop(self) -> None:
         self.behaviour = None
         self._due.clear()
-        self._under_way.clear()
+        self._in_progress.clear()
 
     def tick(self, now: float) -> None:
-        """Launch who is to be launched, and let happen what is due."""
+        """Start the leads of running campaigns and add the activities that are due."""
         if self.behaviour is None:
             return
         with self.world.lock:
             for campaign in self.world.campaigns.values():
                 if campaign.status == "running":
                     for lead in campaign.leads.values():
-                        self._set_off(lead, campaign.sequence_id, self.behaviour, now)
+                        self._launch(lead, campaign.sequence_id, self.behaviour, now)
             while self._due and self._due[0][0] <= now:
-                self._let_happen(heappop(self._due)[2:], now)
+                self._apply(heappop(self._due)[2:], now)
 
-    def _set_off(self, lead: Lead, sequence_id: str, behaviour: Behaviour, now: float) -> None:
-        if lead.id in self._under_way or lead.is_paused:
+    def _launch(self, lead: Lead, sequence_id: str, behaviour: SimulationOptions, now: float) -> None:
+        if lead.id in self._in_progress or lead.is_paused:
             return
-        if lead.place == "review" and behaviour.review:
+        if lead.stage == "review" and behaviour.review:
             lead.launch(now)
-        if lead.place != "running":
+        if lead.stage != "running":
             return
-        self._under_way.add(lead.id)
-        events = journey(lead, sequence_id, self.world.sequences, behaviour)
+        self._in_progress.add(lead.id)
+        events = plan_events(lead, sequence_id, self.world.sequences, behaviour)
         for event in events:
-            self._expect(now + event.after, lead.id, event)
-        self._expect(now + (events[-1].after if events else 0), lead.id, None)
+            self._schedule(now + event.after, lead.id, event)
+        self._schedule(now + (events[-1].after if events else 0), lead.id, None)
 
-    def _expect(self, at: float, lead_id: str, event: Event | None) -> None:
+    def _schedule(self, at: float, lead_id: str, event: Event | None) -> None:
         self._number += 1
         heappush(self._due, (at, self._number, lead_id, event))
 
-    def _let_happen(self, due: tuple[str, Event | None], now: float) -> None:
+    def _apply(self, due: tuple[str, Event | None], now: float) -> None:
         lead_id, event = due
         lead = self.world.leads.get(lead_id)
-        if lead is None or lead.place != "running":
+        if lead is None or lead.stage != "running":
             return
         if self.world.is_unsubscribed(lead):
-            lead.place = "unsubscribed"
+            lead.stage = "unsubscribed"
             return
         if lead.is_paused or self.world.campaigns[lead.campaign_id].status != "running":
-            # Nothing is lost while a lead or its campaign is paused: it waits in line.
-            self._expect(now + TICK, lead_id, event)
+            # While a lead or its campaign is paused, the event stays in the queue.
+            self._schedule(now + TICK, lead_id, event)
         elif event is None:
-            lead.place = "done"
+            lead.stage = "done"
         else:
             self.world.add_activity(lead, event.type, step=event.step)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox as a thing to hold: a thread with its own event loop and port, and what a test does to it."""
+"""``Sandbox``: a thread with its own event loop and port, and the methods that tests use."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
 from uvicorn.server import ServerState
 
-from airflow_provider_lemlist.sandbox import checks
-from airflow_provider_lemlist.sandbox.faults import Fault, matches
+from airflow_provider_lemlist.sandbox import checks, wire
+from airflow_provider_lemlist.sandbox.app import create_app
+from airflow_provider_lemlist.sandbox.faults import Fault
 from airflow_provider_lemlist.sandbox.limits import RateLimit
-from airflow_provider_lemlist.sandbox.manners import Manners
-from airflow_provider_lemlist.sandbox.prospects import TICK, Behaviour
+from airflow_provider_lemlist.sandbox.prospects import TICK, SimulationOptions
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_created
-from airflow_provider_lemlist.sandbox.routes.leads import lead_reply
-from airflow_provider_lemlist.sandbox.routes.sequences import possible_targets, step_reply
+from airflow_provider_lemlist.sandbox.routes.leads import lead_response
+from airflow_provider_lemlist.sandbox.routes.sequences import step_response, stored_step
 from airflow_provider_lemlist.sandbox.service import Service
-from airflow_provider_lemlist.sandbox.site import site
-from airflow_provider_lemlist.sandbox.wire import Protocol
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
 class Sandbox:
     """
-    A lemlist of one's own: ready when entered, gone when left, nothing shared with any other.
+    A simulated lemlist that runs inside a ``with`` block and shares nothing with other sandboxes.
 
     .. code-block:: python
 
@@ -40,20 +40,19 @@ class Sandbox:
             ...
             assert len(lemlist.state()["leads"]) == 3
 
-    What is done through these methods costs no request and is not in the log.
+    The methods make no requests and are not in the request log.
 
-    :param api_key: The key that works. ``blocked-key``, ``no-user-key``, ``bad-team-key`` and
-        ``low-plan-key`` exist too, and fail as their names say.
-    :param host: Address to listen on; loopback unless told otherwise, for there is no other protection.
-    :param port: Port to listen on; 0 takes a free one.
+    :param api_key: The valid key. ``blocked-key``, ``no-user-key``, ``bad-team-key``, ``low-plan-key`` exist
+        too and fail as their names say.
+    :param host: Address to listen on. The default is loopback because there is no other protection.
+    :param port: Port to listen on; 0 uses a free port.
     :param limit: Kind of rate limit: ``sliding``, ``fixed``, ``anchored`` or ``none``.
-    :param requests: Requests that a key may make per window.
+    :param requests: Number of requests that a key may make per window.
     :param window: Length of the window, in seconds.
-    :param latency: Seconds that an answer takes longer; half before the request is judged, half after.
-    :param jitter: Seconds by which the latency varies either way.
-    :param seed: The same seed gives the same ids and the same faults by chance.
-    :param manners: Choices where the documents contradict each other, see
-        :class:`~airflow_provider_lemlist.sandbox.manners.Manners`.
+    :param latency: Seconds added to every response, half before and half after the request is handled.
+    :param jitter: Seconds by which the latency varies in either direction.
+    :param seed: Seed of the ids and of random faults.
+    :param undocumented: Choices where the documents are ambiguous, see ``Undocumented``.
     """
 
     def __init__(
@@ -68,13 +67,13 @@ class Sandbox:
         latency: float = 0.0,
         jitter: float = 0.0,
         seed: int = 0,
-        **manners: Any,
+        **undocumented: Any,
     ) -> None:
         self.api_key = api_key
         self.service = Service(
             key=api_key,
             limit=RateLimit(limit, requests, window),
-            manners=Manners(**manners),
+            options=Undocumented(**undocumented),
             latency=latency,
             jitter=jitter,
             seed=seed,
@@ -84,13 +83,14 @@ class Sandbox:
         self._failure: Exception | None = None
         self._loop: asyncio.AbstractEventLoop
         self._leave: asyncio.Event
+        self._server: asyncio.Server
 
-    # --- Life -------------------------------------------------------------------------------------------
+    # --- Start and stop ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self._thread is not None:
-            raise RuntimeError("This sandbox is open already; make another one")
-        # Bound here, so that a port that is taken is told to the caller and not to a thread.
+            raise RuntimeError("This sandbox is already running; create another one")
+        # Bind here, not in the thread, so that the caller gets the error if the port is in use.
         listener = socket.create_server(self._address, backlog=2048)
         self._address = listener.getsockname()[:2]
         ready = threading.Event()
@@ -118,61 +118,80 @@ class Sandbox:
         except Exception as failure:
             if ready.is_set():
                 raise
-            # Whoever opens the sandbox waits for it, and is to be told rather than to wait for ever.
+            # The caller waits for ``ready``; it raises this error.
             self._failure = failure
             ready.set()
 
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         """
-        Serve until the sandbox is left.
+        Serve until the ``with`` block ends.
 
-        Not by ``uvicorn.Server``: that one sets signal handlers of the whole process, and takes its time to
-        start and end.
+        ``uvicorn.Server`` is not used because it sets signal handlers of the process and is slow to start and
+        stop.
         """
         self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
-        # No log_level and log_config: setting them would change the logging of the process.
-        config = uvicorn.Config(
-            site(self.service), http=Protocol, ws="none", lifespan="off", log_config=None, log_level=None,
-            server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=60,
+        # Setting log_level or log_config would change the logging of the process.
+        self._config = uvicorn.Config(
+            create_app(self.service), http=wire.Protocol, ws="none", lifespan="off", timeout_keep_alive=60,
+            log_config=None, log_level=None, server_header=False, date_header=False, proxy_headers=False,
         )  # fmt: skip
-        config.load()
-        state = ServerState()
-        server = await self._loop.create_server(
-            lambda: Protocol(config=config, server_state=state, app_state={}), sock=listener
-        )
+        self._config.load()
+        self._state = ServerState()
+        await self._listen(listener)
         simulation = asyncio.create_task(self._simulate())
         ready.set()
         await self._leave.wait()
         simulation.cancel()
-        server.close()
-        for connection in list(state.connections):
+        self._server.close()
+        for connection in list(self._state.connections):
             connection.transport.abort()
-        # Whoever hangs in a request learns that its client is gone, and ends.
-        if state.tasks:
-            await asyncio.wait(state.tasks, timeout=1)
+        # A request that hangs ends because its client is disconnected.
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=1)
+
+    async def _listen(self, listener: socket.socket) -> None:
+        self._server = await self._loop.create_server(
+            lambda: wire.Protocol(config=self._config, server_state=self._state, app_state={}),
+            sock=listener,
+            backlog=2048,
+        )
+
+    async def _stop_listening(self) -> socket.socket:
+        """Close the listener, reset the connections, and return a new socket that keeps the port reserved."""
+        self._server.close()
+        # A socket that is bound but does not listen refuses connections.
+        reserved = socket.socket()
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(self._address)
+        for connection in list(self._state.connections):
+            wire.reset(connection.transport)
+        return reserved
+
+    def _in_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _simulate(self) -> None:
         while True:
             self.service.prospects.tick(time.time())
             await asyncio.sleep(TICK)
 
-    # --- Where it is ------------------------------------------------------------------------------------
+    # --- Addresses --------------------------------------------------------------------------------------
 
     @property
     def origin(self) -> str:
-        """Address of the page."""
+        """URL of the web page."""
         return f"http://{self._address[0]}:{self._address[1]}"
 
     @property
     def url(self) -> str:
-        """Base URL of the API, for the host of the Airflow connection."""
+        """Base URL of the API: the host of the Airflow connection."""
         return f"{self.origin}/api"
 
     def airflow_connection(self) -> str:
         """Return the connection as JSON, for ``AIRFLOW_CONN_LEMLIST_DEFAULT``."""
         return json.dumps({"conn_type": "lemlist", "host": self.url, "password": self.api_key})
 
-    # --- What is there ----------------------------------------------------------------------------------
+    # --- Data -------------------------------------------------------------------------------------------
 
     def campaign(
         self,
@@ -183,10 +202,10 @@ class Sandbox:
         timezone: str = "Europe/Paris",
     ) -> dict[str, Any]:
         """
-        Make a campaign and return what its creation answers, with ``_id`` and ``sequenceId``.
+        Create a campaign and return the API's response, with ``_id`` and ``sequenceId``.
 
         :param status: ``draft``, ``running``, ``paused``, ``ended``, ``archived`` or ``errors``.
-        :param auto_review: Whether new leads are launched at once.
+        :param auto_review: Whether new leads are launched immediately.
         """
         world = self.service.world
         with world.lock:
@@ -194,94 +213,104 @@ class Sandbox:
             return campaign_created(campaign, world)
 
     def step(self, sequence_id: str, type: str, **fields: Any) -> dict[str, Any]:
-        """Add a step, judged as if it came by the API, and return what its creation answers."""
+        """Add a step with the API's checks, and return the API's response."""
         world = self.service.world
         with world.lock:
-            body = checks.step({"type": type, **fields}, possible_targets(world))
-            return step_reply(world.add_step(world.sequences[sequence_id], body))
+            body = stored_step({"type": type, **fields}, world, self.service.undocumented)
+            return step_response(world.add_step(world.sequences[sequence_id], body))
 
     def lead(self, campaign_id: str, email: str, **values: str) -> dict[str, Any]:
-        """Add a lead, without looking for duplicates, and return what its creation answers."""
+        """Add a lead without checking for duplicates, and return the API's response."""
         world = self.service.world
         with world.lock:
             campaign = world.campaign(campaign_id)
             lead = world.add_lead(campaign, checks.lead({"email": email, **values}))
-            return lead_reply(lead, campaign)
+            return lead_response(lead, campaign)
 
     def activity(
-        self, *, lead_id: str, type: str, step_id: str | None = None, created_at: float | None = None
+        self,
+        *,
+        lead_id: str,
+        type: str,
+        step_id: str | None = None,
+        created_at: float | None = None,
+        bot: bool = False,
     ) -> dict[str, Any]:
         """
-        Let something happen to a lead.
+        Add an activity of a lead and return it as the API lists it.
 
         :param type: Type of the activity, such as ``emailsReplied``.
-        :param created_at: When it happened, in epoch seconds; now unless given.
+        :param created_at: Time of the activity, in epoch seconds; default now.
+        :param bot: Whether lemlist marks the activity as caused by a bot.
         """
-        return self.service.let_happen(lead_id, type, step_id, created_at)
+        return self.service.add_activity(lead_id, type, step_id, created_at, bot)
 
     def simulate(self, **behaviour: Any) -> None:
         """
-        Let prospects react from now on.
+        Start the simulation of prospects.
 
-        :param behaviour: Chances and speed, see
-            :class:`~airflow_provider_lemlist.sandbox.prospects.Behaviour`.
+        :param behaviour: Probabilities and speed, see ``SimulationOptions``.
         """
         with self.service.world.lock:
-            self.service.prospects.start(Behaviour(**behaviour))
+            self.service.prospects.start(SimulationOptions(**behaviour))
 
     def stop_simulation(self) -> None:
-        """Let prospects rest."""
+        """Stop the simulation of prospects."""
         with self.service.world.lock:
             self.service.prospects.stop()
 
     def accept_key(self, api_key: str, state: str = "active") -> None:
         """
-        Let a further key work, or fail.
+        Add a key or change the state of a key.
 
         :param state: ``active``, ``blocked``, ``no user``, ``bad team`` or ``plan too low``.
         """
         with self.service.world.lock:
             self.service.keys.accept(api_key, state)
 
-    # --- What goes wrong --------------------------------------------------------------------------------
+    # --- Faults -----------------------------------------------------------------------------------------
 
     def fault(self, route: str, kind: str, **details: Any) -> None:
         """
-        Let something go wrong: ``lemlist.fault("POST /campaigns/*/leads/", "reset", times=2)``.
+        Inject a fault: ``lemlist.fault("POST /campaigns/*/leads/", "reset", times=2)``.
 
         :param route: Method and path, as documented or with wildcards.
         :param kind: ``rate_limited``, ``status``, ``reset``, ``slow``, ``hang``, ``cut_body``, ``html``,
             ``empty``, ``missing_id``, ``duplicate``, ``cdn`` or ``redirect``.
-        :param details: How often, when and how, see :class:`~airflow_provider_lemlist.sandbox.faults.Fault`.
+        :param details: How often, when and how, see ``Fault``.
         """
         with self.service.world.lock:
             self.service.script.add(Fault(route, kind, **details))
 
     def clear_faults(self) -> None:
-        """Let everything go well again."""
+        """Remove all faults."""
         with self.service.world.lock:
             self.service.script.clear()
 
-    # --- What was seen ----------------------------------------------------------------------------------
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Simulate an outage inside the ``with`` block: reset open connections and refuse new ones."""
+        listener = self._in_loop(self._stop_listening())
+        try:
+            yield
+        finally:
+            self._in_loop(self._listen(listener))
+
+    # --- Observation ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Return everything, as ``GET /_sandbox/state`` does."""
+        """Return all data, the request log and the violations, as ``GET /_sandbox/state`` does."""
         return self.service.state()
 
-    def requests(self, route: str = "*") -> list[Mapping[str, Any]]:
+    def requests(self, route: str = "*") -> list[dict[str, Any]]:
         """
-        Return the log with headers and bodies, oldest first.
+        Return the request log with headers and bodies, oldest first.
 
         :param route: Method and path, as documented or with wildcards.
         """
-        with self.service.world.lock:
-            return [
-                each.whole()
-                for each in self.service.journal.exchanges
-                if matches(route, each.method, each.template, each.path)
-            ]
+        return self.service.requests(route)
 
     def violations(self) -> list[dict[str, Any]]:
-        """Return what clients did that the documents forbid; each names the number of its request."""
+        """Return the requests that contradict the documents, each with its number, rule and reason."""
         violations: list[dict[str, Any]] = self.state()["violations"]
         return violations

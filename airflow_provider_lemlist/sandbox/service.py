@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that one sandbox consists of, apart from its socket; nothing of it is shared with another."""
+"""Everything that one sandbox consists of, except its socket; sandboxes share nothing."""
 
 from __future__ import annotations
 
@@ -7,66 +7,83 @@ import random
 from dataclasses import asdict
 from typing import Any
 
-from airflow_provider_lemlist.sandbox.faults import Script
-from airflow_provider_lemlist.sandbox.journal import Journal
+from airflow_provider_lemlist.sandbox.errors import ApiError
+from airflow_provider_lemlist.sandbox.faults import Script, matches
 from airflow_provider_lemlist.sandbox.keys import KeyRing
 from airflow_provider_lemlist.sandbox.limits import RateLimit
-from airflow_provider_lemlist.sandbox.manners import Manners
 from airflow_provider_lemlist.sandbox.model import World, iso
 from airflow_provider_lemlist.sandbox.prospects import Prospects
-from airflow_provider_lemlist.sandbox.refusal import Refusal
+from airflow_provider_lemlist.sandbox.request_log import RequestLog
 from airflow_provider_lemlist.sandbox.routes import Table, table
 from airflow_provider_lemlist.sandbox.routes.activities import activity_json
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_item
 from airflow_provider_lemlist.sandbox.routes.leads import lead_entry
-from airflow_provider_lemlist.sandbox.routes.sequences import step_reply
+from airflow_provider_lemlist.sandbox.routes.sequences import step_response
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
 class Service:
     """
-    The look-alike behind its door; ``world.lock`` guards all of it.
+    The state and the options of one sandbox; ``world.lock`` guards all of them.
 
-    :param latency: Seconds that an answer takes longer; half before the request is judged, half after.
-    :param jitter: Seconds by which that varies either way.
+    :param latency: Seconds added to every response, half before and half after the request is handled.
+    :param jitter: Seconds by which the latency varies in either direction.
     """
 
     def __init__(
-        self, *, key: str, limit: RateLimit, manners: Manners, latency: float, jitter: float, seed: int
+        self, *, key: str, limit: RateLimit, options: Undocumented, latency: float, jitter: float, seed: int
     ) -> None:
         self.world = World(seed)
         self.keys = KeyRing(key)
         self.limit = limit
-        self.manners = manners
+        self.undocumented = options
         self.script = Script(seed)
-        self.journal = Journal()
+        self.request_log = RequestLog()
         self.prospects = Prospects(self.world)
         self.routes: Table = table()
         self.latency, self.jitter = latency, jitter
         self._random = random.Random(f"travel {seed}")
 
-    def travel_time(self) -> float:
-        """Return how long the next request, or the next answer, is under way."""
+    def network_delay(self) -> float:
+        """Return the delay of the next request or response, in seconds."""
         return max(0.0, self.latency + self._random.uniform(-self.jitter, self.jitter)) / 2
 
-    def let_happen(
-        self, lead_id: str, type: str, step_id: str | None = None, created_at: float | None = None
+    def add_activity(
+        self,
+        lead_id: str,
+        type: str,
+        step_id: str | None = None,
+        created_at: float | None = None,
+        bot: bool = False,
     ) -> dict[str, Any]:
-        """Let something happen to a lead, and return it as the list of activities does."""
+        """Add an activity of a lead, and return it as the list of activities does."""
         world = self.world
         for name, value in (("lead_id", lead_id), ("type", type), ("step_id", step_id)):
             if not isinstance(value, str) and (name, value) != ("step_id", None):
                 raise ValueError(f"{name} must be text, not {value!r}")
+        if not isinstance(bot, bool):
+            raise ValueError(f"bot must be true or false, not {bot!r}")
         if created_at is not None:
             iso(created_at)
         with world.lock:
             lead, step = world.lead(lead_id), world.step(step_id) if step_id else None
             if step_id and step is None:
-                raise Refusal(404, "Step not found")
-            return activity_json(world.add_activity(lead, type, step=step, created_at=created_at), world)
+                raise ApiError(404, "Step not found")
+            activity = world.add_activity(lead, type, step=step, created_at=created_at, bot=bot)
+            return activity_json(activity, world)
+
+    def requests(self, route: str) -> list[dict[str, Any]]:
+        """Return the logged requests that match a route, oldest first."""
+        with self.world.lock:
+            return [
+                each.whole()
+                for each in self.request_log.exchanges
+                if matches(route, each.method, each.template, each.path)
+            ]
 
     def state(self) -> dict[str, Any]:
-        """Return everything as JSON: what lemlist remembers, and what its clients did."""
-        world, journal = self.world, self.journal
+        """Return everything as JSON: the data of lemlist, and the requests of its clients."""
+        world, request_log = self.world, self.request_log
         with world.lock:
             return {
                 "team": {"_id": world.team_id, "name": world.team_name},
@@ -81,7 +98,7 @@ class Service:
                                 "level": sequence.level,
                                 "parentId": sequence.parent_id,
                                 "steps": [
-                                    {**step_reply(step), "delay": step.delay, **step.values}
+                                    {**step_response(step), "delay": step.delay, **step.values}
                                     for step in sequence.steps
                                 ],
                             }
@@ -126,7 +143,7 @@ class Service:
                     },
                 },
                 "faults": [fault.as_json() for fault in self.script],
-                "counts": dict(journal.counts),
-                "requests": [exchange.line() for exchange in journal.exchanges],
-                "violations": [asdict(each) for each in journal.violations],
+                "counts": dict(request_log.counts),
+                "requests": [exchange.line() for exchange in request_log.exchanges],
+                "violations": [asdict(each) for each in request_log.violations],
             }

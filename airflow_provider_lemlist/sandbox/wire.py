@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TCP side: requests can reach their connection, to reset it or to leave an answer short."""
+"""TCP connections: let a request reset its connection or close it in the middle of a response."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 class Protocol(H11Protocol):
     """
-    HTTP/1.1 as uvicorn speaks it, with the connection in the request's scope and no access log.
+    uvicorn's HTTP/1.1 with the connection in the request's scope and without access log.
 
-    Always the pure Python one: every machine then has the same timing, whatever else is installed.
+    Always the pure Python implementation, so that timing does not depend on what else is installed.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -24,20 +24,15 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         super().connection_made(transport)
-        # asyncio does this only for sockets that were made with the protocol number of TCP. Without it every
-        # answer on a kept-alive connection waits 40 ms for the client's delayed acknowledgement.
+        # asyncio sets this only on sockets that were created with the protocol number of TCP. Without it,
+        # every response on a kept-alive connection waits 40 ms for the client's delayed acknowledgement.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.app_state = {**self.app_state, "transport": transport}
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Break the connection so that the peer sees a reset, not an orderly end."""
-    end = transport.get_extra_info("socket")
+    """Abort the connection with a TCP reset."""
     # Closing without lingering sends RST instead of FIN.
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    no_linger = struct.pack("ii", 1, 0)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
     transport.abort()
-
-
-def hang_up(transport: asyncio.Transport) -> None:
-    """End the connection after what was written so far."""
-    transport.close()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +14,33 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_lemlist import activities, arguments, exceptions
+from airflow_provider_lemlist import activities, exceptions
 from airflow_provider_lemlist.activities import Activity, Bots, WaitCondition
-from airflow_provider_lemlist.arguments import NOT_GIVEN
+from airflow_provider_lemlist.arguments import (
+    NOT_GIVEN,
+    check_choice,
+    checked_id,
+    given_but_empty,
+    given_names,
+    is_from_mapped,
+    or_none,
+    the,
+)
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
-from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.links import CampaignLink
+from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.run_window import parse_moment, run_window
 from airflow_provider_lemlist.templating import is_open
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
 EVENT_STATUSES = frozenset({"success", "error"})
 
 
-class ActivitySensor(BaseSensorOperator):
+class ActivitySensor(LemlistOperator, BaseSensorOperator):
     """
     Wait until lemlist lists enough activities of the given types since a moment.
 
@@ -66,7 +72,6 @@ class ActivitySensor(BaseSensorOperator):
     template_fields: Sequence[str] = ("activity_type", "campaign_id", "lead_id", "since", "lemlist_conn_id")
     template_fields_renderers = {"activity_type": "json"}
     operator_extra_links = (CampaignLink(),)
-    ui_color = "#e8eafd"
 
     def __init__(
         self,
@@ -79,42 +84,39 @@ class ActivitySensor(BaseSensorOperator):
         is_first: bool | None = None,
         bots: Bots = "ignore",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        lemlist_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
-            raise LemlistConfigurationError(f"min_count must be a whole number from 1, not {min_count!r}.")
-        if is_first not in (None, True, False):
-            raise LemlistConfigurationError(f"is_first must be True, False or None, not {is_first!r}.")
-        if bots not in activities.BOTS:
-            raise LemlistConfigurationError(f"bots must be 'ignore' or 'count', not {bots!r}.")
         self.activity_type = activity_type
-        self.campaign_id = arguments.or_none(campaign_id)
-        self.lead_id = arguments.or_none(lead_id)
-        self.since = arguments.or_none(since)
+        self.campaign_id = or_none(campaign_id)
+        self.lead_id = or_none(lead_id)
+        self.since = or_none(since)
         self.min_count = min_count
         self.is_first = is_first
         self.bots = bots
         self.deferrable = deferrable
-        self.lemlist_conn_id = lemlist_conn_id
-        mapped = arguments.is_from_mapped(self)
-        self._given = arguments.given_names(
+        mapped = is_from_mapped(self)
+        self._given = given_names(
             {"campaign_id": campaign_id, "lead_id": lead_id, "since": since}, mapped=mapped
         )
         self._condition: WaitCondition | None = None
-        if not is_open(activity_type):
-            activities.checked_types(activity_type)
-        for name in () if mapped else self._given:
-            if not is_open(getattr(self, name)):
-                self._checked(name)
+        # Those of a map index are known at run time only, and checked then.
+        self.check_arguments({**vars(self), **(dict.fromkeys(self._given) if mapped else {})})
 
-    @cached_property
-    def hook(self) -> LemlistHook:
-        """The hook of the sensor's connection."""
-        from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
-        return LemlistHook(self.lemlist_conn_id)
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        min_count, is_first = arguments["min_count"], arguments["is_first"]
+        if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
+            raise LemlistConfigurationError(f"min_count must be a whole number from 1, not {min_count!r}.")
+        if is_first not in (None, True, False):
+            raise LemlistConfigurationError(f"is_first must be True, False or None, not {is_first!r}.")
+        check_choice("bots", arguments, Bots)
+        if not is_open(arguments["activity_type"]):
+            activities.checked_types(arguments["activity_type"])
+        for name in ("campaign_id", "lead_id", "since"):
+            value = arguments[name]
+            if or_none(value) is not None and not is_open(value):
+                _checked(name, arguments)
 
     def execute(self, context: Context) -> Any:
         # Before Airflow's loop, because soft_fail must not hide a wrong argument; and once, because the
@@ -189,26 +191,15 @@ class ActivitySensor(BaseSensorOperator):
     def _read_arguments(self, context: Context) -> WaitCondition:
         """Check the rendered arguments, and strip the ids."""
         for name in self._given:
-            setattr(self, name, self._checked(name))
+            setattr(self, name, _checked(name, vars(self)))
         return WaitCondition(
             types=activities.checked_types(self.activity_type),
-            since=self._checked("since") if "since" in self._given else run_window(context).since,
+            since=self.since if "since" in self._given else run_window(context).since,
             min_count=self.min_count,
             lead_id=self.lead_id,
             is_first=self.is_first,
             bots=self.bots,
         )
-
-    def _checked(self, name: str) -> Any:
-        """Return the value of an argument that was given: a stripped id, or a moment."""
-        value, what = getattr(self, name), f"The {name} of task {self.task_id!r}"
-        if name != "since":
-            return arguments.checked_id(value, what, error=LemlistConfigurationError)
-        if arguments.given_but_empty(value):
-            raise LemlistConfigurationError(
-                f"{what} is empty; check its template or upstream task. Nothing was sent."
-            )
-        return parse_moment(value)
 
     def _done(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         self.log.info("Found %d: %s", len(found), ", ".join(row["_id"] for row in found[:10]))
@@ -217,3 +208,18 @@ class ActivitySensor(BaseSensorOperator):
                 "There may be more than these %d; LemlistHook.list_activities reads them all.", len(found)
             )
         return found
+
+    def _changed_campaign(self) -> None:
+        return None
+
+
+def _checked(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Return the value of an argument that was given: a stripped id, or a moment."""
+    value, what = arguments[name], the(name, arguments)
+    if name != "since":
+        return checked_id(value, what, error=LemlistConfigurationError)
+    if given_but_empty(value):
+        raise LemlistConfigurationError(
+            f"{what} is empty; check its template or upstream task. Nothing was sent."
+        )
+    return parse_moment(value)

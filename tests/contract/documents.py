@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The documented operations as an independent judge of recorded requests and their answers.
+Check recorded requests and responses against the documented operations.
 
-``openapi/`` holds our own copy of the three documents without their prose. :func:`violations` holds one
-exchange, as ``Sandbox.requests()`` returns it, against them; it knows nothing of our client or of the
-sandbox's checks.
+``openapi/`` contains our copy of the three documents without their prose. ``violations`` checks one exchange,
+as ``Sandbox.requests()`` returns it, against them, independently of our client and of the sandbox's checks.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from urllib.parse import parse_qsl, unquote
 import yaml
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
-ROOM = Path(__file__).parent / "openapi"
+HERE = Path(__file__).parent / "openapi"
 
-#: Statuses that the prose of the documents knows and their response lists do not: the rate limit everywhere,
-#: a duplicate lead, and the ingestion of LinkedIn media.
+#: Statuses in the prose of the documents that their response lists lack: the rate limit on every route, a
+#: duplicate lead, and the ingestion of LinkedIn media.
 ALSO = {
     "*": {429},
     "/campaigns/{campaignId}/leads/": {409, 500},
     "/sequences/{sequenceId}/steps": {413, 415, 422, 502, 503, 504},
 }
-#: Bodies that may hold keys beyond the listed ones, as strings: custom variables.
+#: Routes whose body may contain further keys with strings: custom variables.
 OPEN = {"/campaigns/{campaignId}/leads/"}
 
 RESET_DATE = re.compile(
@@ -63,7 +62,7 @@ def operations() -> tuple[Operation, ...]:
 
 
 def _read() -> Iterator[Operation]:
-    for file in sorted(ROOM.glob("*.yaml")):
+    for file in sorted(HERE.glob("*.yaml")):
         for template, item in yaml.safe_load(file.read_text())["paths"].items():
             shared = item.pop("parameters", [])
             for method, description in item.items():
@@ -72,7 +71,7 @@ def _read() -> Iterator[Operation]:
 
 
 def operation_of(exchange: Mapping[str, Any]) -> Operation | None:
-    """Return the documented operation that a recorded request asks for; None for one of the other routes."""
+    """Return the documented operation of a recorded request, or None for another route."""
     for operation in operations():
         if operation.method == exchange["method"] and operation.path.fullmatch(exchange["path"]):
             return operation
@@ -81,22 +80,22 @@ def operation_of(exchange: Mapping[str, Any]) -> Operation | None:
 
 def violations(exchange: Mapping[str, Any]) -> list[str]:
     """
-    Return everything in which a recorded request and its answer contradict the documents.
+    Return how a recorded request and its response contradict the documents.
 
     :param exchange: One of ``Sandbox.requests()``, or of ``GET /_sandbox/requests``. A route that the three
-        documents do not describe has no violations: ask :func:`operation_of` where that matters.
+        documents do not describe has no violations; ``operation_of`` returns None for it.
     """
     operation = operation_of(exchange)
     if operation is None:
         return []
-    return [*request_violations(exchange, operation), *reply_violations(exchange, operation)]
+    return [*request_violations(exchange, operation), *response_violations(exchange, operation)]
 
 
 # --- Requests ---------------------------------------------------------------------------------------------
 
 
 def request_violations(exchange: Mapping[str, Any], operation: Operation) -> list[str]:
-    """Return in what a request contradicts its operation."""
+    """Return how a request contradicts its operation."""
     request = exchange["request"]
     return [
         *_authorization(request["headers"]),
@@ -113,7 +112,7 @@ def _authorization(headers: Mapping[str, str]) -> Iterator[str]:
 
 
 def _path(path: str, operation: Operation) -> Iterator[str]:
-    for segment in operation.path.fullmatch(path).groups():  # type: ignore[union-attr]  # it was found by this
+    for segment in operation.path.fullmatch(path).groups():  # type: ignore[union-attr]  # the path matched before
         if re.search(r"[^\w.~%!$&'()*+,;=:@-]", segment):
             yield f"path: {segment!r} is not percent-encoded"
         if not unquote(segment).strip():
@@ -125,7 +124,7 @@ def _query(query: str, operation: Operation) -> Iterator[str]:
     known = {each["name"]: each for each in operation.parameters if each["in"] == "query"}
     names = [name for name, _ in given]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"query: {name} is given twice"
+        yield f"query: {name} is repeated"
     for name, each in known.items():
         if each.get("required") and name not in names:
             yield f"query: {name} is missing"
@@ -134,7 +133,7 @@ def _query(query: str, operation: Operation) -> Iterator[str]:
             yield f"query: {name} is not documented"
         elif known[name]["schema"]["type"] == "boolean":
             if value not in ("true", "false"):
-                yield f"query: {name} is not the word true or false"
+                yield f"query: {name} is not true or false"
         elif not value:
             yield f"query: {name} is empty"
 
@@ -190,7 +189,7 @@ def _multipart(content_type: str, body: bytes, schema: Mapping[str, Any]) -> Ite
 
 
 def departures(exchanges: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return in what the requests among many exchanges contradict the documents that cover them."""
+    """Return how the documented requests among these exchanges contradict the documents."""
     return [
         f"{exchange['method']} {exchange['path']}: {violation}"
         for exchange in exchanges
@@ -199,37 +198,37 @@ def departures(exchanges: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-# --- Answers ----------------------------------------------------------------------------------------------
+# --- Responses --------------------------------------------------------------------------------------------
 
 
-def reply_violations(exchange: Mapping[str, Any], operation: Operation) -> list[str]:
-    """Return in what an answer contradicts its operation."""
+def response_violations(exchange: Mapping[str, Any], operation: Operation) -> list[str]:
+    """Return how a response contradicts its operation."""
     if exchange["status"] is None:
-        return ["answer: none was sent"]
-    return [*_limit_headers(exchange["response"]["headers"]), *_answer(exchange, operation)]
+        return ["response: none was sent"]
+    return [*_limit_headers(exchange["response"]["headers"]), *_response(exchange, operation)]
 
 
 def _limit_headers(headers: Mapping[str, str]) -> Iterator[str]:
     for name in ("retry-after", "x-ratelimit-limit", "x-ratelimit-remaining"):
         if not headers.get(name, "").isdecimal():
-            yield f"answer: {name} is {headers.get(name)!r}, not a number"
+            yield f"response: {name} is {headers.get(name)!r}, not a number"
     if not RESET_DATE.fullmatch(headers.get("x-ratelimit-reset", "")):
-        yield f"answer: x-ratelimit-reset is {headers.get('x-ratelimit-reset')!r}"
+        yield f"response: x-ratelimit-reset is {headers.get('x-ratelimit-reset')!r}"
 
 
-def _answer(exchange: Mapping[str, Any], operation: Operation) -> Iterator[str]:
+def _response(exchange: Mapping[str, Any], operation: Operation) -> Iterator[str]:
     response, status = exchange["response"], exchange["status"]
     documented = operation.description["responses"].get(str(status))
     if documented is None:
         if status not in ALSO["*"] | ALSO.get(operation.template, set()):
-            yield f"answer: status {status} is not documented"
+            yield f"response: status {status} is not documented"
         return
     content = documented.get("content", {})
     kind = response["headers"].get("content-type", "").partition(";")[0]
     if content and kind not in content:
-        yield f"answer: {kind} with status {status}, not {' or '.join(content)}"
+        yield f"response: {kind} with status {status}, not {' or '.join(content)}"
     elif schema := content.get(kind, {}).get("schema"):
-        yield from _schema("answer", json.loads(_bytes(response)), schema)
+        yield from _schema("response", json.loads(_bytes(response)), schema)
 
 
 # --- Both -------------------------------------------------------------------------------------------------

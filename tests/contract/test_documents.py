@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our copy of the documents says what they say; the judge made of it finds what is wrong."""
+"""Our copy equals the documents, and the checks made from it find invalid exchanges."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.contract.documents import ROOM, operation_of, operations, violations
+from tests.contract.documents import HERE, operation_of, operations, violations
 
 ORIGINALS = Path(__file__).parents[3] / "shared" / "lemlist-api"
 PROSE = {"description", "example", "examples", "summary", "title", "tags", "info"}
 
 
 def without_prose(node: Any, *, names: bool = False) -> Any:
-    """Return a document without its prose; where the keys are names, ``title`` is a field and no prose."""
+    """Return a document without its prose; among names of fields, ``title`` is a field, not prose."""
     if isinstance(node, dict):
         return {
             key: without_prose(value, names=key in ("properties", "paths", "responses", "content"))
@@ -27,20 +27,20 @@ def without_prose(node: Any, *, names: bool = False) -> Any:
     return [without_prose(each) for each in node] if isinstance(node, list) else node
 
 
-@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="the documents themselves are not here")
+@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="the original documents are not available")
 @pytest.mark.parametrize("original", sorted(ORIGINALS.glob("openapi-*.yaml")), ids=lambda path: path.stem)
-def test_the_copy_says_what_the_document_says(original: Path) -> None:
-    ours = yaml.safe_load((ROOM / original.name.removeprefix("openapi-")).read_text())
+def test_the_copy_equals_the_document(original: Path) -> None:
+    ours = yaml.safe_load((HERE / original.name.removeprefix("openapi-")).read_text())
     assert ours == without_prose(yaml.safe_load(original.read_text()))
 
 
-def test_the_copies_hold_no_prose() -> None:
-    for file in ROOM.glob("*.yaml"):
+def test_the_copies_contain_no_prose() -> None:
+    for file in HERE.glob("*.yaml"):
         document = yaml.safe_load(file.read_text())
         assert document == without_prose(document)
 
 
-def test_all_three_operations_are_there() -> None:
+def test_the_copies_contain_the_three_operations() -> None:
     assert {(each.method, each.template) for each in operations()} == {
         ("POST", "/campaigns/{campaignId}/leads/"),
         ("POST", "/sequences/{sequenceId}/steps"),
@@ -48,7 +48,7 @@ def test_all_three_operations_are_there() -> None:
     }
 
 
-# --- The judge finds what is wrong ------------------------------------------------------------------------
+# --- Invalid exchanges ------------------------------------------------------------------------------------
 
 HEADERS = {
     "content-type": "application/json; charset=utf-8",
@@ -59,15 +59,15 @@ HEADERS = {
 }
 
 
-def exchange(method: str, path: str, body: str, *, query: str = "", answer: str = "{}") -> dict[str, Any]:
-    asked = {"authorization": "Basic", "content-type": "application/json"}
+def exchange(method: str, path: str, body: str, *, query: str = "", response: str = "{}") -> dict[str, Any]:
+    headers = {"authorization": "Basic", "content-type": "application/json"}
     return {
         "method": method,
         "path": path,
         "query": query,
         "status": 200,
-        "request": {"headers": asked, "body": body, "encoding": "utf-8", "complete": True},
-        "response": {"headers": HEADERS, "body": answer, "encoding": "utf-8", "complete": True},
+        "request": {"headers": headers, "body": body, "encoding": "utf-8", "complete": True},
+        "response": {"headers": HEADERS, "body": response, "encoding": "utf-8", "complete": True},
     }
 
 
@@ -83,7 +83,7 @@ AUDIO["request"]["headers"] = {"authorization": "Basic", "content-type": "multip
 
 
 @pytest.mark.parametrize("good", [LEAD, STEP, AUDIO])
-def test_a_good_exchange_has_no_violations(good: dict[str, Any]) -> None:
+def test_a_valid_exchange_has_no_violations(good: dict[str, Any]) -> None:
     assert operation_of(good)
     assert violations(good) == []
 
@@ -96,22 +96,24 @@ def test_a_good_exchange_has_no_violations(good: dict[str, Any]) -> None:
         (LEAD, "request.body", '{"email": 1}', "body: $.email 1 is not of type 'string'"),
         (LEAD, "request.body", '{"plan": 1}', "body: plan is a custom variable and not a string"),
         (LEAD, "request.body", "[", "body: not JSON"),
-        (LEAD, "query", "deduplicate=True", "query: deduplicate is not the word true or false"),
+        (LEAD, "query", "deduplicate=True", "query: deduplicate is not true or false"),
         (LEAD, "query", "dedupe=true", "query: dedupe is not documented"),
-        (LEAD, "status", 201, "answer: status 201 is not documented"),
-        (LEAD, "response.body", '{"isPaused": "no"}', "answer: $.isPaused 'no' is not of type 'boolean'"),
-        (LEAD, "response.headers.retry-after", "soon", "answer: retry-after is 'soon', not a number"),
-        (LEAD, "response.headers.x-ratelimit-reset", "1613462562", "answer: x-ratelimit-reset is '1613"),
-        (LEAD, "response.headers.content-type", "text/html", "answer: text/html with status 200"),
+        (LEAD, "status", 201, "response: status 201 is not documented"),
+        (LEAD, "response.body", '{"isPaused": "no"}', "response: $.isPaused 'no' is not of type 'boolean'"),
+        (LEAD, "response.headers.retry-after", "soon", "response: retry-after is 'soon', not a number"),
+        (LEAD, "response.headers.x-ratelimit-reset", "1613462562", "response: x-ratelimit-reset is '1613"),
+        (LEAD, "response.headers.content-type", "text/html", "response: text/html with status 200"),
         (STEP, "request.body", '{"type": "fax"}', "body: $.type 'fax' is not one of"),
         (STEP, "request.body", '{"type": "email", "cc": "x"}', "body: cc is not documented"),
         (STEP, "request.body", '{"delay": 1.5}', "body: $.delay 1.5 is not of type 'integer'"),
         (AUDIO, "query", "leadId=lea_1", "query: stepId is missing"),
         (AUDIO, "request.body", "--x--\r\n", "body: the part file is missing"),
-        (AUDIO, "status", None, "answer: none was sent"),
+        (AUDIO, "status", None, "response: none was sent"),
     ],
 )  # fmt: skip
-def test_a_broken_exchange_is_found(good: dict[str, Any], place: str, value: Any, complaint: str) -> None:
+def test_an_invalid_exchange_has_violations(
+    good: dict[str, Any], place: str, value: Any, complaint: str
+) -> None:
     broken = copy.deepcopy(good)
     *way, last = place.split(".")
     node = broken
@@ -121,7 +123,7 @@ def test_a_broken_exchange_is_found(good: dict[str, Any], place: str, value: Any
     assert any(found.startswith(complaint) for found in violations(broken)), violations(broken)
 
 
-def test_a_route_of_no_document_is_told_apart() -> None:
+def test_an_undocumented_route_has_no_operation() -> None:
     other = exchange("GET", "/team", "")
     assert operation_of(other) is None
     assert violations(other) == []

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_lemlist.api.operations import (
-    _CLOSED,
-    _UNLIKE_THEIR_VERB,
+    CLOSED,
     OPERATIONS,
+    UNLIKE_THEIR_METHOD,
     Effect,
     Shape,
     operation_for,
@@ -17,7 +17,7 @@ from airflow_provider_lemlist.api.operations import (
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 
 HERE = Path(__file__).parent
-#: The digest of the API lies beside a checkout of its maintainers; a stranger's clone does without it.
+#: The maintainers' digest of the API, beside the checkout; without it the test is skipped.
 DIGEST = HERE.parents[2] / "shared" / "lemlist-api" / "endpoints.md"
 
 DOCUMENTED = [
@@ -28,7 +28,7 @@ DOCUMENTED = [
 
 
 @pytest.mark.skipif(not DIGEST.exists(), reason="the digest of the API is not beside this checkout")
-def test_the_list_of_operations_is_the_one_of_the_digest() -> None:
+def test_the_list_of_operations_equals_the_digest() -> None:
     text = DIGEST.read_text().partition("## Not in v2")[0]
     rows = re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (.*?) \|", text, re.MULTILINE)
     assert [(verb, path) for verb, path, what in rows if "DEPRECATED" not in what] == DOCUMENTED
@@ -40,13 +40,13 @@ def test_every_operation_of_the_hook_is_documented(operation: object) -> None:
     assert (verb, path) in DOCUMENTED
 
 
-def test_every_exception_from_the_verb_is_documented() -> None:
-    assert not {(verb, path) for verb, path, _ in _UNLIKE_THEIR_VERB} - set(DOCUMENTED)
+def test_every_exception_to_the_verb_is_documented() -> None:
+    assert not {(verb, path) for verb, path, _ in UNLIKE_THEIR_METHOD} - set(DOCUMENTED)
 
 
 @pytest.mark.parametrize(("verb", "path"), DOCUMENTED, ids=" ".join)
-def test_every_documented_operation_can_be_asked_unless_it_is_dangerous(verb: str, path: str) -> None:
-    dangerous = {template for closed, template, _ in _CLOSED if closed == "DELETE"}
+def test_every_documented_operation_can_be_called_unless_it_is_dangerous(verb: str, path: str) -> None:
+    dangerous = {template for closed, template, _ in CLOSED if closed == "DELETE"}
     if verb == "DELETE" and re.sub(r"\{\w+\}$", "{leadId}", path.rstrip("/")) in dangerous:
         with pytest.raises(LemlistValidationError, match="delete_lead or unsubscribe_lead"):
             operation_for(verb, path, Shape.ANY)
@@ -69,7 +69,7 @@ def test_every_documented_operation_can_be_asked_unless_it_is_dangerous(verb: st
         ("DELETE", "/campaigns/cam_1/leads/lea_1"),
     ],
 )
-def test_retired_and_dangerous_routes_are_refused_with_what_to_use(verb: str, path: str) -> None:
+def test_deprecated_and_dangerous_routes_are_refused_with_an_alternative(verb: str, path: str) -> None:
     with pytest.raises(LemlistValidationError, match="use "):
         operation_for(verb, path, Shape.ANY)
 
@@ -103,6 +103,6 @@ def test_the_effect_of_any_operation_is_known(verb: str, path: str, effect: Effe
         "/campaigns/./cam_1/leads/lea_1",
     ],
 )
-def test_what_is_no_path_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(LemlistValidationError):
         operation_for("GET", path, Shape.ANY)

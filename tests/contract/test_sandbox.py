@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox must not drift from the documents: its answers, and its judgement, are held against them."""
+"""The responses and the checks of the sandbox agree with the documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.contract.documents import operation_of, operations, violations
 MEDIA = "https://cdn.example.com"
 CAMPAIGN = "the other campaign"
 
-#: One step of each kind with all its fields; the kinds are those of the document.
+#: One step of each documented type with all its fields.
 STEPS: list[dict[str, Any]] = [
     {"type": "email", "subject": "{{firstName}}, a question", "message": "<p>Hi</p>", "delay": 1, "index": 0},
     {"type": "manual", "title": "Call", "message": "about the demo"},
@@ -57,11 +57,11 @@ def http(lemlist: Sandbox) -> Iterator[requests.Session]:
 
 def last_violations(lemlist: Sandbox) -> list[str]:
     exchange = lemlist.requests()[-1]
-    assert operation_of(exchange), f"{exchange['path']} is none of the documented operations"
+    assert operation_of(exchange), f"{exchange['path']} is no documented operation"
     return violations(exchange)
 
 
-def test_the_steps_tried_here_are_all_kinds_of_the_document() -> None:
+def test_the_steps_of_these_tests_cover_the_documented_types() -> None:
     (add_step,) = [each for each in operations() if each.template == "/sequences/{sequenceId}/steps"]
     schema = add_step.description["requestBody"]["content"]["application/json"]["schema"]
     assert [step["type"] for step in STEPS] == schema["properties"]["type"]["enum"]
@@ -69,18 +69,18 @@ def test_the_steps_tried_here_are_all_kinds_of_the_document() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step["type"])
-def test_a_step_of_each_kind_is_accepted_and_answered_as_documented(
+def test_a_step_of_each_type_is_accepted_with_the_documented_response(
     lemlist: Sandbox, http: requests.Session, step: dict[str, Any]
 ) -> None:
     campaign = lemlist.campaign()
     if "campaignId" in step:
         step = {**step, "campaignId": lemlist.campaign()["_id"]}
-    answer = http.post(f"{lemlist.url}/sequences/{campaign['sequenceId']}/steps", json=step)
-    assert answer.status_code == 200
+    response = http.post(f"{lemlist.url}/sequences/{campaign['sequenceId']}/steps", json=step)
+    assert response.status_code == 200
     assert last_violations(lemlist) == []
 
 
-def test_a_lead_with_every_field_is_accepted_and_answered_as_documented(
+def test_a_lead_with_every_field_is_accepted_with_the_documented_response(
     lemlist: Sandbox, http: requests.Session
 ) -> None:
     (create,) = [each for each in operations() if each.template.endswith("/leads/")]
@@ -89,53 +89,53 @@ def test_a_lead_with_every_field_is_accepted_and_answered_as_documented(
     lead |= {"email": "ana.ruiz@example.com", "timezone": "Europe/Madrid", "plan": "trial"}
     flags = {each["name"]: "true" for each in create.parameters if each["in"] == "query"}
     path = f"{lemlist.url}/campaigns/{lemlist.campaign()['_id']}/leads/"
-    answer = http.post(path, params=flags, json=lead)
-    assert answer.status_code == 200
+    response = http.post(path, params=flags, json=lead)
+    assert response.status_code == 200
     assert last_violations(lemlist) == []
     documented = create.description["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
-    assert answer.json().keys() == documented.keys()
+    assert response.json().keys() == documented.keys()
 
 
-def test_an_audio_file_is_accepted_and_answered_as_documented(
+def test_an_audio_file_is_accepted_with_the_documented_response(
     lemlist: Sandbox, http: requests.Session
 ) -> None:
     campaign = lemlist.campaign()
     step = lemlist.step(campaign["sequenceId"], "linkedinVoiceNote")
     lead = lemlist.lead(campaign["_id"], "ana@example.com")
-    answer = http.post(
+    response = http.post(
         f"{lemlist.url}/leads/audio",
         params={"leadId": lead["_id"], "stepId": step["_id"]},
         files={"file": ("note-ana.m4a", b"\x00\xff audio", "audio/mp4")},
     )
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert last_violations(lemlist) == []
     (upload,) = [each for each in operations() if each.template == "/leads/audio"]
     documented = upload.description["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
-    assert answer.json().keys() == documented.keys()
-    assert answer.json()["status"].keys() == documented["status"]["properties"].keys()
+    assert response.json().keys() == documented.keys()
+    assert response.json()["status"].keys() == documented["status"]["properties"].keys()
 
 
 @pytest.mark.parametrize(
     ("key", "status"),
     [("sandbox-key", 404), ("", 400), ("x", 401), ("blocked-key", 403), ("no-user-key", 404)],
 )
-def test_refusals_are_answered_as_documented(lemlist: Sandbox, key: str, status: int) -> None:
-    answer = requests.post(f"{lemlist.url}/campaigns/cam_none/leads/", auth=("", key), json={}, timeout=5)
-    assert answer.status_code == status
+def test_errors_are_as_documented(lemlist: Sandbox, key: str, status: int) -> None:
+    response = requests.post(f"{lemlist.url}/campaigns/cam_none/leads/", auth=("", key), json={}, timeout=5)
+    assert response.status_code == status
     assert last_violations(lemlist) == []
 
 
-def test_over_the_limit_the_headers_are_as_documented() -> None:
+def test_the_headers_of_a_429_are_as_documented() -> None:
     with Sandbox(requests=1, window=30) as lemlist:
         path = f"{lemlist.url}/campaigns/{lemlist.campaign()['_id']}/leads/"
-        answers = [
+        responses = [
             requests.post(path, auth=("", lemlist.api_key), json={}, timeout=5).status_code for _ in range(2)
         ]
-        assert answers == [200, 429]
+        assert responses == [200, 429]
         assert [violations(each) for each in lemlist.requests()] == [[], []]
 
 
-# --- The sandbox's own judgement, against the schema ------------------------------------------------------
+# --- The sandbox's checks and the schema ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_over_the_limit_the_headers_are_as_documented() -> None:
     ],
     ids=str,
 )
-def test_what_the_schema_forbids_the_sandbox_refuses(
+def test_the_sandbox_refuses_everything_that_the_schema_forbids(
     lemlist: Sandbox, http: requests.Session, wrong: dict[str, Any]
 ) -> None:
     sequence = lemlist.campaign()["sequenceId"]
-    answer = http.post(f"{lemlist.url}/sequences/{sequence}/steps", json=wrong)
-    assert answer.status_code == 400
+    response = http.post(f"{lemlist.url}/sequences/{sequence}/steps", json=wrong)
+    assert response.status_code == 400
     assert lemlist.violations()[-1]["rule"] == "body"
     found = last_violations(lemlist)
     assert found
-    assert all(each.startswith("body: ") for each in found), "the answer itself is as documented"
+    assert all(each.startswith("body: ") for each in found), "the response is as documented"
     assert lemlist.service.world.sequences[sequence].steps == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real Airflow in the tests: a database once per session, a sandbox per test, and one way to run any DAG."""
+"""Fixtures for tests in real Airflow: one database per session, a sandbox per test, and a DAG runner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_lemlist.sandbox import Sandbox
 from tests.contract.documents import departures
 
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
-#: Seconds after which a test hangs; Airflow bounds neither a run nor a deferred task of it.
+#: Timeout of a test in seconds; Airflow limits neither a run nor a deferred task.
 LONGEST = 240
 
 
@@ -27,11 +27,11 @@ def _database() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_hanging() -> Iterator[None]:
-    def give_up(*_: object) -> None:
-        pytest.fail(f"still not done after {LONGEST} s")
+def _timeout() -> Iterator[None]:
+    def fail(*_: object) -> None:
+        pytest.fail(f"not finished after {LONGEST} s")
 
-    before = signal.signal(signal.SIGALRM, give_up)
+    before = signal.signal(signal.SIGALRM, fail)
     signal.alarm(LONGEST)
     yield
     signal.alarm(0)
@@ -40,7 +40,7 @@ def _no_hanging() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _executor(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nobody uses it here; but Airflow 2 looks at it, and refuses the default of its test mode with SQLite.
+    # The executor is not used, but Airflow 2 checks it and refuses the default of its test mode with SQLite.
     try:
         import airflow.sdk  # noqa: F401
     except ImportError:
@@ -49,7 +49,7 @@ def _executor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def lemlist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A sandbox behind the connection ``lemlist_default``; its clients must keep to the documents."""
+    """Yield the sandbox of the connection ``lemlist_default``; then check its requests."""
     with Sandbox() as sandbox:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
         yield sandbox
@@ -57,13 +57,13 @@ def lemlist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 
 
 def assert_within_the_documents(sandbox: Sandbox) -> None:
-    """Hold every request of a test against the OpenAPI documents, and against what the sandbox saw."""
+    """Check every request against the OpenAPI documents and the violations of the sandbox."""
     assert departures(sandbox.requests()) == []
     assert sandbox.violations() == []
 
 
 def dag_bag(folder: Path) -> Any:
-    """Read a folder of DAGs as Airflow does."""
+    """Load a folder of DAGs as Airflow does."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:
@@ -75,7 +75,7 @@ def dag_bag(folder: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., Any]:
-    """Run a DAG, of a file or made by a test, with params of its run, and return the run."""
+    """Return a function that runs a DAG with the given params and returns the run."""
 
     def run(dag: Any, **params: Any) -> Any:
         try:
@@ -84,7 +84,7 @@ def run() -> Callable[..., Any]:
         except ImportError:
             pass  # Airflow 2 runs any DAG
         else:
-            # Airflow 3 only runs those that it has met in a bundle.
+            # Airflow 3 runs only DAGs that are registered in a bundle.
             DagBundlesManager().sync_bundles_to_db()
             bag = DagBag("/dev/null", collect_dags=False, bundle_name="dags-folder")
             bag.bag_dag(dag)
@@ -95,7 +95,7 @@ def run() -> Callable[..., Any]:
 
 
 def states(dag_run: Any) -> dict[str, list[str]]:
-    """Return the states of a run's tasks, those of a mapped one in the order of their index."""
+    """Return the states by task id, those of a mapped task in the order of the index."""
     found: dict[str, list[str]] = {}
     for ti in sorted(dag_run.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index)):
         found.setdefault(ti.task_id, []).append(str(ti.state))
@@ -103,6 +103,6 @@ def states(dag_run: Any) -> dict[str, list[str]]:
 
 
 def xcom(dag_run: Any, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-    """Return what a task of a run has pushed."""
+    """Return an XCom value of a task."""
     ti = next(ti for ti in dag_run.get_task_instances() if ti.task_id == task_id)
     return ti.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index)

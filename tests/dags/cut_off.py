@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A running Airflow for tests that cut its tasks off: one DAG, whose tasks tell which processes they are."""
+"""Run Airflow for tests that interrupt its tasks: one DAG whose tasks write their process id to a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from airflow_provider_lemlist.sandbox import Sandbox
 from tools.private_airflow import ENGINE, PrivateAirflow
 
-#: Seconds after which a part of the scene hangs. Far more than it takes on a busy machine.
+#: Timeout in seconds, much longer than needed on a busy machine.
 LONGEST = 600
 
 
@@ -21,10 +21,10 @@ def running(
     dag_id: str, lemlist: Sandbox, *, tasks: int, variables: Mapping[str, str]
 ) -> Iterator[PrivateAirflow]:
     """
-    Let an Airflow run the DAG in the folder of its name, once.
+    Run Airflow with the DAG in the folder of the same name.
 
-    :param tasks: How many tasks run at a time.
-    :param variables: What the DAG asks Airflow's variables for.
+    :param tasks: Number of tasks that run at the same time.
+    :param variables: Airflow variables of the DAG.
     """
     with PrivateAirflow(
         Path(__file__).parent / dag_id,
@@ -39,12 +39,12 @@ def running(
 
 
 def cut_off(airflow: PrivateAirflow, task_id: str, number: int) -> None:
-    """Send a signal to the process of a task's attempt, which a busy Airflow may have had to start twice."""
+    """Send a signal to the process of the task's last attempt."""
     os.kill(int((airflow.home / f"{task_id}.pid").read_text()), number)
 
 
 def has_ended(airflow: PrivateAirflow) -> bool:
-    """Say whether the run of the DAG is over."""
+    """Return whether the run of the DAG has ended."""
     rows = airflow.query("SELECT state FROM dag_run")
     return [row["state"] for row in rows] in (["success"], ["failed"])
 

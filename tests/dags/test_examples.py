@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example DAGs do in real Airflow what they say, judged by what the sandbox remembers."""
+"""The example DAGs in real Airflow, checked by the state of the sandbox."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def only(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def test_outreach_builds_a_campaign_and_hears_the_reply(lemlist: Sandbox, examples, run):
+def test_outreach_builds_a_campaign_and_receives_the_reply(lemlist: Sandbox, examples, run):
     lemlist.simulate(opens=1, clicks=0, accepts=1, replies=0.5, speed=10, seed=0)
     dag_run = run(examples["lemlist_outreach"])
     assert set(states(dag_run)) == {
@@ -39,7 +39,7 @@ def test_outreach_builds_a_campaign_and_hears_the_reply(lemlist: Sandbox, exampl
     campaign = only(state["campaigns"])
     assert (campaign["_id"], campaign["status"]) == (xcom(dag_run, "create_campaign"), "running")
 
-    # The tree, as the DAG says it.
+    # The steps of the DAG.
     opening, invite, condition = campaign["sequences"][campaign["sequenceId"]]["steps"]
     assert [opening["_id"], invite["_id"], condition["_id"]] == [
         xcom(dag_run, task_id) for task_id in ("opening", "invite", "condition")
@@ -60,7 +60,7 @@ def test_outreach_builds_a_campaign_and_hears_the_reply(lemlist: Sandbox, exampl
     assert (voice_note["type"], voice_note["_id"]) == ("linkedinVoiceNote", xcom(dag_run, "voice_note"))
     assert second_email["message"] == "<p>Our webinar is on 12 March. May I save you a seat?</p>"
 
-    # The lead, her voice note, and what she did.
+    # The lead, the voice note, and the reply.
     lead = only(state["leads"])
     assert lead["_id"] == xcom(dag_run, "lead")
     assert lead["variables"]["favouriteEngine"] == "Difference Engine No. 2"
@@ -91,9 +91,7 @@ def test_each_xcom_is_under_its_documented_key(lemlist: Sandbox, examples, run):
     assert "ada" not in str(xcom(dag_run, "reply")).lower()
 
 
-def test_mapped_leads_are_created_once_each_and_those_of_another_campaign_skipped(
-    lemlist: Sandbox, examples, run
-):
+def test_mapped_leads_are_created_once_and_leads_of_another_campaign_skipped(lemlist: Sandbox, examples, run):
     elsewhere = lemlist.campaign("Autumn webinar")
     lemlist.lead(elsewhere["_id"], "grace@example.com")
     dag_run = run(examples["lemlist_mapped_leads"])
@@ -112,7 +110,7 @@ def test_mapped_leads_are_created_once_each_and_those_of_another_campaign_skippe
     assert xcom(dag_run, "count") == 4
 
 
-def test_every_voice_note_reaches_its_own_lead(lemlist: Sandbox, examples, run):
+def test_every_voice_note_is_uploaded_for_its_own_lead(lemlist: Sandbox, examples, run):
     dag_run = run(examples["lemlist_voice_notes"])
     assert str(dag_run.state) == "success"
     state = lemlist.state()
@@ -125,8 +123,8 @@ def test_every_voice_note_reaches_its_own_lead(lemlist: Sandbox, examples, run):
     assert {audio["stepId"] for audio in state["audio"]} == {xcom(dag_run, "step")}
 
 
-def test_a_skipped_lead_moves_no_note_to_another(lemlist: Sandbox, examples, run, monkeypatch):
-    # As somebody would change the example: whoever is in another campaign is left out.
+def test_a_skipped_lead_does_not_move_its_note_to_another(lemlist: Sandbox, examples, run, monkeypatch):
+    # The example with deduplication: leads of other campaigns are skipped.
     dag = examples["lemlist_voice_notes"]
     monkeypatch.setitem(dag.task_dict["lead"].partial_kwargs, "deduplicate", True)
     lemlist.lead(lemlist.campaign("Autumn webinar")["_id"], "ada@example.com")
@@ -141,7 +139,7 @@ def test_a_skipped_lead_moves_no_note_to_another(lemlist: Sandbox, examples, run
     }
 
 
-def test_the_dag_of_the_readme_waits_for_its_reply(lemlist: Sandbox, examples, run, monkeypatch):
+def test_the_dag_of_the_readme_waits_for_a_reply(lemlist: Sandbox, examples, run, monkeypatch):
     dag = examples["lemlist_first_lead"]
     monkeypatch.setattr(dag.task_dict["reply"], "poke_interval", 0.5)
     lemlist.simulate(opens=1, clicks=0, replies=1, speed=10)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Loads in a running Airflow that are cut off in the middle: the next attempt goes on, nobody is loaded twice.
+Loads in a running Airflow that are interrupted: the next attempt continues, and no person is loaded twice.
 
-One is killed, one is stopped as Airflow stops a task, one runs out of its execution_timeout, each with a
-quarter of its rows loaded. In the end all are cleared, which costs no request for a lead.
+One is killed, one is stopped as Airflow stops a task, one exceeds its execution_timeout, each with a quarter
+of its rows loaded. In the end all are cleared, which sends no request for a lead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEOPLE = 100
 
 
 class Scene(NamedTuple):
-    """What was there after the run, and after all its tasks were cleared and had run again."""
+    """The state after the run, and after all its tasks were cleared and had run again."""
 
     lemlist: Sandbox
     airflow: PrivateAirflow
@@ -37,7 +37,7 @@ class Scene(NamedTuple):
     creates: int
     creates_after_clear: int
     cleared: list[dict[str, Any]]
-    looks_for_the_stopped: int
+    look_ups_for_stopped: int
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def scene() -> Iterator[Scene]:
 
         variables = {f"campaign_{how}": campaigns[how] for how in TASKS}
         with running("loading", lemlist, tasks=len(TASKS), variables=variables) as airflow:
-            # An execution_timeout is an alarm that Airflow sets in the process of the task.
+            # Airflow implements execution_timeout by an alarm in the process of the task.
             waiting = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM, "timed_out": signal.SIGALRM}
 
             def interrupt() -> bool:
@@ -70,8 +70,8 @@ def scene() -> Iterator[Scene]:
             wait_until(interrupt, "a quarter of each load", airflow)
             wait_until(ended, "the end of the run", airflow)
             rows = airflow.query("SELECT task_id, state, try_number FROM task_instance")
-            made = creates()
-            looks = len(lemlist.requests("GET /leads/stopped*"))
+            created = creates()
+            look_ups = len(lemlist.requests("GET /leads/stopped*"))
             airflow.run("tasks", "clear", "--yes", "loading")
             wait_until(lambda: not ended(), "the clearing", airflow)
             wait_until(ended, "the end of the cleared run", airflow)
@@ -80,26 +80,26 @@ def scene() -> Iterator[Scene]:
                 airflow,
                 {row["task_id"]: row["try_number"] for row in rows},
                 [row["state"] for row in rows],
-                made,
+                created,
                 creates(),
                 airflow.query("SELECT task_id, state FROM task_instance"),
-                looks,
+                look_ups,
             )
 
 
-def test_each_load_took_more_than_one_attempt_and_came_to_its_end(scene: Scene) -> None:
+def test_each_load_took_several_attempts_and_finished(scene: Scene) -> None:
     assert scene.states == ["success"] * 3
     assert min(scene.tries[how] for how in TASKS) >= 2
 
 
-def test_everybody_is_there_once(scene: Scene) -> None:
+def test_every_person_was_created_once(scene: Scene) -> None:
     assert Counter(lead["variables"]["email"] for lead in scene.lemlist.state()["leads"]) == Counter(
         f"{how}-{number}@example.com" for how in TASKS for number in range(PEOPLE)
     )
 
 
 @pytest.mark.parametrize("how", TASKS)
-def test_the_ledger_agrees_with_lemlist_line_by_line(scene: Scene, how: str) -> None:
+def test_ledger_agrees_with_lemlist_line_by_line(scene: Scene, how: str) -> None:
     (run,) = (scene.airflow.home / "lemlist-ledgers" / "loading").iterdir()
     lines = [
         json.loads(line) for file in (run / how).glob("*.ndjson") for line in file.read_text().splitlines()
@@ -112,20 +112,20 @@ def test_the_ledger_agrees_with_lemlist_line_by_line(scene: Scene, how: str) -> 
     assert not list((run / how).glob("started-*"))
 
 
-def test_a_load_that_was_stopped_left_no_row_in_doubt(scene: Scene) -> None:
-    assert scene.looks_for_the_stopped == 0
+def test_stopped_load_left_no_row_in_doubt(scene: Scene) -> None:
+    assert scene.look_ups_for_stopped == 0
 
 
-def test_clearing_a_finished_load_sends_nobody_again(scene: Scene) -> None:
+def test_clearing_finished_load_sends_no_row_again(scene: Scene) -> None:
     assert {row["state"] for row in scene.cleared} == {"success"}
     assert scene.creates_after_clear == scene.creates
 
 
-def test_the_values_reach_lemlist_as_they_were_written(scene: Scene) -> None:
+def test_values_reach_lemlist_unrendered(scene: Scene) -> None:
     assert {lead["variables"]["icebreaker"] for lead in scene.lemlist.state()["leads"]} == {"{{firstName}}"}
 
 
-def test_the_counts_are_in_xcom(scene: Scene) -> None:
+def test_counts_are_in_xcom(scene: Scene) -> None:
     rows = scene.airflow.query("SELECT value FROM xcom WHERE key = 'return_value'")
     assert len(rows) == 3
     for row in rows:
@@ -134,5 +134,5 @@ def test_the_counts_are_in_xcom(scene: Scene) -> None:
         assert (report["rows"], report["created"], report["settled_before"]) == (PEOPLE, PEOPLE, PEOPLE)
 
 
-def test_cut_off_or_not_every_request_keeps_to_the_documents(scene: Scene) -> None:
+def test_every_request_conforms_to_the_documents(scene: Scene) -> None:
     assert_within_the_documents(scene.lemlist)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A retry does nothing twice: task processes of a running Airflow are killed in the middle of a request.
+A retry has no second effect: task processes of a running Airflow are killed during a request.
 
-Each request hangs until its process is killed: before lemlist has done what was asked, or after, when only
-the answer is missing. Airflow retries, and the effects are counted.
+Each request hangs until its process is killed, either before or after it takes effect in lemlist. Airflow
+retries the task, and the test counts the effects.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from tools.private_airflow import VERSION, PrivateAirflow
 pytestmark = pytest.mark.airflow
 
 TASKS = ("lead_before", "step_before", "lead_after", "step_after", "upload_after")
-KEEPS_NOTES = tuple(map(int, VERSION.split(".")[:2])) >= (3, 3)
+HAS_TASK_STATE_STORE = tuple(map(int, VERSION.split(".")[:2])) >= (3, 3)
 AUDIO = EXAMPLES / "voice_notes" / "ada.m4a"
 
 
 class Scene:
-    """Two campaigns in a sandbox whose creating requests hang once, and what is known of them."""
+    """Two campaigns in a sandbox whose create requests hang once."""
 
     def __init__(self, lemlist: Sandbox) -> None:
         self.lemlist = lemlist
         self.campaigns = {when: lemlist.campaign(when) for when in ("before", "after")}
         sequence_id = self.campaigns["after"]["sequenceId"]
         self.voice_note = lemlist.step(sequence_id, "linkedinVoiceNote")
-        # A step equal to the one that will be added must not be taken for it. Without notes of what was there
-        # before, as Airflow keeps them since 3.3, nobody could tell the two apart.
-        for campaign in self.campaigns.values() if KEEPS_NOTES else ():
+        # The campaign already has an equal step. Only the history of the task, which Airflow keeps since
+        # 3.3, distinguishes it from the step that the task adds.
+        for campaign in self.campaigns.values() if HAS_TASK_STATE_STORE else ():
             lemlist.step(
                 campaign["sequenceId"],
                 "email",
@@ -53,23 +53,23 @@ class Scene:
             lemlist.fault(route, "hang", when=task_id.rpartition("_")[2])
 
     def variables(self) -> dict[str, str]:
-        """Return what the DAG asks Airflow's variables for."""
-        facts = {
+        """Return the Airflow variables of the DAG."""
+        variables = {
             "listener": self.listener["_id"],
             "voice_note": self.voice_note["_id"],
             "audio": os.fspath(AUDIO),
         }
         for when, campaign in self.campaigns.items():
-            facts |= {f"campaign_{when}": campaign["_id"], f"sequence_{when}": campaign["sequenceId"]}
-        return facts
+            variables |= {f"campaign_{when}": campaign["_id"], f"sequence_{when}": campaign["sequenceId"]}
+        return variables
 
     def hangs(self, task_id: str) -> bool:
-        """Say whether the request of a task hangs, and its effect is there or not, as it should be."""
-        struck = [exchange for exchange in self.lemlist.requests(self.routes[task_id]) if exchange["fault"]]
-        return bool(struck) and len(self.effects(task_id)) == (1 if task_id.endswith("after") else 0)
+        """Return whether the request of a task hangs, before or after its effect as intended."""
+        hanging = [exchange for exchange in self.lemlist.requests(self.routes[task_id]) if exchange["fault"]]
+        return bool(hanging) and len(self.effects(task_id)) == (1 if task_id.endswith("after") else 0)
 
     def effects(self, task_id: str) -> list[str]:
-        """Return the ids of what the attempts of a task have made."""
+        """Return the ids that the attempts of a task have created."""
         what, _, when = task_id.rpartition("_")
         if what == "step":
             return [step for step in self._steps(when) if step not in self.steps_before[when]]
@@ -85,13 +85,13 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[tuple[Scene, PrivateAirflow]]:
-    """Let Airflow run the tasks, kill each in the middle of its request, and wait for the end of the run."""
+    """Run the tasks in Airflow, kill each during its request, and wait for the end of the run."""
     with Sandbox() as lemlist:
         scene = Scene(lemlist)
         with running("killed", lemlist, tasks=len(TASKS), variables=scene.variables()) as airflow:
             waiting = set(TASKS)
 
-            def kill_who_hangs() -> bool:
+            def kill_hanging_tasks() -> bool:
                 for task_id in sorted(waiting):
                     if scene.hangs(task_id):
                         cut_off(airflow, task_id, signal.SIGKILL)
@@ -99,13 +99,13 @@ def scene() -> Iterator[tuple[Scene, PrivateAirflow]]:
                 assert not (waiting and has_ended(airflow)), f"{waiting} did not hang:\n{airflow.tail(100)}"
                 return not waiting
 
-            wait_until(kill_who_hangs, "a hanging request of each task", airflow)
+            wait_until(kill_hanging_tasks, "a hanging request of each task", airflow)
             wait_until(lambda: has_ended(airflow), "the end of the run", airflow)
             yield scene, airflow
 
 
 @pytest.mark.parametrize("task_id", TASKS)
-def test_a_killed_task_is_retried_and_has_done_its_work_once(scene, task_id: str):
+def test_a_killed_task_is_retried_and_takes_effect_once(scene, task_id: str):
     sandbox, airflow = scene
     [ti] = airflow.query("SELECT state, try_number FROM task_instance WHERE task_id = ?", task_id)
     assert ti["state"] == "success"
@@ -115,5 +115,5 @@ def test_a_killed_task_is_retried_and_has_done_its_work_once(scene, task_id: str
     assert effect in str(returned["value"])
 
 
-def test_killed_or_not_every_request_keeps_to_the_documents(scene):
+def test_every_request_of_killed_tasks_agrees_with_the_documents(scene):
     assert_within_the_documents(scene[0].lemlist)

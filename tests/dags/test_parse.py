@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow finds when it reads DAG files: the examples are sound, and a mistake names its task."""
+"""Parsing of DAG files: the examples have no errors, and an error names its task."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def test_the_examples_have_no_import_errors():
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
-def test_each_example_says_what_it_shows_and_runs_only_when_asked(file: Path):
+def test_each_example_is_documented_and_runs_only_when_triggered(file: Path):
     [dag] = dag_bag(file).dags.values()
     assert dag.dag_id == file.stem
-    says = ast.get_docstring(ast.parse(file.read_text()), clean=False)
-    assert says
-    assert dag.doc_md in (None, says)
+    docstring = ast.get_docstring(ast.parse(file.read_text()), clean=False)
+    assert docstring
+    assert dag.doc_md in (None, docstring)
     assert type(dag.timetable).__name__ == "NullTimetable"
 
 
-def test_reading_the_examples_touches_neither_network_nor_disk(tmp_path: Path):
+def test_parsing_the_examples_uses_neither_network_nor_disk(tmp_path: Path):
     code = f"""
 import sys
 from datetime import datetime
 from airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator, DAG, Param, task
-# What Airflow itself does for any DAG comes first.
+# First, everything that Airflow itself does for any DAG.
 with DAG("warm", schedule=None, start_date=datetime(2026, 1, 1), params={{"some": Param("", type="string")}}):
     BaseOperator(task_id="operator") >> BaseSensorOperator(task_id="sensor")
     task(multiple_outputs=False)(len)([])
@@ -116,7 +116,9 @@ FINE = "Email(subject='x', message='y')"
     ],
     ids=["type", "long", "condition", "place", "address", "typo", "id", "mapped", "partial", "kwargs"],
 )
-def test_a_mistake_is_an_import_error_that_names_the_task(tmp_path: Path, task: str, expected: list[str]):
+def test_an_invalid_argument_is_an_import_error_that_names_the_task(
+    tmp_path: Path, task: str, expected: list[str]
+):
     (tmp_path / "wrong.py").write_text(f"{HEAD}    {task}\n")
     bag = dag_bag(tmp_path)
     assert not bag.dags
@@ -125,7 +127,7 @@ def test_a_mistake_is_an_import_error_that_names_the_task(tmp_path: Path, task: 
     assert [word for word in expected if word not in last] == [], last
 
 
-def test_a_template_is_no_mistake(tmp_path: Path):
+def test_a_template_is_valid(tmp_path: Path):
     email = "{'type': 'email', 'subject': '{{firstName}}', 'message': 'x', 'delay': '{{ params.days }}'}"
     (tmp_path / "right.py").write_text(f"{HEAD}    {step('later', email)}\n")
     assert dag_bag(tmp_path).import_errors == {}
@@ -136,12 +138,16 @@ def test_a_template_is_no_mistake(tmp_path: Path):
     [
         mapped("AddStepOperator", "retries=1", f"expand(step=[{FINE}])"),
         mapped("OfAText", "retries=1", "expand(text=['x', 'y'])"),
-        mapped("CreateLeadOperator", "variables=['firstname']", "expand(lead=[{'firstname': 'A'}])"),
+        mapped(
+            "CreateLeadOperator",
+            "variables=['firstname']",
+            "expand(lead=[{'email': 'a@b.io', 'firstname': 'A'}])",
+        ),
         mapped("CreateLeadOperator", "retries=1", "expand(lead=BaseOperator(task_id='first').output)"),
     ],
     ids=["default_args", "subclass", "variables", "upstream"],
 )
-def test_what_a_mapped_task_gets_in_another_way_is_no_mistake(tmp_path: Path, task: str):
+def test_arguments_that_a_mapped_task_gets_in_another_way_are_valid(tmp_path: Path, task: str):
     head = HEAD.replace("datetime(2026, 1, 1)", "datetime(2026, 1, 1), default_args={'campaign_id': 'cam_1'}")
     (tmp_path / "right.py").write_text(f"""{head}
     from airflow.providers.common.compat.sdk import BaseOperator

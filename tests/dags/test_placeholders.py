@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``{{firstName}}`` is lemlist's: it arrives as it was written, in every way in which a DAG can write it."""
+"""``{{firstName}}`` belongs to lemlist: it is sent unrendered, however a DAG writes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = {"subject": "{{firstName}}, a question", "message": HI}
 
 
 def write_dag(campaigns: dict[str, str]) -> DAG:
-    """Return a DAG with a task for each way; ``campaigns`` are the ids, one for each of them."""
+    """Return a DAG with a task for each way; ``campaigns`` are the ids, one per way."""
     dag = DAG(
         "placeholders",
         schedule=None,
@@ -105,7 +105,7 @@ WAYS = (
 
 
 class Stored:
-    """What the sandbox holds after the run, by the way in which it was written."""
+    """The contents of the sandbox after the run, by way."""
 
     def __init__(self, state: dict[str, Any], campaigns: dict[str, str]) -> None:
         self._campaigns = {each["_id"]: each for each in state["campaigns"]}
@@ -133,24 +133,24 @@ def stored(run) -> Iterator[Stored]:
 
 
 @pytest.mark.parametrize("way", ["as_dict", "from_upstream", "with_a_text_from_upstream"])
-def test_a_step_arrives_as_written(stored: Stored, way: str):
+def test_step_is_sent_unrendered(stored: Stored, way: str):
     [step] = stored.steps(way)
     assert {name: step[name] for name in PLAIN} == PLAIN
 
 
-def test_a_typed_step_arrives_as_written(stored: Stored):
+def test_typed_step_is_sent_unrendered(stored: Stored):
     [step] = stored.steps("as_typed_step")
     assert (step["type"], step["message"], step["altMessage"]) == ("linkedinSend", HI, HI)
 
 
 @pytest.mark.parametrize("way", ["expanded", "expanded_from_upstream"])
-def test_expanded_steps_arrive_as_written(stored: Stored, way: str):
+def test_expanded_steps_are_sent_unrendered(stored: Stored, way: str):
     email, manual = sorted(stored.steps(way), key=lambda step: step["type"])
     assert {name: email[name] for name in PLAIN} == PLAIN
     assert manual["title"] == HI
 
 
-def test_airflow_renders_what_is_its_own_beside_them(stored: Stored):
+def test_airflow_text_is_rendered_beside_placeholders(stored: Stored):
     [step] = stored.steps("with_airflow_values")
     assert step["subject"] == "{{firstName}}"
     assert step["message"] == "Hi {{firstName}}, see you on 12 March"
@@ -166,7 +166,7 @@ def test_airflow_renders_what_is_its_own_beside_them(stored: Stored):
         ("lead_with_airflow_values", ["12.March@example.com"]),
     ],
 )
-def test_the_values_of_a_lead_arrive_as_written(stored: Stored, way: str, emails: list[str]):
+def test_values_of_lead_are_sent_unrendered(stored: Stored, way: str, emails: list[str]):
     leads = stored.leads(way)
     assert sorted(lead["email"] for lead in leads) == emails
     assert {lead["icebreaker"] for lead in leads} == {HI}

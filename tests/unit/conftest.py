@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real HTTP server on loopback that plays what a test scripts, and a transport that speaks to it."""
+"""A real HTTP server on loopback that responds as a test scripts it, and a transport that talks to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_provider_lemlist.api.transport import Patience, Transport
+from airflow_provider_lemlist.api.transport import Transport
+from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.connection import Settings
 from airflow_provider_lemlist.sandbox import Sandbox
 
@@ -31,9 +32,9 @@ class Act:
     status: int = 200
     body: Any = b""
     headers: dict[str, str] = field(default_factory=dict)
-    #: "" to answer, else "reset", "close", "cut" or "hang".
+    #: "" to respond, else "reset", "close", "cut" or "hang".
     fault: str = ""
-    #: Called with the request before the answer: the effect.
+    #: Called with the request before the response: the effect.
     effect: Callable[[Any], None] | None = None
 
     def raw(self) -> bytes:
@@ -42,12 +43,12 @@ class Act:
 
 class Stage:
     """
-    A server that answers by script.
+    A server that responds by script.
 
     ``script`` is played in order; when it is used up, ``routes`` decides by "METHOD path", else 404.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.script: list[Act] = []
         self.routes: dict[str, Act] = {}
         self.requests: list[SimpleNamespace] = []
@@ -121,7 +122,7 @@ class Stage:
             def handle_error(self, *args: object) -> None:
                 pass  # connections are broken on purpose
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/api"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -130,7 +131,7 @@ class Stage:
     def connections(self) -> int:
         return len(self.sockets)
 
-    def asked(self, method: str) -> list[SimpleNamespace]:
+    def sent(self, method: str) -> list[SimpleNamespace]:
         return [request for request in self.requests if request.method == method]
 
     def drop_connections(self) -> None:
@@ -154,11 +155,11 @@ def stage() -> Iterator[Stage]:
 
 
 class OpenBudget:
-    """A budget without a limit that remembers what it was told."""
+    """A budget without a limit that records what was reported to it."""
 
     def __init__(self) -> None:
         self.booked = 0
-        self.heard_of: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
 
     def book(self) -> SimpleNamespace:
         self.booked += 1
@@ -167,8 +168,8 @@ class OpenBudget:
     def wait(self, slot: object, *, early: float = 0.0) -> None:
         pass
 
-    def heard(self, slot: object, **feedback: Any) -> None:
-        self.heard_of.append(feedback)
+    def report(self, slot: object, **feedback: Any) -> None:
+        self.reports.append(feedback)
 
 
 @pytest.fixture
@@ -177,9 +178,12 @@ def budget() -> OpenBudget:
 
 
 @pytest.fixture
-def pauses() -> list[float]:
-    """The pauses that the transport would have made."""
-    return []
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, which are not slept; each has the largest jitter."""
+    made: list[float] = []
+    monkeypatch.setattr(CLOCK, "sleep", made.append)
+    monkeypatch.setattr(CLOCK, "uniform", lambda least, most: most)
+    return made
 
 
 @pytest.fixture
@@ -201,8 +205,6 @@ def transport(settings: Settings, budget: OpenBudget, pauses: list[float]) -> It
         settings,
         budget,  # type: ignore[arg-type]  # the part of a budget that a transport uses
         user_agent="airflow-provider-lemlist/test",
-        patience=Patience(),
-        sleep=pauses.append,
     )
     yield transport
     transport.close()
@@ -213,5 +215,5 @@ def quick_lemlist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A sandbox that allows a hundred requests a second, with a key and so a budget of its own."""
     with Sandbox(api_key=uuid4().hex, limit="none", requests=200) as sandbox:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
-        monkeypatch.setitem(Transport.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+        monkeypatch.setattr(CLOCK, "sleep", lambda seconds: None)
         yield sandbox

@@ -64,8 +64,8 @@ def test_the_table_says_what_each_number_means(connection: str, capsys: pytest.C
 def test_a_connection_that_does_not_exist_is_named(
     connection: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="'nobody' does not exist"):
-        run("--conn-id", "nobody")
+    with pytest.raises(SystemExit, match="'missing' does not exist"):
+        run("--conn-id", "missing")
     assert not capsys.readouterr().out
 
 

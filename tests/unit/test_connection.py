@@ -38,7 +38,7 @@ def test_an_empty_field_means_its_default() -> None:
 
 @pytest.mark.parametrize("key", ["abc/def", "a+b", "50%off", "a:b", "%2F", "=?&#@", "e9f0" * 8])
 @pytest.mark.parametrize("how", ["json", "uri"])
-def test_any_key_arrives_from_json_and_from_a_uri(
+def test_any_key_is_read_from_json_and_from_a_uri(
     key: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from urllib.parse import quote
@@ -55,14 +55,14 @@ def test_any_key_arrives_from_json_and_from_a_uri(
     assert settings.base_url == REAL_HOST
 
 
-def test_the_sandbox_is_named_by_a_uri_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_uri_can_name_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_MINE", "lemlist://:k3y@http%3A%2F%2F127.0.0.1%3A8765%2Fapi")
     settings = LemlistHook("mine").settings
     assert settings.base_url == "http://127.0.0.1:8765/api"
     assert settings.is_local
 
 
-def test_the_newline_of_a_mounted_secret_is_no_part_of_the_key() -> None:
+def test_the_newline_of_a_mounted_secret_is_not_part_of_the_key() -> None:
     assert read_settings(connection(password="k3y\n")).api_key == "k3y"
 
 
@@ -74,10 +74,10 @@ def test_the_newline_of_a_mounted_secret_is_no_part_of_the_key() -> None:
         ({"password": None, "login": "k3y"}, "Login of connection 'mine' must stay empty"),
         ({"password": "k3y with spaces"}, "characters"),
         ({"password": "k3\u00e9"}, "characters"),
-        ({"host": "api.lemlist.com"}, "Host .Base URL. of connection 'mine' is no URL"),
-        ({"host": "ftp://api.lemlist.com"}, "no URL"),
-        ({"host": "http://[::1"}, "no URL"),
-        ({"host": "http://127.0.0.1:99999/api"}, "no URL"),
+        ({"host": "api.lemlist.com"}, "Host .Base URL. of connection 'mine' is not a URL"),
+        ({"host": "ftp://api.lemlist.com"}, "not a URL"),
+        ({"host": "http://[::1"}, "not a URL"),
+        ({"host": "http://127.0.0.1:99999/api"}, "not a URL"),
         ({"host": "https://user:secret@api.lemlist.com"}, "the key goes into Password"),
         ({"host": "https://api.lemlist.com/api?access_token=1"}, "path only"),
         ({"extra": "[1]"}, "Extra of connection 'mine' must be a JSON object"),
@@ -99,12 +99,26 @@ def test_a_mistake_is_named_with_its_connection_and_field(fields: dict[str, Any]
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("host", "named", "problem"),
+    [
+        ("https://lemlist.example", True, "The Base URL of connection 'mine' does not end in /api."),
+        ("https://lemlist.example/", False, "The Base URL does not end in /api."),
+        ("https://lemlist.example/api/", True, ""),
+        ("https://lemlist.example/proxy", True, ""),
+        (None, True, ""),
+    ],
+)
+def test_a_base_url_without_a_path_is_suspect(host: str | None, named: bool, problem: str) -> None:
+    assert read_settings(connection(host=host), named=named).base_url_problem == problem
+
+
 def test_a_connection_of_another_type_is_refused() -> None:
     with pytest.raises(LemlistConfigurationError, match="of type 'http'"):
         read_settings(Connection(conn_id="mine", conn_type="http", password="k3y"))
 
 
-def test_an_unknown_connection_names_the_way_to_create_it() -> None:
+def test_an_unknown_connection_is_an_error_that_says_how_to_create_it() -> None:
     with pytest.raises(LemlistConfigurationError, match="AIRFLOW_CONN_NOWHERE"):
         _ = LemlistHook("nowhere").settings
 
@@ -125,7 +139,9 @@ def test_an_unknown_extra_warns_with_the_near_match(
 @pytest.mark.parametrize(
     "fields", [{"host": "http://lemlist.internal/api"}, {"port": 443}, {"schema": "api"}, {"login": "me"}]
 )
-def test_what_is_ignored_or_risky_is_said(fields: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ignored_or_risky_field_is_a_warning(
+    fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         read_settings(connection(**fields))
     assert "'mine'" in caplog.text
@@ -177,7 +193,7 @@ def test_no_extra_is_ever_an_untyped_error(extra: dict[str, Any]) -> None:
     ],
 )
 def test_an_airflow_redis_connection_becomes_its_url(fields: dict[str, Any], url: str) -> None:
-    assert redis_url(Connection(conn_id="fleet", conn_type="redis", **fields), "mine") == url
+    assert redis_url(Connection(conn_id="fleet", conn_type="redis", **fields), " of connection 'mine'") == url
 
 
 def test_a_budget_store_that_names_no_redis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

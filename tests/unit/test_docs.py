@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The docs say what is: snippets are parts of files that run, links lead somewhere, code is code."""
+"""The docs match the code: snippets come from files that run, links resolve, names exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PACKAGE = ROOT / "airflow_provider_lemlist"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 FENCE = re.compile(
     r"(?:<!-- from (?P<file>[\w./]+): (?P<region>\w+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)```", re.S
 )
@@ -42,15 +43,15 @@ def _region(file: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(("page", "file", "region", "code"), SNIPPETS)
-def test_a_snippet_is_a_part_of_a_file_that_runs(page: Path, file: str, region: str, code: str) -> None:
+def test_snippet_is_part_of_a_file_that_runs(page: Path, file: str, region: str, code: str) -> None:
     assert code == _region(file, region)
 
 
-def test_the_readme_shows_a_dag_that_runs() -> None:
+def test_readme_shows_a_dag_that_runs() -> None:
     assert any("README.md" in str(snippet.id) for snippet in SNIPPETS)
 
 
-def test_every_method_of_the_hook_is_in_its_guide() -> None:
+def test_every_method_of_the_hook_is_documented() -> None:
     of_airflow = (
         "get_conn get_connection_form_widgets get_ui_field_behaviour load_settings close test_connection"
     )
@@ -60,19 +61,42 @@ def test_every_method_of_the_hook_is_in_its_guide() -> None:
 
 
 @pytest.mark.parametrize("code", CODE)
-def test_python_in_the_docs_is_python(code: str) -> None:
+def test_python_snippet_compiles(code: str) -> None:
     compile(code, "<docs>", "exec")
 
 
 def _anchors(page: Path) -> set[str]:
-    """Return the names that the headings of a page get."""
-    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.M)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """Return the anchors of a page: its headings, and those that it sets itself."""
+    text = FENCE.sub("", page.read_text())
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {
+        *(re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings),
+        *re.findall(r'<a id="([^"]+)"></a>', text),
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+def test_every_link_within_the_project_resolves(page: Path) -> None:
     for file, anchor in re.findall(r"\]\((?!https?://)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
         target = page.parent / file if file else page
         assert target.exists(), file
         assert not anchor or anchor in _anchors(target), f"{file}#{anchor}"
+
+
+def test_every_name_in_the_glossary_is_in_the_code() -> None:
+    rows = re.findall(r"^\| .* \| (`.*`) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    names = {name for row in rows for name in re.findall(r"[A-Za-z_]+", row)} - {"error"}
+    code = "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
+    assert names - set(re.findall(r"\w+", code)) == set()
+
+
+def test_tree_in_contributing_is_the_tree_of_the_package() -> None:
+    tree = re.search(
+        r"```\nairflow_provider_lemlist/\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S
+    )
+    assert tree
+    drawn = set(re.findall(r"\w+(?:\.py|/)", tree[1]))
+    rooms = {f"{path.parent.name}/" for path in PACKAGE.rglob("__init__.py")} - {f"{PACKAGE.name}/"}
+    modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    assert drawn - rooms - {path.name for path in PACKAGE.rglob("*.py")} == set()
+    assert modules | {room for room in rooms if (PACKAGE / room).exists()} <= drawn

@@ -42,7 +42,7 @@ def _class_paths(value: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("path", _class_paths(INFO))
-def test_everything_that_the_info_names_exists(path: str) -> None:
+def test_every_path_in_the_info_exists(path: str) -> None:
     import importlib
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DAG files are parsed all day: importing an operator brings in nothing heavy that Airflow did not."""
+"""Airflow parses DAG files continuously: importing an operator must load no heavy module."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(json.dumps(sorted(set(sys.modules) - base)))
 """
 
 
-def test_an_operator_module_imports_nothing_heavy() -> None:
+def test_operator_and_sensor_modules_import_no_heavy_module() -> None:
     package = Path(__file__).parents[2] / "airflow_provider_lemlist"
     modules = [
         f"airflow_provider_lemlist.{kind}.{path.stem}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lead is text that lemlist understands, or it is told what is wrong without a word about the person."""
+"""A lead becomes text that lemlist accepts, or its problems are listed without the person's values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from airflow_provider_lemlist.leads import LEAD_FIELDS, check, clean
 ADDRESS = "ana@example.com"
 
 
-def told(values: dict[Any, Any], **options: Any) -> dict[str, str]:
+def reasons(values: dict[Any, Any], **options: Any) -> dict[str, str]:
     return {problem.field: problem.reason for problem in clean(values, **options)[1]}
 
 
-def test_the_twelve_fields_and_custom_variables_pass_as_they_are() -> None:
+def test_lemlist_fields_and_custom_variables_are_unchanged() -> None:
     lead = {
         "email": ADDRESS,
         "firstName": "Ana",
@@ -62,22 +62,22 @@ def test_the_twelve_fields_and_custom_variables_pass_as_they_are() -> None:
         (datetime(2026, 3, 1, 9, 30, tzinfo=UTC), "2026-03-01T09:30:00+00:00"),
         (time(9, 30), "09:30:00"),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (SimpleNamespace(item=lambda: 7, shape=()), "7"),  # a number of numpy
+        (SimpleNamespace(item=lambda: 7, shape=()), "7"),  # a NumPy scalar
         ("  kept  ", "  kept  "),
     ],
     ids=str,
 )
-def test_a_value_becomes_the_text_that_a_person_would_write(value: Any, text: str) -> None:
+def test_value_becomes_the_text_that_a_person_would_write(value: Any, text: str) -> None:
     assert clean({"x": value}) == ({"x": text}, [])
 
 
 class NAType:
-    """As the one of pandas: it has no truth and no equality."""
+    """Like pandas.NA: it has no boolean value and no equality."""
 
     def __bool__(self) -> bool:
         raise TypeError
 
-    def __eq__(self, other: object) -> NAType:  # type: ignore[override]  # as pandas does
+    def __eq__(self, other: object) -> NAType:  # type: ignore[override]  # like pandas
         return self
 
     __hash__ = object.__hash__
@@ -86,7 +86,7 @@ class NAType:
 @pytest.mark.parametrize(
     "value", [None, "", "  \t", math.nan, Decimal("NaN"), Decimal("sNaN"), NAType()], ids=repr
 )
-def test_an_empty_value_is_left_out_unless_asked(value: Any) -> None:
+def test_empty_value_is_left_out_unless_requested(value: Any) -> None:
     assert clean({"email": ADDRESS, "x": value}) == ({"email": ADDRESS}, [])
     assert clean({"email": ADDRESS, "x": value}, drop_empty=False) == ({"email": ADDRESS, "x": ""}, [])
 
@@ -94,8 +94,8 @@ def test_an_empty_value_is_left_out_unless_asked(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", [{"a": 1}, [1], (1,), {1}, b"x", object(), math.inf, Decimal("-Infinity")], ids=repr
 )
-def test_a_value_that_is_no_text_is_refused_with_its_name(value: Any) -> None:
-    assert "x" in told({"email": ADDRESS, "x": value})
+def test_value_without_a_text_form_is_refused_by_name(value: Any) -> None:
+    assert "x" in reasons({"email": ADDRESS, "x": value})
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_value_that_is_no_text_is_refused_with_its_name(value: Any) -> None:
         "1@2.example",
     ],
 )
-def test_an_address_passes(address: str) -> None:
+def test_valid_email_is_accepted(address: str) -> None:
     assert clean({"email": address}) == ({"email": address.strip()}, [])
 
 
@@ -137,8 +137,8 @@ def test_an_address_passes(address: str) -> None:
         "{{ params.email }}",
     ],
 )
-def test_what_is_no_address_is_refused_without_repeating_it(address: str) -> None:
-    reason = told({"email": address})["email"]
+def test_invalid_email_is_refused_and_not_repeated_in_the_error(address: str) -> None:
+    reason = reasons({"email": address})["email"]
     assert address not in reason
     with pytest.raises(LemlistValidationError) as error:
         check({"email": address})
@@ -146,21 +146,21 @@ def test_what_is_no_address_is_refused_without_repeating_it(address: str) -> Non
 
 
 @pytest.mark.parametrize("zone", ["Europe/Paris", "America/New_York", "UTC", " Asia/Tokyo "])
-def test_a_time_zone_of_the_world_passes(zone: str) -> None:
+def test_iana_time_zone_is_accepted(zone: str) -> None:
     assert clean({"timezone": zone}) == ({"timezone": zone.strip()}, [])
 
 
 @pytest.mark.parametrize("zone", ["Paris", "europe/paris", "Europe/Pari", "UTC+2", "../etc/passwd", "+02:00"])
-def test_any_other_time_zone_is_refused(zone: str) -> None:
-    assert "IANA" in told({"timezone": zone})["timezone"]
+def test_other_time_zone_is_refused(zone: str) -> None:
+    assert "IANA" in reasons({"timezone": zone})["timezone"]
 
 
 @pytest.mark.parametrize("name", ["linkedinUrl", "picture"])
 @pytest.mark.parametrize(
     "url", ["linkedin.com/in/ana", "ftp://a.example.com", "https://", "https://a b.c", "x"]
 )
-def test_an_address_on_the_web_that_is_none_is_refused(name: str, url: str) -> None:
-    assert name in told({name: url})
+def test_invalid_url_is_refused(name: str, url: str) -> None:
+    assert name in reasons({name: url})
 
 
 @pytest.mark.parametrize(
@@ -178,32 +178,32 @@ def test_an_address_on_the_web_that_is_none_is_refused(name: str, url: str) -> N
         ("compnyDomian", "companyDomain"),
     ],
 )
-def test_a_slip_in_a_field_of_lemlist_is_refused_unless_it_is_declared(written: str, meant: str) -> None:
-    assert repr(meant) in told({"email": ADDRESS, written: "x"})[written]
-    assert told({"email": ADDRESS, written: "x"}, variables=[written]) == {}
+def test_misspelled_lemlist_field_is_refused_unless_it_is_declared(written: str, meant: str) -> None:
+    assert repr(meant) in reasons({"email": ADDRESS, written: "x"})[written]
+    assert reasons({"email": ADDRESS, written: "x"}, variables=[written]) == {}
 
 
 @pytest.mark.parametrize("name", ["plan", "city", "company", "phone2", "Company size", "título", "title"])
-def test_a_name_of_its_own_is_a_custom_variable(name: str) -> None:
+def test_other_name_is_a_custom_variable(name: str) -> None:
     assert clean({"email": ADDRESS, name: "x"}) == ({"email": ADDRESS, name: "x"}, [])
 
 
 @pytest.mark.parametrize("name", ["deduplicate", "findEmail", "find_phone"])
-def test_an_option_of_the_call_has_no_place_in_a_lead(name: str) -> None:
-    assert "option" in told({"email": ADDRESS, name: "true"})[name]
+def test_request_option_inside_a_lead_is_refused(name: str) -> None:
+    assert "option" in reasons({"email": ADDRESS, name: "true"})[name]
 
 
 @pytest.mark.parametrize("name", ["", " ", 3, None])
-def test_a_name_is_a_text(name: Any) -> None:
-    assert str(name) in told({"email": ADDRESS, name: "x"})
+def test_name_that_is_not_text_or_is_empty_is_refused(name: Any) -> None:
+    assert str(name) in reasons({"email": ADDRESS, name: "x"})
 
 
 @pytest.mark.parametrize("lead", [{}, {"email": None}, {"firstName": "", "x": math.nan}])
-def test_a_lead_of_nothing_is_refused(lead: dict[str, Any]) -> None:
-    assert told(lead) == {"lead": "holds no value"}
+def test_lead_without_values_is_refused(lead: dict[str, Any]) -> None:
+    assert reasons(lead) == {"lead": "has no values"}
 
 
-def test_all_problems_come_at_once_and_name_the_place() -> None:
+def test_error_lists_all_problems_and_names_the_task() -> None:
     with pytest.raises(LemlistValidationError) as error:
         check({"email": "x", "timezone": "y", "first_name": "z"}, "The lead of task 'add'")
     for name in ("'add'", "email", "timezone", "first_name"):
@@ -225,7 +225,7 @@ def test_all_problems_come_at_once_and_name_the_place() -> None:
     ),
     st.booleans(),
 )
-def test_whatever_comes_in_only_texts_come_out(values: dict[str, Any], drop_empty: bool) -> None:
+def test_result_of_any_input_contains_only_text(values: dict[str, Any], drop_empty: bool) -> None:
     lead, found = clean(values, drop_empty=drop_empty)
     assert all(isinstance(text, str) for text in lead.values())
     assert {problem.field for problem in found} - {"lead"} <= set(values)

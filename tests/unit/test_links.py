@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The link leads to the campaign wherever its id is known, and nowhere else."""
+"""The link opens the campaign if its id is known; otherwise there is no link."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ def link(operator: Any) -> str:
     return CampaignLink().get_link(operator, ti_key=KEY)
 
 
-def test_it_leads_to_the_campaign_of_the_operator(pushed: dict[str, Any]) -> None:
-    lead = CreateLeadOperator(task_id="t", campaign_id="cam_1", lead={"firstName": "Ana"})
+def test_link_opens_the_campaign_of_the_operator(pushed: dict[str, Any]) -> None:
+    lead = CreateLeadOperator(task_id="t", campaign_id="cam_1", lead={"email": "ana@example.com"})
     assert link(lead) == "https://app.lemlist.com/campaigns/cam_1"
 
 
-def test_an_id_cannot_leave_its_place_in_the_address(pushed: dict[str, Any]) -> None:
+def test_id_is_quoted_in_the_url(pushed: dict[str, Any]) -> None:
     assert link(SimpleNamespace(campaign_id="a/../b?c")) == "https://app.lemlist.com/campaigns/a%2F..%2Fb%3Fc"
 
 
-def test_an_id_that_is_not_rendered_is_taken_from_what_was_pushed(pushed: dict[str, Any]) -> None:
-    lead = CreateLeadOperator(task_id="t", campaign_id="{{ params.c }}", lead={"firstName": "Ana"})
+def test_unrendered_id_is_read_from_xcom(pushed: dict[str, Any]) -> None:
+    lead = CreateLeadOperator(task_id="t", campaign_id="{{ params.c }}", lead={"email": "ana@example.com"})
     assert link(lead) == ""
     pushed["lead"] = {"campaignId": "cam_2"}
     assert link(lead).endswith("/cam_2")
 
 
-def test_a_mapped_task_knows_its_partial_arguments_or_what_was_pushed(pushed: dict[str, Any]) -> None:
+def test_mapped_task_uses_its_partial_arguments_or_xcom(pushed: dict[str, Any]) -> None:
     assert link(SimpleNamespace(partial_kwargs={"campaign_id": "cam_1"})).endswith("/cam_1")
     assert link(SimpleNamespace(partial_kwargs={})) == ""
     pushed["campaign_id"] = "cam_3"
     assert link(SimpleNamespace(partial_kwargs={})).endswith("/cam_3")
 
 
-def test_an_upload_knows_its_campaign_when_lemlist_has_answered(pushed: dict[str, Any]) -> None:
+def test_upload_has_a_link_once_lemlist_has_responded(pushed: dict[str, Any]) -> None:
     upload = UploadVoiceAudioOperator(task_id="t", lead_id="lea_1", step_id="stp_1", audio="a.m4a")
     assert link(upload) == ""
     upload.campaign_id = "cam_4"
     assert link(upload).endswith("/cam_4")
-    # The webserver of Airflow 2 has the operator without what its run found out.
+    # The webserver of Airflow 2 does not have the attributes that the run has set.
     pushed["upload"] = {"status": {"campaignId": "cam_5"}}
     assert link(SimpleNamespace()).endswith("/cam_5")
 
 
-def test_a_worker_is_not_asked_for_what_nobody_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_without_a_campaign_does_not_read_xcom(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: Any) -> None:
-        raise AssertionError("XCom was asked")
+        raise AssertionError("XCom was read")
 
     monkeypatch.setattr(XCom, "get_value", refuse)
     assert link(AddStepOperator(task_id="t", step={"type": "phone"}, sequence_id="seq_1")) == ""
 
 
 @pytest.mark.parametrize("value", [None, {}, "text", {"campaignId": None}, {"campaignId": 5}, [1]])
-def test_whatever_was_pushed_it_never_fails(pushed: dict[str, Any], value: Any) -> None:
+def test_no_link_for_an_unexpected_xcom_value(pushed: dict[str, Any], value: Any) -> None:
     pushed["lead"] = value
     assert link(SimpleNamespace(partial_kwargs={})) == ""

@@ -25,7 +25,7 @@ HOUR = timedelta(hours=1)
 
 
 class Task:
-    """The task instance of a run, as far as it knows the run before."""
+    """The task instance of a run, with what it knows of the run before."""
 
     def __init__(self, previous: Any) -> None:
         self.previous = previous

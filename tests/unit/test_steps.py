@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every limit of a step is checked before it is sent, and a step that was sent is recognised again."""
+"""All documented limits of a step are checked before it is sent."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from airflow_provider_lemlist import steps
-from airflow_provider_lemlist.exceptions import LemlistUncertainError, LemlistValidationError
-from airflow_provider_lemlist.steps import CATALOGUE, FIELDS, Step, branches, check, problems, recognise
+from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.steps import CATALOGUE, FIELDS, Step, branches, check, problems
 
 HTTPS = "https://cdn.example.com/a.png"
 
-#: A value that each field takes.
-GOOD: dict[str, Any] = {
+#: A valid value for each field.
+VALID: dict[str, Any] = {
     "index": 2,
     "delay": 3,
     "subject": "{{firstName}}, a question",
@@ -46,10 +44,10 @@ TYPED = {cls.type: cls for cls in Step.__subclasses__()}
 
 
 def full(kind: str) -> dict[str, Any]:
-    return {"type": kind, **{name: GOOD[name] for name in CATALOGUE[kind].fields}}
+    return {"type": kind, **{name: VALID[name] for name in CATALOGUE[kind].fields}}
 
 
-def told(step: Any) -> dict[str, str]:
+def reasons(step: Any) -> dict[str, str]:
     return {problem.field: problem.reason for problem in problems(step)}
 
 
@@ -58,17 +56,17 @@ def snake(name: str) -> str:
 
 
 class TestCatalogue:
-    def test_it_holds_the_17_types_and_no_field_that_nobody_uses(self) -> None:
+    def test_catalogue_has_17_types_and_no_unused_field(self) -> None:
         assert len(CATALOGUE) == 17
         assert {name for kind in CATALOGUE.values() for name in kind.fields} == set(FIELDS)
 
     @pytest.mark.parametrize("kind", CATALOGUE)
-    def test_a_step_with_all_its_fields_passes(self, kind: str) -> None:
+    def test_step_with_all_its_fields_is_accepted(self, kind: str) -> None:
         assert check(full(kind)) == full(kind)
 
     @pytest.mark.parametrize("kind", CATALOGUE)
-    def test_a_step_with_only_its_required_fields_passes(self, kind: str) -> None:
-        step = {"type": kind, **{name: GOOD[name] for name in CATALOGUE[kind].required}}
+    def test_step_with_only_its_required_fields_is_accepted(self, kind: str) -> None:
+        step = {"type": kind, **{name: VALID[name] for name in CATALOGUE[kind].required}}
         if kind == "conditional":
             step["delayType"] = "waitUntil"
         assert problems(step) == []
@@ -76,76 +74,76 @@ class TestCatalogue:
     @pytest.mark.parametrize(
         ("kind", "name"), [(kind, name) for kind in CATALOGUE for name in CATALOGUE[kind].required]
     )
-    def test_a_required_field_is_missed(self, kind: str, name: str) -> None:
+    def test_missing_required_field_is_an_error(self, kind: str, name: str) -> None:
         step = full(kind)
         del step[name]
-        assert name in told(step)
-        assert name in told({**step, name: None})
-        assert name in told({**step, name: "  "})
+        assert name in reasons(step)
+        assert name in reasons({**step, name: None})
+        assert name in reasons({**step, name: "  "})
 
     @pytest.mark.parametrize(
         ("kind", "name"),
         [(kind, name) for kind in CATALOGUE for name in FIELDS if name not in CATALOGUE[kind].fields],
     )
-    def test_a_field_of_another_type_is_refused_by_name(self, kind: str, name: str) -> None:
-        assert f"{kind!r} has no such field" in told({**full(kind), name: GOOD[name]})[name]
+    def test_field_of_another_type_is_refused_by_name(self, kind: str, name: str) -> None:
+        assert f"{kind!r} has no such field" in reasons({**full(kind), name: VALID[name]})[name]
 
 
 class TestLimits:
     @pytest.mark.parametrize("value", [0, 1500])
-    def test_a_delay_at_the_limit_passes(self, value: int) -> None:
+    def test_delay_at_the_limit_is_accepted(self, value: int) -> None:
         assert problems({"type": "phone", "delay": value}) == []
 
     @pytest.mark.parametrize("value", [-1, 1501, 1.0, 1.5, "1", True, False, [1]])
-    def test_a_delay_beyond_it_or_of_another_sort_is_refused(self, value: Any) -> None:
-        assert "delay" in told({"type": "phone", "delay": value})
+    def test_delay_beyond_the_limit_or_of_a_wrong_type_is_refused(self, value: Any) -> None:
+        assert "delay" in reasons({"type": "phone", "delay": value})
 
     @pytest.mark.parametrize(("value", "right"), [(-1, True), (0, True), (10**6, True), (-2, False)])
-    def test_an_index_is_minus_one_or_more(self, value: int, right: bool) -> None:
+    def test_index_is_minus_one_or_more(self, value: int, right: bool) -> None:
         assert (problems({"type": "phone", "index": value}) == []) is right
 
     @pytest.mark.parametrize(
         ("kind", "name"), [("email", "subject"), ("manual", "title")], ids=["subject", "title"]
     )
-    def test_400_characters_pass_and_401_do_not(self, kind: str, name: str) -> None:
+    def test_400_characters_are_accepted_and_401_are_not(self, kind: str, name: str) -> None:
         assert problems({**full(kind), name: "ü" * 400}) == []
-        assert "401" in told({**full(kind), name: "{{firstName}}" + "x" * 388})[name]
+        assert "401" in reasons({**full(kind), name: "{{firstName}}" + "x" * 388})[name]
 
-    def test_a_message_has_no_limit(self) -> None:
+    def test_message_has_no_length_limit(self) -> None:
         assert problems({**full("email"), "message": "x" * 100_000}) == []
 
     @pytest.mark.parametrize("path", ["{{ firstName }}", "?n={{firstName | default: 'a friend'}}"])
-    def test_a_placeholder_in_a_url_may_hold_spaces(self, path: str) -> None:
-        assert "url" not in told({**full("api"), "url": f"https://x.example.com/{path}"})
-        assert "url" in told({**full("api"), "url": f"https://x.example.com/{path} {path}"})
+    def test_placeholder_in_a_url_may_contain_spaces(self, path: str) -> None:
+        assert "url" not in reasons({**full("api"), "url": f"https://x.example.com/{path}"})
+        assert "url" in reasons({**full("api"), "url": f"https://x.example.com/{path} {path}"})
 
     @pytest.mark.parametrize("url", ["ftp://x.example.com", "x.example.com", "https://", "http://a b.c", 3])
-    def test_a_url_that_is_none_is_refused(self, url: Any) -> None:
-        assert "url" in told({**full("api"), "url": url})
+    def test_invalid_url_is_refused(self, url: Any) -> None:
+        assert "url" in reasons({**full("api"), "url": url})
 
     @pytest.mark.parametrize("method", ["get", "HEAD", "", 1])
-    def test_a_method_that_lemlist_does_not_know_is_refused(self, method: Any) -> None:
-        assert "method" in told({**full("api"), "method": method})
+    def test_unknown_http_method_is_refused(self, method: Any) -> None:
+        assert "method" in reasons({**full("api"), "method": method})
 
     @pytest.mark.parametrize(
         ("kind", "name"),
         [("conditional", "conditionKey"), ("conditional", "delayType"), ("linkedinVoiceNote", "recordMode")],
     )
-    def test_a_choice_is_one_of_the_documented(self, kind: str, name: str) -> None:
+    def test_only_documented_choices_are_accepted(self, kind: str, name: str) -> None:
         for choice in FIELDS[name].choices:
             assert problems({**full(kind), name: choice}) == []
-        assert "not one of" in told({**full(kind), name: "other"})[name]
+        assert "not one of" in reasons({**full(kind), name: "other"})[name]
 
     def test_within_needs_a_delay_and_wait_until_does_not(self) -> None:
         step = {"type": "conditional", "conditionKey": "emailsOpened", "delayType": "within"}
-        assert "delay" in told(step)
+        assert "delay" in reasons(step)
         assert problems({**step, "delay": 2}) == []
         assert problems({**step, "delayType": "waitUntil"}) == []
 
-    def test_six_media_in_all_pass_and_seven_do_not(self) -> None:
+    def test_six_media_together_are_accepted_and_seven_are_not(self) -> None:
         step = {"type": "linkedinInvite", "images": [HTTPS] * 4, "videos": [HTTPS] * 2}
         assert problems(step) == []
-        assert "images and videos" in told({**step, "videos": [HTTPS] * 3})
+        assert "images and videos" in reasons({**step, "videos": [HTTPS] * 3})
 
     @pytest.mark.parametrize(
         "url",
@@ -160,40 +158,40 @@ class TestLimits:
             7,
         ],
     )
-    def test_media_are_public_https_addresses(self, url: Any) -> None:
-        assert told({"type": "linkedinInvite", "images": [HTTPS, url]})["images"].startswith("item 2 ")
+    def test_media_urls_are_public_and_https(self, url: Any) -> None:
+        assert reasons({"type": "linkedinInvite", "images": [HTTPS, url]})["images"].startswith("item 2 ")
 
     def test_media_are_a_list(self) -> None:
-        assert "list" in told({"type": "linkedinInvite", "images": HTTPS})["images"]
+        assert "list" in reasons({"type": "linkedinInvite", "images": HTTPS})["images"]
 
     @pytest.mark.parametrize("value", ["true", 1, 0])
-    def test_a_flag_is_true_or_false(self, value: Any) -> None:
-        assert "endorseAnyFallback" in told({"type": "linkedinEndorse", "endorseAnyFallback": value})
+    def test_flag_is_a_boolean(self, value: Any) -> None:
+        assert "endorseAnyFallback" in reasons({"type": "linkedinEndorse", "endorseAnyFallback": value})
 
-    def test_a_text_is_a_text(self) -> None:
-        assert "message" in told({"type": "sms", "message": 5})
+    def test_text_field_refuses_a_number(self) -> None:
+        assert "message" in reasons({"type": "sms", "message": 5})
 
 
-class TestTelling:
-    def test_a_typo_gets_the_name_that_was_meant(self) -> None:
-        assert "did you mean 'subject'?" in told({**full("email"), "subjct": "x"})["subjct"]
-        assert "did you mean 'linkedinInvite'?" in told({"type": "linkedInInvite"})["type"]
+class TestProblems:
+    def test_typo_is_reported_with_the_closest_name(self) -> None:
+        assert "did you mean 'subject'?" in reasons({**full("email"), "subjct": "x"})["subjct"]
+        assert "did you mean 'linkedinInvite'?" in reasons({"type": "linkedInInvite"})["type"]
         assert (
             "did you mean 'emailsOpened'?"
-            in told({**full("conditional"), "conditionKey": "emailOpened"})["conditionKey"]
+            in reasons({**full("conditional"), "conditionKey": "emailOpened"})["conditionKey"]
         )
 
     @pytest.mark.parametrize("step", [None, "email", 3, ["email"], {}, {"type": None}, {"type": ["email"]}])
-    def test_what_is_no_step_at_all_is_told_so(self, step: Any) -> None:
+    def test_value_that_is_not_a_step_has_one_problem(self, step: Any) -> None:
         assert len(problems(step)) == 1
 
-    def test_all_problems_come_at_once_and_name_the_place(self) -> None:
+    def test_error_lists_all_problems_and_names_the_task(self) -> None:
         with pytest.raises(LemlistValidationError) as error:
             check({"type": "email", "delay": -1, "url": "x"}, "The step of task 'hello'")
         for name in ("'hello'", "subject", "message", "delay", "url"):
             assert name in str(error.value)
 
-    def test_a_none_is_a_field_that_is_not_given(self) -> None:
+    def test_field_that_is_none_is_left_out(self) -> None:
         assert check({"type": "sms", "message": "x", "delay": None, "subject": None}) == {
             "type": "sms",
             "message": "x",
@@ -201,13 +199,13 @@ class TestTelling:
 
 
 class TestTypedSteps:
-    def test_there_is_one_for_each_type_under_its_own_name(self) -> None:
+    def test_each_type_has_a_class_with_its_name(self) -> None:
         assert set(TYPED) == set(CATALOGUE)
         assert all(cls.__name__ == kind[0].upper() + kind[1:] for kind, cls in TYPED.items())
         assert steps.Condition is steps.Conditional
 
     @pytest.mark.parametrize("kind", CATALOGUE)
-    def test_its_signature_is_the_catalogue(self, kind: str) -> None:
+    def test_signature_matches_the_catalogue(self, kind: str) -> None:
         parameters = list(inspect.signature(TYPED[kind]).parameters.values())
         assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
         needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
@@ -215,102 +213,33 @@ class TestTypedSteps:
         assert {p.name for p in parameters} == {snake(name) for name in CATALOGUE[kind].fields}
 
     @pytest.mark.parametrize("kind", CATALOGUE)
-    def test_it_is_the_dict_that_one_would_have_written(self, kind: str) -> None:
-        typed = TYPED[kind](**{snake(name): GOOD[name] for name in CATALOGUE[kind].fields})
+    def test_typed_step_equals_the_plain_dict(self, kind: str) -> None:
+        typed = TYPED[kind](**{snake(name): VALID[name] for name in CATALOGUE[kind].fields})
         assert typed == full(kind)
         assert json.loads(json.dumps(typed)) == full(kind)
         assert copy.deepcopy(typed) == pickle.loads(pickle.dumps(typed)) == typed
 
-    def test_what_is_left_out_stays_out(self) -> None:
+    def test_omitted_argument_is_left_out(self) -> None:
         assert steps.Email(subject="s", message="m") == {"type": "email", "subject": "s", "message": "m"}
 
-    def test_an_unknown_argument_is_refused_by_python(self) -> None:
+    def test_unknown_argument_is_a_type_error(self) -> None:
         with pytest.raises(TypeError):
-            steps.Sms(message="m", subject="s")  # type: ignore[call-arg]  # the mistake of the test
+            steps.Sms(message="m", subject="s")  # type: ignore[call-arg]  # the mistake under test
 
 
-class TestRecognise:
-    SENT: dict[str, Any] = {
-        "type": "email",
-        "subject": "{{firstName}}",
-        "message": "Hi <b>you</b>",
-        "delay": 2,
-    }
-
-    def listed(self, step_id: str, **other: Any) -> dict[str, Any]:
-        return {"_id": step_id, "index": 1, "emailTemplateId": "etp_1", **self.SENT, **other}
-
-    def test_the_step_is_found_however_lemlist_tidied_its_text(self) -> None:
-        tidy = self.listed("stp_1", message="<p>Hi\n <strong>you</strong></p>")
-        assert recognise(self.SENT, [tidy]) == "stp_1"
-
-    @pytest.mark.parametrize(
-        "other",
-        [{"subject": "other"}, {"message": "Hi me"}, {"delay": 3}, {"type": "manual"}],
-        ids=["subject", "message", "delay", "type"],
-    )
-    def test_a_step_that_differs_is_not_ours(self, other: dict[str, Any]) -> None:
-        assert recognise(self.SENT, [self.listed("stp_1", **other)]) is None
-
-    def test_texts_that_differ_only_in_a_link_differ(self) -> None:
-        sent = {"type": "email", "subject": "s", "message": "<a href='https://a.example.com'>x</a>"}
-        there = {"_id": "stp_1", **sent, "message": '<a href="https://b.example.com">x</a>'}
-        assert recognise(sent, [there]) is None
-        assert recognise(sent, [{**there, "message": '<p><a href="https://a.example.com">x</a></p>'}])
-
-    def test_a_field_that_lemlist_does_not_list_says_nothing(self) -> None:
-        there = self.listed("stp_1")
-        del there["message"], there["delay"]
-        assert recognise(self.SENT, [there]) == "stp_1"
-
-    def test_what_was_there_before_or_belongs_to_others_is_not_ours(self) -> None:
-        listed = [self.listed(step_id) for step_id in ("stp_1", "stp_2", "stp_3")]
-        assert recognise(self.SENT, listed, known=["stp_1"], claimed={"stp_2"}) == "stp_3"
-        assert recognise(self.SENT, listed, known=["stp_1", "stp_2", "stp_3"]) is None
-
-    def test_two_that_could_be_it_are_left_to_a_person(self) -> None:
-        with pytest.raises(LemlistUncertainError, match="stp_1, stp_2"):
-            recognise(self.SENT, [self.listed("stp_1"), self.listed("stp_2")])
-
-    def test_a_condition_is_known_by_its_branch(self) -> None:
-        sent = steps.Conditional(condition_key="emailsOpened", delay_type="within", delay=4)
-        branch = {"sequenceId": "seq_1", "key": "emailsOpened", "delayType": "within", "delay": 4}
-        there = {"_id": "stp_1", "type": "conditional", "conditions": [branch, {"fallback": True}]}
-        assert recognise(sent, [there]) == "stp_1"
-        assert recognise({**sent, "conditionKey": "emailsClicked"}, [there]) is None
-        assert recognise({**sent, "delay": 5}, [there]) is None
-
-    def test_media_and_position_may_have_changed(self) -> None:
-        sent = steps.LinkedinSend(message="x", images=[HTTPS], index=0)
-        there = {"_id": "stp_1", **sent, "index": 7, "images": ["https://files.example.com/copy.png"]}
-        assert recognise(sent, [there]) == "stp_1"
-
-    @given(
-        st.sampled_from(sorted(CATALOGUE)),
-        st.lists(st.integers(min_value=0, max_value=9), unique=True),
-        st.integers(min_value=0, max_value=9),
-    )
-    def test_with_all_others_known_the_one_more_is_always_ours(
-        self, kind: str, known: list[int], ours: int
-    ) -> None:
-        before = [f"stp_{number}" for number in known if number != ours]
-        listed = [{"_id": step_id, **full(kind)} for step_id in [*before, f"stp_{ours}"]]
-        assert recognise(full(kind), listed, known=before) == f"stp_{ours}"
-
-
-def test_the_branches_of_a_condition_are_named_by_their_keys() -> None:
-    reply = {
+def test_branches_of_a_condition_are_named_by_their_keys() -> None:
+    response = {
         "_id": "stp_1",
         "conditions": [
             {"sequenceId": "seq_yes", "label": "Accepted", "key": "linkedinInviteAccepted", "delay": 1},
             {"sequenceId": "seq_no", "fallback": True},
         ],
     }
-    assert branches(reply) == {"linkedinInviteAccepted": "seq_yes", "fallback": "seq_no"}
+    assert branches(response) == {"linkedinInviteAccepted": "seq_yes", "fallback": "seq_no"}
     assert branches({"_id": "stp_2", "type": "email"}) == {}
 
 
-def test_the_catalogue_is_read_without_airflow() -> None:
+def test_steps_and_leads_do_not_import_airflow() -> None:
     code = (
         "import sys, airflow_provider_lemlist.steps, airflow_provider_lemlist.leads;"
         "print([name for name in sys.modules if name.split('.')[0] in ('airflow', 'requests', 'pendulum')])"
@@ -319,7 +248,7 @@ def test_the_catalogue_is_read_without_airflow() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_guide_has_the_tables_as_they_are() -> None:
+def test_tables_in_the_guide_match_the_catalogue() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
 
     def names(fields: tuple[str, ...]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow renders what is Airflow's, lemlist what is lemlist's, and each only that."""
+"""Airflow renders its own templates, and leaves the placeholders of lemlist unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jinja2 import UndefinedError
 
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
-from airflow_provider_lemlist.templating import AirflowText, is_open
+from airflow_provider_lemlist.templating import AirflowText, airflow_name, is_open, misplaced_templates
 
 
 def rendered(step: Any, *, native: bool = False, **context: Any) -> Any:
@@ -39,13 +39,13 @@ class TestAirflowText:
         ],
         ids=repr,
     )  # fmt: skip
-    def test_square_brackets_are_airflows(self, native: bool, written: str, expected: str) -> None:
+    def test_airflow_renders_square_brackets(self, native: bool, written: str, expected: str) -> None:
         assert rendered({"type": "phone", "message": AirflowText(written)}, native=native) == {
             "type": "phone",
             "message": expected,
         }
 
-    def test_they_are_so_in_a_list_too(self, native: bool) -> None:
+    def test_airflow_renders_square_brackets_in_a_list(self, native: bool) -> None:
         images = [
             "https://cdn.example.com/{{ ds_nodash }}.png",
             AirflowText("https://x.example.com/[[ ds_nodash ]].png"),
@@ -55,13 +55,13 @@ class TestAirflowText:
             "https://x.example.com/20261120.png",
         ]
 
-    def test_a_name_that_airflow_does_not_know_fails(self, native: bool) -> None:
+    def test_name_unknown_to_airflow_is_an_error(self, native: bool) -> None:
         with pytest.raises(UndefinedError):
             rendered({"type": "phone", "message": AirflowText("[[ firstName ]]")}, native=native)
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["as text", "native"])
-def test_a_rendered_number_is_a_number_and_a_rendered_text_a_text(native: bool) -> None:
+def test_rendered_number_and_flag_get_their_type(native: bool) -> None:
     step = {
         "type": "linkedinEndorse",
         "delay": "{{ 1 + 2 }}",
@@ -76,20 +76,80 @@ def test_a_rendered_number_is_a_number_and_a_rendered_text_a_text(native: bool) 
     }
 
 
-def test_a_literal_is_taken_as_it_is_wherever_it_stands() -> None:
+def test_literal_is_not_rendered() -> None:
     step = {"type": "api", "method": "GET", "url": literal("https://x.example.com/?n={{firstName}}")}
     assert rendered(step)["url"] == "https://x.example.com/?n={{firstName}}"
 
 
-def test_the_step_in_the_dag_file_is_not_changed_by_rendering() -> None:
+def test_rendering_does_not_change_the_step_in_the_dag_file() -> None:
     step = {"type": "phone", "delay": "{{ 1 + 2 }}", "message": AirflowText("[[ ds_nodash ]]")}
     before = json.dumps(step)
     rendered(step)
     assert json.dumps(step) == before
 
 
-def test_an_airflow_text_survives_what_airflow_does_to_a_dag() -> None:
+def test_airflow_text_survives_serialization() -> None:
     assert json.loads(json.dumps(AirflowText("[[ ds ]]"))) == {"airflow": "[[ ds ]]"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("{{ ds }}", "ds"),
+        ("{{- ds }}", "ds"),
+        ("{{ ts_nodash | upper }}", "ts_nodash"),
+        ("{% if params.x %}yes{% endif %}", "params"),
+        ("{%- if ds %}yes{% endif %}", "ds"),
+        ("{{ macros.ds_add(ds, 1) }}", "macros"),
+        ("{{ firstName ~ ds }}", "ds"),
+        ("{{ firstName | default(ds) }}", "ds"),
+        ("Hi {{firstName}}, {{ ti.xcom_pull('x') }}", "ti"),
+        ("{{ task_instance.try_number }}", "task_instance"),
+        ("{{ dag_run.conf['x'] }}", "dag_run"),
+        ("{{ var['value'] }}", "var"),
+        ("{{ conn.crm.host }}", "conn"),
+        ("{{ data_interval_end }}", "data_interval_end"),
+        ("{{ logical_date.year }}", "logical_date"),
+    ],
+)
+def test_name_that_only_airflow_knows_is_found(text: str, name: str) -> None:
+    assert airflow_name(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{firstName}}",
+        "{{Company ds}}",
+        "{{ firstName | default: 'ds' }}",
+        "{{ads}}",
+        "{{ ds.x }}",
+        "{{ params }}",
+        "{{conn}}",
+        "{{ logical_dates }}",
+        "{% if plan %}ds{% endif %}",
+        "{{firstName}} (ds)",
+        "{# ds #}",
+        "ds, params.x",
+        "",
+    ],
+)
+def test_placeholder_of_lemlist_has_no_airflow_name(text: str) -> None:
+    assert airflow_name(text) is None
+
+
+def test_only_texts_that_lemlist_renders_can_contain_a_misplaced_template() -> None:
+    step = {
+        "subject": "News of {{ ds }}",
+        "message": AirflowText("{{firstName}} [[ ds ]]"),
+        "title": "{{firstName}}",
+        "url": "https://x.example.com/{{ ds }}",
+        "delay": 3,
+    }
+    (problem,) = misplaced_templates(step, lambda name: name != "url")
+    assert problem.field == "subject"
+    assert "'ds'" in problem.reason
+    assert "AirflowText(" in problem.reason
 
 
 @pytest.mark.parametrize(
@@ -110,12 +170,12 @@ def test_an_airflow_text_survives_what_airflow_does_to_a_dag() -> None:
     ],
     ids=repr,
 )
-def test_what_is_known_only_at_run_time_is_open(value: Any, rendered_there: bool, expected: bool) -> None:
+def test_value_known_only_at_run_time_is_open(value: Any, rendered_there: bool, expected: bool) -> None:
     assert is_open(value, rendered=rendered_there) is expected
 
 
-def test_an_xcom_is_open() -> None:
+def test_xcom_is_open() -> None:
     with DAG("d", schedule=None):
-        upstream = CreateLeadOperator(task_id="up", campaign_id="cam_1", lead={"firstName": "Ana"})
+        upstream = CreateLeadOperator(task_id="up", campaign_id="cam_1", lead={"email": "ana@example.com"})
     assert is_open(upstream.output)
     assert is_open([upstream.output["lead"]], rendered=False)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The rate budget: every request of every process takes a slot before it leaves.
+The rate budget: every request of every process books a slot before it leaves.
 
     slot = budget.book()        # first come, first served; the wait is known now
-    budget.wait(slot)           # sleep until it is there
+    budget.wait(slot)           # sleep until the slot
     ...                         # send, receive
-    budget.heard(slot, ...)     # what the answer says about the limit
+    budget.report(slot, ...)    # what the response says about the limit
 
-``arithmetic`` decides, a store (``sqlite``, ``redis``, ``stores``) keeps what was decided for everybody who
-uses the key, and ``Budget`` waits. The key itself is never kept: a hash of it names the state.
+``arithmetic`` decides, a store (``sqlite``, ``redis``, ``stores``) keeps the state for all processes that use
+the API key, and ``Budget`` waits. The key itself is never stored: a hash of it names the state.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TypeVar
 
 from airflow_provider_lemlist.api.budget.arithmetic import (
+    JITTER,
     SECOND,
     WHOLE,
-    Answer,
     Booking,
+    Feedback,
     State,
     Terms,
     margin,
@@ -33,58 +36,63 @@ from airflow_provider_lemlist.api.budget.arithmetic import (
     waiting,
     without_credit,
 )
-from airflow_provider_lemlist.api.budget.stores import MemoryStore, Store, StoreError, monotonic
+from airflow_provider_lemlist.api.budget.stores import MemoryStore, Store, StoreError, monotonic, new_state
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-__all__ = ["Budget", "Slot", "open_budget"]
+__all__ = ["NOT_SHARED", "Budget", "Slot", "open_budget"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A wait of so many seconds is worth a line in the log.
+#: What to check when the key may be used outside the budget: the end of each warning about that.
+NOT_SHARED = (
+    "Other processes may use this API key without sharing its rate budget: in the lemlist connection, set "
+    "budget_store to a Redis that all workers share, or budget_share to this worker's part of the limit"
+)
+
+#: A wait of this many seconds is logged.
 LONG_WAIT = 5.0
-#: Seconds that stand for any longer ``max_wait``, infinity too.
-FOR_EVER = 1e9
-#: So many seconds after a failure the store is tried again.
-TRY_AGAIN = 30.0
+#: Seconds that stand for any longer ``max_wait``, including infinity.
+LONGEST_MAX_WAIT = 1e9
+#: Seconds after which a store that failed is tried again.
+RETRY_STORE_AFTER = 30.0
 
 
 class Slot:
     """
     The moment at which one request may leave.
 
-    :ivar wait: Seconds from the booking to the slot.
+    :ivar wait: Seconds from the first booking to the slot.
     :ivar ahead: Requests that waited and go before this one.
     """
 
-    __slots__ = ("ahead", "booking", "doubt", "due", "left", "store", "told", "wait")
+    __slots__ = ("ahead", "booking", "delay", "due", "left", "logged", "since", "store", "wait")
 
-    def __init__(self, booking: Booking, store: Store, now: float, doubt: float) -> None:
-        self.wait = booking.wait / SECOND
-        self.ahead = booking.ahead
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.logged = False
+
+    def take(self, booking: Booking, store: Store, now: float, delay: float) -> None:
+        """Use a booking: the first one, or a later one if the store lost that."""
+        self.booking, self.store, self.ahead = booking, store, booking.ahead
+        self.wait = now - self.since + booking.wait / SECOND
         # On the clock of this process; that of the store may differ by minutes.
-        self.due = now + self.wait
-        self.left = self.due
-        # The store decided up to so long before we heard of it, and that much later than its slot we leave.
-        self.doubt = doubt
-        self.booking = booking
-        self.store = store
-        self.told = False
+        self.due = self.left = self.since + self.wait
+        # The store decided up to this long before its reply arrived, and that much later the request leaves.
+        self.delay = delay
 
 
 class Budget:
     """
-    The rate budget of one key, for any number of threads.
+    The rate budget of one API key, for any number of threads.
 
-    :param store: Where all users of the key book.
-    :param spare: Takes the store's place while that does not work.
+    :param store: Where all clients of the budget book.
+    :param spare: Returns the store to use while that one does not work.
     :param share: The part of the limit that is ours.
     :param max_wait: Longest wait for a slot, in seconds.
     :param clock: Replaces ``time.monotonic``.
     :param sleep: Replaces ``time.sleep``.
+    :param jitter: Replaces ``random.random``.
     """
 
     def __init__(
@@ -96,41 +104,33 @@ class Budget:
         max_wait: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._make_spare = spare
         self._spare: Store | None = None
-        self._try_again = 0.0
+        self._retry_store_at = 0.0
         self._warned = False
-        self._terms = Terms(max(1, round(share * WHOLE)), round(min(max_wait, FOR_EVER) * SECOND))
+        self._terms = Terms(max(1, round(share * WHOLE)), round(min(max_wait, LONGEST_MAX_WAIT) * SECOND))
         self._fastest = math.inf
         self._clock = clock
         self._sleep = sleep
+        self._jitter = jitter
 
     def book(self) -> Slot:
         """
-        Take the next free slot.
+        Book the next free slot.
 
         :raises LemlistRateLimitError: The wait would exceed ``max_wait``; nothing was booked.
         """
-        before = self._clock()
-        store, booking = self._ask(lambda store: store.book(self._terms))
-        now = self._clock()
-        self._fastest = min(self._fastest, now - before)
-        slot = Slot(booking, store, now, doubt=now - before - self._fastest)
-        if not booking.granted:
-            from airflow_provider_lemlist.exceptions import LemlistRateLimitError
-
-            raise LemlistRateLimitError(
-                f"The lemlist budget is taken for {slot.wait:.1f} s, {slot.ahead} requests ahead, and "
-                f"max_wait is {self._terms.max_wait / SECOND:g} s. Run fewer tasks at a time, or raise "
-                f"max_wait in the connection",
-                wait=slot.wait,
-            )
-        return slot
+        return self._book()
 
     def remaining(self, slot: Slot) -> float:
-        """Give the seconds until the slot, after any pause since it was booked; 0 or less: go now."""
+        """
+        Return the seconds until the slot, after all moves since it was booked; 0 or less: go now.
+
+        :raises LemlistRateLimitError: As ``wait``.
+        """
         self._find(slot)
         return slot.due - self._clock()
 
@@ -138,14 +138,15 @@ class Budget:
         """
         Sleep until the slot.
 
-        :param early: Return so many seconds before it.
+        :param early: Return this many seconds before it.
+        :raises LemlistRateLimitError: The slot was moved or lost, and ``max_wait`` would be exceeded.
         """
         while (left := self._left(slot, early)) > 0:
             self._sleep(left)
             self._find(slot)
         slot.left = self._clock()
 
-    def heard(
+    def report(
         self,
         slot: Slot,
         *,
@@ -155,86 +156,118 @@ class Budget:
         retry_after: float | None,
     ) -> None:
         """
-        Learn from the answer to the request that left at the slot.
+        Report what the response to the request of the slot says about the limit.
 
-        :param refused: The limit refused it (429).
+        :param refused: The limit refused the request (429).
         :param limit: Requests per window, as the server says.
         :param remaining: Requests left, as the server says.
         :param retry_after: Seconds to wait, as the server says.
         """
-        answer = Answer(
+        feedback = Feedback(
             slot.booking,
             refused,
             limit=-1 if limit is None else limit,
             remaining=-1 if remaining is None else remaining,
             retry_after=-1 if retry_after is None else max(0, round(retry_after * SECOND)),
             round_trip=max(-1, round((self._clock() - slot.due) * SECOND)),
-            late=max(0, round((slot.left - slot.due + slot.doubt) * SECOND)),
+            late=max(0, round((slot.left - slot.due + slot.delay) * SECOND)),
             share=self._terms.share,
+            jitter=round(self._jitter() * JITTER),
         )
-        self._ask(lambda store: store.hear(answer) if store is slot.store else None)
-
-    async def async_book(self) -> Slot:
-        """Take the next free slot without blocking the loop."""
-        return await _in_thread(self.book)
-
-    async def async_wait(self, slot: Slot, *, early: float = 0.0) -> None:
-        """Sleep until the slot without blocking the loop."""
-        import asyncio
-
-        while (left := self._left(slot, early)) > 0:
-            await asyncio.sleep(left)
-            await _in_thread(self._find, slot)
-        slot.left = self._clock()
-
-    async def async_heard(self, slot: Slot, **said: Any) -> None:
-        """Learn from an answer without blocking the loop; see ``heard``."""
-        await _in_thread(lambda: self.heard(slot, **said))
+        store, unexplained = self._call(lambda store: store is slot.store and store.report(feedback))
+        if unexplained and store is self._store:
+            _warn_not_shared()
 
     def state(self) -> dict[str, float]:
         """
-        Tell how things are, for people: times in seconds, use in requests per window.
+        Return the state for people: times in seconds, use in requests per window.
 
         ``shared`` is False while the store does not work, and the numbers are those of this process alone.
         """
-        store, state = self._ask(lambda store: store.look())
-        return {**describe(state, self._terms.share), "shared": store is self._store}
+        store, state = self._call(lambda store: store.read())
+        capacity, period = room(state, self._terms.share)
+        return {
+            "limit": state.limit,
+            "capacity": capacity,
+            "period": period / SECOND,
+            "margin": margin(state) / SECOND,
+            "waiting": waiting(state),
+            "longest_wait": max(0, max(state.slots, default=0) - state.seen) / SECOND,
+            "pause": max(0, state.pause - state.seen) / SECOND,
+            "other_clients": state.other_clients / WHOLE,
+            "booked": state.booked,
+            "shared": store is self._store,
+        }
+
+    def _book(self, slot: Slot | None = None) -> Slot:
+        """Book a slot, or book a void one again within what is left of ``max_wait``."""
+        moments = [self._clock()]
+        waited = moments[0] - slot.since if slot else 0.0
+        terms = self._terms._replace(max_wait=max(0, self._terms.max_wait - round(waited * SECOND)))
+        store, booking = self._call(lambda store: store.book(terms, lambda: moments.append(self._clock())))
+        now = self._clock()
+        # The last moment is that of the decision, which rests on what was read since the one before.
+        took = now - moments[-2]
+        self._fastest = min(self._fastest, took)
+        if not booking.granted:
+            from airflow_provider_lemlist.exceptions import LemlistRateLimitError
+
+            wait = waited + booking.wait / SECOND
+            raise LemlistRateLimitError(
+                f"The wait for a slot of the lemlist rate budget would be {wait:.1f} s, with {booking.ahead} "
+                f"requests ahead, and max_wait is {self._terms.max_wait / SECOND:g} s. Nothing was sent. Run "
+                "fewer tasks at a time, or raise max_wait in the connection",
+                wait=wait,
+            )
+        slot = slot or Slot(now)
+        slot.take(booking, store, now, delay=took - self._fastest)
+        return slot
 
     def _left(self, slot: Slot, early: float) -> float:
         left = slot.due - self._clock()
-        if left >= LONG_WAIT and not slot.told:
-            slot.told = True
-            log.info("waiting %.1f s for the lemlist budget, %d requests ahead", left, slot.ahead)
+        if left >= LONG_WAIT and not slot.logged:
+            slot.logged = True
+            log.info("Rate budget: waiting %.1f s for a slot, %d requests ahead", left, slot.ahead)
         return left - early
 
     def _find(self, slot: Slot) -> None:
-        """See where the slot lies now: a refusal of others may have moved it."""
-        store, state = self._ask(lambda store: store.look())
+        """Follow the moves of a slot; book again if the store lost it or they exceed ``max_wait``."""
+        store, state = self._call(lambda store: store.read())
         if store is not slot.store:
             return
         at = place(state, slot.booking)
-        slot.due += (at - slot.booking.at) / SECOND
-        slot.booking = slot.booking._replace(at=at, moves=state.moves)
+        if at == slot.booking.at:
+            return
+        if at is not None:
+            due = slot.due + (at - slot.booking.at) / SECOND
+            if due - slot.since <= self._terms.max_wait / SECOND:
+                slot.due, slot.booking = due, slot.booking._replace(at=at, moves=state.moves)
+                return
+        self._book(slot)
 
-    def _ask(self, question: Callable[[Store], T]) -> tuple[Store, T]:
-        """Ask the store, or the spare one while the store does not work."""
-        if self._spare is None or self._clock() >= self._try_again:
+    def _call(self, function: Callable[[Store], T]) -> tuple[Store, T]:
+        """Call the store, or the spare one while the store does not work."""
+        if self._spare is None or self._clock() >= self._retry_store_at:
             try:
-                answer = question(self._store)
+                result = function(self._store)
             except StoreError as error:
                 self._fail(error)
             else:
                 self._spare = None
-                return self._store, answer
+                return self._store, result
         spare = self._spare or self._make_spare()
-        return spare, question(spare)
+        return spare, function(spare)
 
     def _fail(self, error: StoreError) -> None:
         self._spare = self._spare or self._make_spare()
-        self._try_again = self._clock() + TRY_AGAIN
+        self._retry_store_at = self._clock() + RETRY_STORE_AFTER
         if not self._warned:
             self._warned = True
-            _warn(error)
+            log.warning(
+                "Rate budget: not shared for now: %s. Until then this process has a budget of its own, and "
+                "lemlist may refuse requests if other processes use the key.",
+                error,
+            )
 
 
 def open_budget(
@@ -246,55 +279,35 @@ def open_budget(
     directory: str | None = None,
 ) -> Budget:
     """
-    Open the budget of a key.
+    Open the budget of an API key.
 
     :param api_key: The key; a hash of it names the budget.
-    :param store: Empty for a file of this machine, a ``redis://`` or ``rediss://`` URL, or ``memory://``.
+    :param store: Empty for a file on this machine, a ``redis://`` or ``rediss://`` URL, or ``memory://``.
     :param share: The part of the limit that is ours, above 0 and at most 1.
     :param max_wait: Longest wait for a slot, in seconds.
-    :param directory: Where the file lies; None for the user's own in the temporary directory.
-    :raises LemlistConfigurationError: The store or the share is none.
+    :param directory: The directory of the file; None for a private one in the temporary directory.
+    :raises LemlistConfigurationError: An argument is not one of these.
     """
     digest = hashlib.blake2b(api_key.encode(), digest_size=16, person=b"lemlist-budget").hexdigest()
     if not 0 < share <= 1:
-        raise _misconfigured(f"budget_share is {share:g}; give a part of the limit, above 0 and at most 1")
+        raise _misconfigured(f"budget_share must be above 0 and at most 1, not {share:g}")
     if not max_wait >= 0:
-        raise _misconfigured(f"max_wait is {max_wait:g}; give seconds, 0 or more")
+        raise _misconfigured(f"max_wait must be 0 seconds or more, not {max_wait:g}")
     return Budget(
         _open_store(store, digest, directory),
-        spare=lambda: _spare(digest),
+        spare=lambda: _in_memory(f"{digest} spare", without_credit(new_state(), monotonic())),
         share=share,
         max_wait=max_wait,
     )
-
-
-def describe(state: State, share: int = WHOLE) -> dict[str, float]:
-    """Put a state into words that people know: times in seconds, use in requests per window."""
-    capacity, period = room(state, share)
-    return {
-        "limit": state.limit,
-        "capacity": capacity,
-        "period": period / SECOND,
-        "margin": margin(state) / SECOND,
-        "waiting": waiting(state),
-        "longest_wait": max(0, max(state.slots, default=0) - state.seen) / SECOND,
-        "pause": max(0, state.pause - state.seen) / SECOND,
-        "others": state.others / WHOLE,
-        "booked": state.booked,
-    }
 
 
 _memory: dict[str, MemoryStore] = {}
 
 
 def _in_memory(name: str, state: State | None = None) -> MemoryStore:
-    """Give the one store in memory that all connections of this process with the same key use."""
-    # Two threads that come at once get the same one; a lock here could be left locked by a fork.
+    """Return the one store in memory that all connections of this process with the same key use."""
+    # Two threads that call this at once get the same one; a lock here could be left locked by a fork.
     return _memory.setdefault(name, MemoryStore(state=state))
-
-
-def _spare(digest: str) -> MemoryStore:
-    return _in_memory(f"{digest} spare", without_credit(monotonic()))
 
 
 def _open_store(store: str, digest: str, directory: str | None) -> Store:
@@ -318,7 +331,7 @@ def _redis_store(url: str, digest: str) -> Store:
         from airflow_provider_lemlist.api.budget.redis import RedisStore
     except ImportError:
         raise _misconfigured(
-            "budget_store names Redis, and its client is not installed: "
+            "budget_store names Redis, and the Python client of Redis is not installed: "
             "pip install 'airflow-provider-lemlist[redis]'"
         ) from None
     try:
@@ -328,11 +341,11 @@ def _redis_store(url: str, digest: str) -> Store:
         raise _misconfigured("budget_store is a Redis URL that cannot be read") from None
 
 
-def _warn(error: StoreError) -> None:
+@cache
+def _warn_not_shared() -> None:
+    """Log the warning, once per process."""
     log.warning(
-        "The lemlist rate budget cannot be shared: %s. Until then this process has a budget of its own, and "
-        "requests may be refused where others use the key.",
-        error,
+        "Rate budget: lemlist refused a request (429) although the budget had room for it. %s.", NOT_SHARED
     )
 
 
@@ -340,10 +353,3 @@ def _misconfigured(message: str) -> Exception:
     from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 
     return LemlistConfigurationError(message)
-
-
-def _in_thread(function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
-    # A store may wait for others, for a disk or a network.
-    import asyncio
-
-    return asyncio.to_thread(function, *arguments)

@@ -2,9 +2,9 @@
 """
 The store for one machine: a SQLite file for each key, shared by all processes of one user.
 
-The file holds the last seconds of a rate limit and is worth nothing. So nobody waits for the disk, a file
-from before the last start of the machine counts as empty, and a broken one is replaced. What must hold is
-that all processes use the same file, and that nobody else can touch it.
+The file holds the last seconds of a rate limit and is worth nothing after them. So no write waits for the
+disk, a file from before the last start of the machine counts as empty, and a broken one is replaced. All
+processes must use the same file, and no other user may be able to change it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from airflow_provider_lemlist.api.budget.arithmetic import State, dump, load
-from airflow_provider_lemlist.api.budget.stores import LocalStore, StoreError, monotonic
+from airflow_provider_lemlist.api.budget.arithmetic import State, dump
+from airflow_provider_lemlist.api.budget.stores import Store, StoreError, monotonic, new_state, restore
 
 T = TypeVar("T")
 
-#: Seconds to wait for others, each of whom takes less than a millisecond.
-PATIENCE = 10.0
-#: Failures of the place and not of the file; a new file would fail too.
-_OF_THE_PLACE = {
+#: Seconds to wait for the lock of the file, which each process holds for less than a millisecond.
+TIMEOUT = 10.0
+#: Errors of the directory or disk and not of the file; a new file would fail too.
+_NOT_OF_THE_FILE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_PERM,
@@ -38,19 +38,19 @@ _OF_THE_PLACE = {
     sqlite3.SQLITE_NOMEM,
 }
 _REMEDY = (
-    "Name a directory on a local disk that belongs to the user of the workers, in option budget_dir of "
-    "section [lemlist] of the Airflow configuration"
+    "In section [lemlist] of the Airflow configuration, set budget_dir to a directory on a local disk that "
+    "belongs to the user of the workers"
 )
-#: Connections of a parent process. To close them here could disturb the parent, so they are kept.
+#: Connections of a parent process. Closing them here could disturb the parent, so they are kept.
 _inherited: list[sqlite3.Connection] = []
 
 
-class SQLiteStore(LocalStore):
+class SQLiteStore(Store):
     """
     A file in a private directory of this machine.
 
-    :param digest: Stands for the key.
-    :param directory: Where the file lies, on a local disk; None for one of the user's own under the
+    :param digest: Stands for the API key.
+    :param directory: The directory of the file, on a local disk; None for a private one of the user in the
         temporary directory.
     :param clock: Replaces the clock of the machine.
     """
@@ -58,33 +58,34 @@ class SQLiteStore(LocalStore):
     def __init__(
         self, digest: str, directory: str | None = None, clock: Callable[[], int] = monotonic
     ) -> None:
-        super().__init__(clock)
+        super().__init__()
+        self._clock = clock
         self._digest = digest
         self._directory = directory
-        self.path = Path()  # known when it is opened
+        self.path = Path()  # known once it is open
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
 
     def _change(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
-        with self._lock:
+        try:
             try:
-                try:
-                    return self._transact(decide)
-                except (sqlite3.DatabaseError, FileNotFoundError) as error:
-                    if _primary_code(error) in _OF_THE_PLACE:
-                        raise
-                    return self._replace(decide)
-            except (sqlite3.Error, OSError) as error:
-                self._close()
-                raise StoreError(f"the file {self.path} does not work ({error}). {_REMEDY}") from error
+                return self._transact(decide)
+            except (sqlite3.DatabaseError, FileNotFoundError) as error:
+                if _primary_code(error) in _NOT_OF_THE_FILE:
+                    raise
+                return self._replace(decide)
+        except (sqlite3.Error, OSError) as error:
+            self._close()
+            raise StoreError(f"the file {self.path} does not work ({error}). {_REMEDY}") from error
 
     def _transact(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
         connection = self._open()
         connection.execute("BEGIN IMMEDIATE")
         try:
             row = connection.execute("SELECT boot, state FROM budget WHERE id = 1").fetchone()
-            before = _read(row)
-            # The clock is read under the lock, or two bookers could see time run backwards.
+            # The clock restarts with the machine.
+            before = restore(row[1]) if row and row[0] == _boot() else new_state()
+            # The clock is read under the lock; otherwise time could run backwards between two bookings.
             after, result = decide(before, self._clock())
             if after is not before:
                 connection.execute(
@@ -101,13 +102,13 @@ class SQLiteStore(LocalStore):
         if self._connection is not None:
             if self._identity == _identity(self.path):
                 return self._connection
-            # Somebody removed or replaced the file: whoever comes now must meet the others in the new one.
+            # The file was removed or replaced: all processes must meet in the new one.
             self._close()
-        # Whoever cleans the temporary directory takes the private one away, and somebody else may put theirs
-        # there.
+        # A cleaner of the temporary directory may have removed the private one, and another user may have
+        # created one of that name.
         self.path = private_directory(self._directory) / f"{self._digest}.sqlite3"
         connection = sqlite3.connect(
-            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            self.path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False
         )
         try:
             # No file beside the file, and no write-ahead log, whose first opening ignores the timeout.
@@ -116,7 +117,7 @@ class SQLiteStore(LocalStore):
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS budget (id INTEGER PRIMARY KEY, boot TEXT, state TEXT)"
             )
-            # By its path: to open and close the file here would drop the locks that SQLite holds on it.
+            # By its path: opening and closing the file here would drop the locks that SQLite holds on it.
             os.chmod(self.path, 0o600)
             self._identity = _identity(self.path)
         except BaseException:
@@ -126,7 +127,7 @@ class SQLiteStore(LocalStore):
         return connection
 
     def _replace(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
-        """Put a new file in the place of a broken one, unless somebody else just did."""
+        """Replace a broken file by a new one, unless another process just did."""
         self._close()
         guard = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -134,7 +135,7 @@ class SQLiteStore(LocalStore):
             try:
                 return self._transact(decide)
             except sqlite3.DatabaseError as error:
-                if _primary_code(error) in _OF_THE_PLACE:
+                if _primary_code(error) in _NOT_OF_THE_FILE:
                     raise
                 self._close()
                 for leftover in (self.path, Path(f"{self.path}-journal"), Path(f"{self.path}-wal")):
@@ -156,9 +157,9 @@ class SQLiteStore(LocalStore):
 
 def private_directory(directory: str | None) -> Path:
     """
-    Give the directory of the files: the user's own, closed to everybody else.
+    Return the directory of the files, which belongs to the user and is closed to all others.
 
-    :raises StoreError: It is somebody else's, or not a directory.
+    :raises StoreError: It belongs to another user, or is not a directory.
     """
     user = os.geteuid()
     own = f"airflow-provider-lemlist-{user}"
@@ -168,15 +169,15 @@ def private_directory(directory: str | None) -> Path:
         _make(path)
         found = path.lstat()
         if found.st_uid == user and stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077:
-            # The user's, but not private. It may serve other purposes, so it stays as it is.
+            # The user's, but not private. It may serve other purposes, so its mode is left alone.
             path = path / own
             _make(path)
             found = path.lstat()
     except OSError as error:
-        raise StoreError(f"the directory {path} cannot be made ({error}). {_REMEDY}") from error
+        raise StoreError(f"the directory {path} cannot be created ({error}). {_REMEDY}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or stat.S_IMODE(found.st_mode) & 0o077:
         raise StoreError(
-            f"{path} is not a directory of user {user} alone, so others could change what is in it. {_REMEDY}"
+            f"{path} is not a directory of user {user} alone, and others could change its files. {_REMEDY}"
         )
     return path
 
@@ -186,16 +187,6 @@ def _make(path: Path) -> None:
         path.mkdir(mode=0o700)
     except FileExistsError:
         return
-
-
-def _read(row: tuple[str, str] | None) -> State:
-    # The clock starts anew with the machine.
-    if row is None or row[0] != _boot():
-        return State()
-    try:
-        return load(row[1])
-    except (ValueError, AttributeError, TypeError):
-        return State()
 
 
 @cache

@@ -2,8 +2,8 @@
 """
 What a store of the budget is, and the store in memory.
 
-A store keeps the state of one key and changes it in one atomic step, on a clock of its own that all who share
-the store see alike. The SQLite file and Redis have a module each, imported when one is opened.
+A store keeps the state of one key and changes it in one atomic step, on a clock that is the same for all that
+share the store. The SQLite file and Redis have a module each, imported when one is opened.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from airflow_provider_lemlist.api.budget.arithmetic import Answer, Booking, State, Terms, book, hear, settle
+from airflow_provider_lemlist.api.budget import arithmetic
+from airflow_provider_lemlist.api.budget.arithmetic import Booking, Feedback, State, Terms
 
 T = TypeVar("T")
 
@@ -25,69 +26,98 @@ class StoreError(Exception):
     """The store does not work; the message says which and why, and names the remedy."""
 
 
-class Store(Protocol):
-    """Where all users of one key book."""
-
-    def book(self, terms: Terms) -> Booking:
-        """Give the next free slot, or tell how long the wait would be."""
-
-    def hear(self, answer: Answer) -> None:
-        """Learn from an answer."""
-
-    def look(self) -> State:
-        """Give the present state."""
-
-
 def monotonic() -> int:
-    """Give microseconds since the machine started: one clock for all its processes, which is never set."""
+    """Return microseconds since the machine started: one clock for all its processes, which is never set."""
     return time.monotonic_ns() // 1000
 
 
-class LocalStore(ABC):
-    """A store that calls the arithmetic itself, while it keeps everybody else out."""
+def new_state() -> State:
+    """Return a state without bookings, in an epoch of its own."""
+    return State(epoch=int.from_bytes(os.urandom(6), "big"))
 
-    def __init__(self, clock: Callable[[], int] = monotonic) -> None:
-        self._clock = clock
+
+def restore(line: object) -> State:
+    """Read what the store keeps, or return a new state if that is not a state."""
+    try:
+        return arithmetic.load(line.decode() if isinstance(line, bytes) else line)  # type: ignore[arg-type]  # as below
+    except (ValueError, AttributeError, TypeError):
+        return new_state()
+
+
+class Store(ABC):
+    """Where all clients of one budget book."""
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._failure: StoreError | None = None
         _forkable.add(self)
 
-    def book(self, terms: Terms) -> Booking:
-        return self._change(lambda state, now: book(state, now, terms))
+    def book(self, terms: Terms, note: Callable[[], object] = bool) -> Booking:
+        """
+        Book the next free slot, or return how long the wait would be.
 
-    def hear(self, answer: Answer) -> None:
-        self._change(lambda state, now: (hear(state, now, answer), None))
+        :param note: Called before the store reads its state, and before each decision.
+        """
 
-    def look(self) -> State:
-        return self._change(lambda state, now: (state, settle(state, now)))
+        def decide(state: State, now: int) -> tuple[State, Booking]:
+            note()
+            return arithmetic.book(state, now, terms)
+
+        return self._run(decide, note)
+
+    def report(self, feedback: Feedback) -> bool:
+        """Apply the feedback of a response; return whether it is a refusal that nothing explains."""
+        return self._run(lambda state, now: arithmetic.report(state, now, feedback))
+
+    def read(self) -> State:
+        """Return the present state."""
+        return self._run(lambda state, now: (state, arithmetic.advance(state, now)))
+
+    def _run(self, decide: Callable[[State, int], tuple[State, T]], note: Callable[[], object] = bool) -> T:
+        before = self._failure
+        with self._lock:
+            if self._failure is not before:
+                # It failed for another thread while this one waited, and to fail can take seconds.
+                raise StoreError(str(self._failure))
+            note()
+            try:
+                return self._change(decide)
+            except StoreError as error:
+                self._failure = StoreError(str(error))
+                raise
 
     @abstractmethod
     def _change(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
-        """Replace the state by what ``decide`` makes of it, alone, and return what else it gave."""
+        """
+        Replace the state by what ``decide`` makes of it, atomically, and return its other result.
+
+        ``decide`` may be called more than once. If it returns the state that it got, nothing is written.
+        """
 
     def _forget_parent(self) -> None:  # noqa: B027  # most stores have nothing to forget
         """Drop in a forked child what only its parent may use."""
 
 
-class MemoryStore(LocalStore):
-    """The budget of one process: for tests, and when the store that was asked for does not work."""
+class MemoryStore(Store):
+    """The budget of one process: for tests, and while the configured store does not work."""
 
     def __init__(self, clock: Callable[[], int] = monotonic, state: State | None = None) -> None:
-        super().__init__(clock)
-        self._state = state or State()
+        super().__init__()
+        self._clock = clock
+        self._state = state or new_state()
 
     def _change(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
-        with self._lock:
-            self._state, result = decide(self._state, self._clock())
-            return result
+        self._state, result = decide(self._state, self._clock())
+        return result
 
 
-_forkable: weakref.WeakSet[LocalStore] = weakref.WeakSet()
-_held: list[LocalStore] = []
+_forkable: weakref.WeakSet[Store] = weakref.WeakSet()
+_held: list[Store] = []
 
 
 def _before_fork() -> None:
-    # A fork in the middle of another thread's booking would leave its locks, and those within SQLite, locked
-    # in the child for ever.
+    # A fork in the middle of another thread's booking would leave the store's lock, and those within SQLite,
+    # locked in the child for ever.
     for store in list(_forkable):
         store._lock.acquire()
         _held.append(store)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The routes of the API: each handler reads a :class:`Call`, asks the model, and returns what is answered.
+The routes of the API.
 
-A handler returns a JSON value, or a :class:`Reply` for anything else, or raises a ``Refusal``.
+Each handler takes a ``Call`` and returns a JSON value or a ``Response``, or raises an ``ApiError``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from airflow_provider_lemlist.sandbox import checks
-from airflow_provider_lemlist.sandbox.manners import Manners
 from airflow_provider_lemlist.sandbox.model import World
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
 @dataclass
-class Reply:
-    """An answer on its way out."""
+class Response:
+    """An HTTP response."""
 
     status: int
     body: bytes
@@ -28,17 +28,17 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value: Any, status: int = 200) -> Reply:
-        """Make an answer of JSON."""
+    def of(cls, value: Any, status: int = 200) -> Response:
+        """Return a JSON response."""
         return cls(status, json.dumps(value, ensure_ascii=False).encode(), "application/json; charset=utf-8")
 
     @classmethod
-    def text(cls, text: str, status: int = 200, content_type: str = "text/plain") -> Reply:
+    def text(cls, text: str, status: int = 200, content_type: str = "text/plain") -> Response:
         return cls(status, text.encode(), f"{content_type}; charset=utf-8")
 
 
 @dataclass
-class Part:
+class UploadedFile:
     """The file of a multipart body."""
 
     file_name: str
@@ -48,42 +48,43 @@ class Part:
 
 @dataclass
 class Call:
-    """One request, as a handler sees it."""
+    """One request, as a handler receives it."""
 
     world: World
-    manners: Manners
+    undocumented: Undocumented
     origin: str
     params: dict[str, str]
     query: dict[str, str]
     content_type: str
     body: bytes
     #: The part named ``file`` of a multipart body.
-    file: Part | None = None
-    #: What is wrong with the request though it is answered: notes for the violations, as (rule, what).
-    remarks: list[tuple[str, str]] = field(default_factory=list)
+    file: UploadedFile | None = None
+    #: Violations of a request that is not refused, as (rule, what).
+    violations: list[tuple[str, str]] = field(default_factory=list)
 
     def json(self) -> dict[str, Any]:
         return checks.json_object(self.content_type, self.body)
 
-    def page(self, most: int = 100) -> slice:
-        """Read ``offset`` and ``limit``."""
-        limit = checks.number(self.query, "limit", 100, least=1)
-        if limit > most:
-            self.remarks.append(("query", f"limit is {limit}, the most is {most}"))
+    def page(self, maximum: int = 100) -> slice:
+        """Return the page that ``offset`` and ``limit`` select."""
+        limit = checks.number(self.query, "limit", 100, minimum=1)
+        if limit > maximum:
+            self.violations.append(("query", f"limit is {limit}, the maximum is {maximum}"))
         offset = checks.number(self.query, "offset", 0)
-        return slice(offset, offset + min(limit, most))
+        return slice(offset, offset + min(limit, maximum))
 
 
 Handler = Callable[[Call], Any]
 
 
 class Route(NamedTuple):
-    """One documented operation; ``query`` names every parameter that it knows, None is any."""
+    """One documented operation; ``query`` holds the names of its parameters, None allows any."""
 
     method: str
     template: str
     handler: Handler
     query: frozenset[str] | None
+    ignored: frozenset[str] = frozenset()
 
     @property
     def segments(self) -> list[str]:
@@ -93,24 +94,28 @@ class Route(NamedTuple):
 ROUTES: list[Route] = []
 
 
-def route(operation: str, query: Iterable[str] | None = ()) -> Callable[[Handler], Handler]:
+def route(
+    operation: str, query: Iterable[str] | None = (), ignored: Iterable[str] = ()
+) -> Callable[[Handler], Handler]:
     """
-    Enter a handler in the table.
+    Register a handler.
 
-    :param operation: Method and path as documented, slash at the end included.
+    :param operation: Method and path as documented, including a slash at the end.
     :param query: Names of its query parameters; None for any.
+    :param ignored: Names of its documented query parameters that the sandbox does not implement.
     """
     method, template = operation.split(" ")
+    names = None if query is None else frozenset({*query, *ignored})
 
-    def enter(handler: Handler) -> Handler:
-        ROUTES.append(Route(method, template, handler, None if query is None else frozenset(query)))
+    def register(handler: Handler) -> Handler:
+        ROUTES.append(Route(method, template, handler, names, frozenset(ignored)))
         return handler
 
-    return enter
+    return register
 
 
 class Match(NamedTuple):
-    """What a path means: its route, unless the method is wrong, and the values in its place."""
+    """The route that a path matches (None if the method is wrong) and the values of its parameters."""
 
     template: str
     route: Route | None
@@ -118,7 +123,7 @@ class Match(NamedTuple):
 
 
 class Table:
-    """The routes by number of segments; a fixed segment goes before one that takes any value."""
+    """The routes by number of segments; a fixed segment has priority over a parameter."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._by_length: dict[int, list[Route]] = {}
@@ -129,13 +134,13 @@ class Table:
         """
         Find the operation of a request.
 
-        :param raw_path: The path without ``/api`` and not decoded: an encoded slash belongs to a value.
+        :param raw_path: The path without ``/api``, not decoded because an encoded slash belongs to a value.
         """
-        asked = [unquote(segment) for segment in raw_path.split("/")]
+        segments = [unquote(segment) for segment in raw_path.split("/")]
         other_method: Match | None = None
-        for each in self._by_length.get(len(asked), ()):
+        for each in self._by_length.get(len(segments), ()):
             params: dict[str, str] = {}
-            for wanted, given in zip(each.segments, asked, strict=True):
+            for wanted, given in zip(each.segments, segments, strict=True):
                 if wanted.startswith("{") and given:
                     params[wanted[1:-1]] = given
                 elif wanted != given:
@@ -149,7 +154,7 @@ class Table:
 
 def table() -> Table:
     """Return the table of all routes."""
-    # Importing the modules is what enters their handlers.
+    # Importing the modules registers their handlers.
     from airflow_provider_lemlist.sandbox.routes import (  # noqa: F401
         activities,
         campaigns,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activities: what happened to the leads, newest first."""
+"""The activities of the leads, newest first."""
 
 from __future__ import annotations
 
@@ -9,51 +9,42 @@ from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.activity_types import ACTIVITY_TYPES
+from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.model import Activity, World, iso
-from airflow_provider_lemlist.sandbox.refusal import Refusal
 from airflow_provider_lemlist.sandbox.routes import Call, route
 
-QUERY = [
-    "version",
-    "type",
-    "campaignId",
-    "leadId",
-    "isFirst",
-    "minDate",
-    "maxDate",
-    "startDate",
-    "endDate",
-    "limit",
-    "offset",
-]
+QUERY = (
+    "version", "type", "campaignId", "leadId", "isFirst", "minDate", "maxDate", "startDate", "endDate",
+    "limit", "offset",
+)  # fmt: skip
 
 
 @route("GET /activities", query=QUERY)
 def list_activities(call: Call) -> Any:
     query = call.query
     if query.get("version") != "v2":
-        call.remarks.append(("query", "version=v2 is missing: the answer is of v1"))
+        call.violations.append(("query", "version=v2 is missing: the response is of v1"))
     if query.get("type") not in (None, *ACTIVITY_TYPES):
-        raise Refusal(400, "Bad params: unknown type", violation="type names no activity")
+        raise ApiError(400, "Bad params: unknown type", violation="unknown type")
     least = checks.moment(query, "minDate", "startDate")
     most = checks.moment(query, "maxDate", "endDate")
     if least is not None and most is not None and most <= least:
-        raise Refusal(400, "Bad params: maxDate must be greater than minDate", violation="maxDate <= minDate")
+        raise checks.bad_request("Bad params: maxDate must be greater than minDate")
     part = call.page()
     found = islice(_matching(call, least, most), part.start, part.stop)
     return [activity_json(each, call.world, v2=query.get("version") == "v2") for each in found]
 
 
 def _matching(call: Call, least: float | None, most: float | None) -> Iterator[Activity]:
-    """Walk the history from its end; both bounds are inclusive."""
+    """Yield the matching activities, newest first; both bounds are inclusive."""
     query = call.query
     wanted, campaign, lead = query.get("type"), query.get("campaignId"), query.get("leadId")
     first = checks.flag(query, "isFirst") if "isFirst" in query else None
     for each in call.world.newest_activities():
-        # What is compared is the moment as it is shown: in whole milliseconds.
+        # Compare the moment as the response shows it, in whole milliseconds.
         shown = int(each.created_at * 1000) / 1000
         if least is not None and shown < least:
-            # The history is in order: nothing before this one is young enough.
+            # The activities are sorted, so all earlier ones are out of range.
             return
         if (
             (most is None or shown <= most)

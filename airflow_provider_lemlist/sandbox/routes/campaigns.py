@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Campaigns: made, read, changed, started, paused, counted."""
+"""Campaigns: create, read, update, start, pause, statistics."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
 from airflow_provider_lemlist.sandbox.model import STATUSES, Activity, Campaign, World, iso
-from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
 from airflow_provider_lemlist.sandbox.routes import Call, route
 
-#: What an update takes, by JSON type.
+#: The fields of an update and their JSON types.
 SETTINGS: dict[str, str] = {
     **dict.fromkeys(
         (
@@ -46,10 +46,14 @@ SETTINGS: dict[str, str] = {
 def list_campaigns(call: Call) -> Any:
     query = call.query
     if query.get("version") != "v2":
-        call.remarks.append(("query", "version=v2 is missing: the answer may be of v1"))
+        call.violations.append(("query", "version=v2 is missing: the response may be of v1"))
+    if query.get("sortBy") not in (None, "createdAt"):
+        raise checks.mismatch("Expected createdAt in sortBy")
     wanted, by = query.get("status"), query.get("createdBy")
     if wanted not in (None, *STATUSES):
         raise checks.mismatch("Expected a known status in status")
+    if query.get("sortBy", "createdAt") != "createdAt":  # the only value, and the order of the world
+        raise checks.mismatch("Expected createdAt in sortBy")
     found = [
         each
         for each in call.world.campaigns.values()
@@ -60,16 +64,16 @@ def list_campaigns(call: Call) -> Any:
     part = call.page()
     if "page" in query:
         size = part.stop - part.start
-        start = (checks.number(query, "page", 1, least=1) - 1) * size
+        start = (checks.number(query, "page", 1, minimum=1) - 1) * size
         part = slice(start, start + size)
     items = [campaign_item(each, call.world) for each in found[part]]
-    if call.manners.campaign_list == "array":
+    if call.undocumented.campaign_list == "array":
         return items
     return {"campaigns": items, "pagination": pagination(len(found), part)}
 
 
 def pagination(total: int, part: slice) -> dict[str, Any]:
-    """Return the page object of schedules, and of campaigns in their second shape."""
+    """Return the ``pagination`` of schedules and of campaigns as an object."""
     size = part.stop - part.start
     pages, current = max(1, -(-total // size)), part.start // size + 1
     return {
@@ -104,7 +108,7 @@ def _known(body: Mapping[str, Any], names: set[str]) -> None:
 def _conditions(body: Mapping[str, Any]) -> list[str]:
     given: list[str] = checks.expect("array", body.get("autoReviewConditions", []), "autoReviewConditions")
     for each in given:
-        if each not in checks.CONDITIONS_OF_REVIEW:
+        if each not in checks.REVIEW_CONDITIONS:
             raise checks.mismatch("Expected a known condition in field autoReviewConditions")
     return given
 
@@ -132,7 +136,7 @@ def update_campaign(call: Call) -> Any:
         checks.expect(SETTINGS[name], value, name)
     conditions = _conditions(body)
     if not all(each in [user.id for user in call.world.users] for each in body.get("sendUserIds", ())):
-        raise checks.mistaken("None of the provided sender IDs are members of this team")
+        raise checks.bad_request("None of the provided sender IDs are members of this team")
     campaign.settings |= body
     campaign.name = body.get("name", campaign.name)
     campaign.auto_review = body.get("autoReview", campaign.auto_review)
@@ -149,8 +153,8 @@ def update_campaign(call: Call) -> Any:
 @route("POST /campaigns/{campaignId}/start")
 def start_campaign(call: Call) -> Any:
     campaign = call.world.campaign(call.params["campaignId"])
-    if campaign.status == "running" and call.manners.restart == "refused":
-        raise Refusal(400, "You can't start campaigns that are already running")
+    if campaign.status == "running" and call.undocumented.restart == "refused":
+        raise ApiError(400, "You can't start campaigns that are already running")
     if campaign.status == "archived":
         raise bad_team()
     campaign.status = "running"
@@ -160,8 +164,8 @@ def start_campaign(call: Call) -> Any:
 @route("POST /campaigns/{campaignId}/pause")
 def pause_campaign(call: Call) -> Any:
     campaign = call.world.campaign(call.params["campaignId"])
-    if campaign.status != "running" and call.manners.restart == "refused":
-        raise Refusal(400, "You can't pause campaigns that are not running")
+    if campaign.status != "running" and call.undocumented.restart == "refused":
+        raise ApiError(400, "You can't pause campaigns that are not running")
     if campaign.status == "running":
         campaign.status = "paused"
     return {"_id": campaign.id, "state": "paused"}
@@ -172,7 +176,7 @@ def pause_campaign(call: Call) -> Any:
 CHANNELS = ("others", "email", "linkedin")
 STATS_QUERY = ["startDate", "endDate", "sendUser", "ABSelected", "channels"]
 
-#: Name of a counter, and the activities that it counts.
+#: The counters and the activities that each counts.
 COUNTERS: dict[str, tuple[str, ...]] = {
     "messagesSent": ("emailsSent", "linkedinSent", "linkedinInviteDone", "whatsappMessageSent", "smsSent"),
     "messagesNotSent": ("emailsFailed", "linkedinSendFailed", "linkedinInviteFailed"),
@@ -184,7 +188,7 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     "invitationAccepted": ("linkedinInviteAccepted",),
     "meetingBooked": ("meetingBooked",),
 }
-#: Name of a count of leads, and the counters of which one has to be above zero.
+#: The counts of leads; a lead is counted if one of these counters is above zero.
 REACHED: dict[str, tuple[str, ...]] = {
     "nbLeadsReached": ("delivered",),
     "nbLeadsOpened": ("opened",),
@@ -199,9 +203,9 @@ def get_stats(call: Call) -> Any:
     try:
         parsed = json.loads(channels) if channels else []
     except ValueError:
-        raise checks.mistaken("Bad params: channels must be a valid array") from None
+        raise checks.bad_request("Bad params: channels must be a valid array") from None
     campaign = call.world.campaign(call.params["campaignId"])
-    return stats(campaign, call.world, Choice.read({**call.query, "channels": parsed}, call.world))
+    return stats(campaign, call.world, StatsFilter.read({**call.query, "channels": parsed}, call.world))
 
 
 @route("POST /v2/campaigns/stats/batch")
@@ -209,24 +213,24 @@ def get_stats_batch(call: Call) -> Any:
     body = call.json()
     ids = body.get("campaignIds")
     if not isinstance(ids, list) or not ids:
-        raise checks.mistaken("Bad params: campaignIds must be a non-empty array")
+        raise checks.bad_request("Bad params: campaignIds must be a non-empty array")
     if len(ids) > 100:
-        raise checks.mistaken("Bad params: campaignIds must contain at most 100 items")
+        raise checks.bad_request("Bad params: campaignIds must contain at most 100 items")
     _known(body, {"campaignIds", *STATS_QUERY})
     for each in ids:
         checks.expect("string", each, "campaignIds")
-    choice = Choice.read(body, call.world)
+    wanted = StatsFilter.read(body, call.world)
     known = [each for each in ids if each in call.world.campaigns]
     return {
         "results": [
-            {"campaignId": each, **stats(call.world.campaigns[each], call.world, choice)} for each in known
+            {"campaignId": each, **stats(call.world.campaigns[each], call.world, wanted)} for each in known
         ],
         "errors": [{"campaignId": each, "error": "Campaign not found"} for each in ids if each not in known],
     }
 
 
-class Choice(NamedTuple):
-    """Which activities statistics count; no channel and no sender are all of them."""
+class StatsFilter(NamedTuple):
+    """The activities that statistics count; no channels means all channels, no sender all senders."""
 
     start: float
     end: float
@@ -234,27 +238,27 @@ class Choice(NamedTuple):
     sender: str = ""
 
     @classmethod
-    def read(cls, params: Mapping[str, Any], world: World) -> Choice:
+    def read(cls, params: Mapping[str, Any], world: World) -> StatsFilter:
         if not params.get("startDate") or not params.get("endDate"):
-            raise checks.mistaken("Bad params: startDate and endDate are required")
+            raise checks.bad_request("Bad params: startDate and endDate are required")
         channels = params.get("channels", [])
         if not isinstance(channels, list):
-            raise checks.mistaken("Bad params: channels must be a valid array")
+            raise checks.bad_request("Bad params: channels must be a valid array")
         if not all(each in CHANNELS for each in channels):
             text = 'Bad params: channels must be empty or contain "others", "email" or "linkedin"'
-            raise checks.mistaken(text)
+            raise checks.bad_request(text)
         if params.get("ABSelected") not in (None, "A", "B"):
-            raise checks.mistaken("Bad params: ABSelected must be A or B")
+            raise checks.bad_request("Bad params: ABSelected must be A or B")
         sender, bar, email = str(params.get("sendUser") or "").partition("|")
         if sender and not bar:
             text = "Bad param format: sendUser must be formatted as follow: <sendUserId>|<sendUserEmail>"
-            raise checks.mistaken(text)
+            raise checks.bad_request(text)
         if sender and email not in [user.email for user in world.users if user.id == sender]:
-            raise checks.mistaken("Bad params: the send user email is not related to the send user id")
+            raise checks.bad_request("Bad params: the send user email is not related to the send user id")
         start, end = (checks.parse_moment(str(params[name]), name) for name in ("startDate", "endDate"))
         return cls(start, end, tuple(channels), sender)
 
-    def takes(self, activity: Activity, campaign: Campaign) -> bool:
+    def matches(self, activity: Activity, campaign: Campaign) -> bool:
         kind = activity.type
         channel = (
             "email" if kind.startswith("emails") else "linkedin" if kind.startswith("linkedin") else "others"
@@ -266,18 +270,18 @@ class Choice(NamedTuple):
         )
 
 
-def stats(campaign: Campaign, world: World, choice: Choice) -> dict[str, Any]:
-    """Count what happened in a campaign, as far as it was asked for."""
+def stats(campaign: Campaign, world: World, wanted: StatsFilter) -> dict[str, Any]:
+    """Return the statistics of a campaign over the activities that the filter selects."""
     happened = [
         activity
         for activity in world.activities
-        if activity.lead.campaign_id == campaign.id and choice.takes(activity, campaign)
+        if activity.lead.campaign_id == campaign.id and wanted.matches(activity, campaign)
     ]
     of_lead: dict[str, Counter[str]] = {}
     for activity in happened:
         of_lead.setdefault(activity.lead.id, Counter()).update(_counters(activity))
     leads = campaign.leads.values()
-    places = Counter(lead.place for lead in leads)
+    stages = Counter(lead.stage for lead in leads)
     return {
         "nbLeads": len(leads),
         "nbLeadsLaunched": sum(lead.launched_at is not None for lead in leads),
@@ -285,9 +289,9 @@ def stats(campaign: Campaign, world: World, choice: Choice) -> dict[str, Any]:
             name: sum(any(counts[each] for each in counters) for counts in of_lead.values())
             for name, counters in REACHED.items()
         },
-        "nbLeadsInterested": places["interested"],
-        "nbLeadsNotInterested": places["notInterested"],
-        "nbLeadsUnsubscribed": places["unsubscribed"],
+        "nbLeadsInterested": stages["interested"],
+        "nbLeadsNotInterested": stages["notInterested"],
+        "nbLeadsUnsubscribed": stages["unsubscribed"],
         "nbLeadsInterrupted": 0,
         **{name: sum(counts[name] for counts in of_lead.values()) for name in COUNTERS},
         "steps": _step_rows(campaign, world, happened),
@@ -348,7 +352,7 @@ def campaign_item(campaign: Campaign, world: World) -> dict[str, Any]:
 
 
 def campaign_created(campaign: Campaign, world: World) -> dict[str, Any]:
-    """Return a campaign as its creation answers it: its ``state`` is running from birth, its status draft."""
+    """Return a new campaign as the create route does: its ``state`` is ``running``, its status ``draft``."""
     return {
         "_id": campaign.id,
         "name": campaign.name,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports: the leads of a campaign at once, and its statistics as a job that is polled."""
+"""Exports: the leads of a campaign in one response, and its statistics as a job that is polled."""
 
 from __future__ import annotations
 
@@ -9,34 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
-from airflow_provider_lemlist.sandbox.model import Export, Lead, World, iso
-from airflow_provider_lemlist.sandbox.refusal import Refusal
-from airflow_provider_lemlist.sandbox.routes import Call, Reply, route
-from airflow_provider_lemlist.sandbox.routes.campaigns import Choice, stats
+from airflow_provider_lemlist.sandbox.errors import ApiError
+from airflow_provider_lemlist.sandbox.model import LEAD_FIELDS, Export, Lead, World, iso
+from airflow_provider_lemlist.sandbox.routes import Call, Response, route
+from airflow_provider_lemlist.sandbox.routes.campaigns import StatsFilter, stats
 from airflow_provider_lemlist.sandbox.routes.leads import leads_in
 
-#: What a row holds of the lead's own values, where the lead has them.
-ROW_FIELDS = (
-    "email",
-    "firstName",
-    "lastName",
-    "picture",
-    "phone",
-    "linkedinUrl",
-    "timezone",
-    "companyName",
-    "companyDomain",
-    "icebreaker",
-    "jobTitle",
-)
 
-
-def csv_reply(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Reply:
+def csv_response(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Response:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return Reply.text(text.getvalue(), content_type="text/csv")
+    return Response.text(text.getvalue(), content_type="text/csv")
 
 
 @route("GET /campaigns/{campaignId}/export/leads", query=["state", "format"])
@@ -46,9 +31,9 @@ def export_leads(call: Call) -> Any:
     if call.query.get("format") not in (None, "csv", "json"):
         raise checks.mismatch("Expected csv or json in format")
     if call.query.get("format") == "json":
-        return [_row(lead, ROW_FIELDS) for lead in leads]
+        return [_row(lead, LEAD_FIELDS) for lead in leads]
     variables = list(dict.fromkeys(name for lead in leads for name in lead.values))
-    return csv_reply(
+    return csv_response(
         ["emailStatus", *variables, "lastState", "status", "_id"],
         (_row(lead, variables) for lead in leads),
     )
@@ -64,15 +49,15 @@ def _row(lead: Lead, names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-# --- Statistics, as a job ---------------------------------------------------------------------------------
+# --- Statistics as a job ----------------------------------------------------------------------------------
 
 
 @route("GET /campaigns/{campaignId}/export/start")
 def start_export(call: Call) -> Any:
-    """Open an export; a GET that makes something, each time."""
+    """Start an export; each GET creates a new one."""
     world = call.world
     campaign = world.campaign(call.params["campaignId"])
-    export = Export(world.new_id("axp"), campaign.id, world.clock(), call.manners.export_polls)
+    export = Export(world.new_id("axp"), campaign.id, world.clock(), call.undocumented.export_polls)
     world.exports[export.id] = export
     shown = _status(export, call)
     return {"_id": export.id, "campaignName": campaign.name, **shown, "progressType": "starting"}
@@ -91,9 +76,9 @@ def get_export(call: Call) -> Any:
 def mail_export(call: Call) -> Any:
     try:
         export = _export(call)
-    except Refusal as refusal:
-        # Here the same refusal is a text.
-        raise refusal if isinstance(refusal.body, str) else Refusal(404, "Export not found") from None
+    except ApiError as error:
+        # On this route the error is text, not JSON.
+        raise error if isinstance(error.body, str) else ApiError(404, "Export not found") from None
     export.email = call.params["email"]
     status = _status(export, call, done=export.polls_left <= 0) | {"email": export.email}
     return {"ok": True, "status": status}
@@ -103,11 +88,11 @@ def mail_export(call: Call) -> Any:
 def get_file(call: Call) -> Any:
     name = call.params["file"].removeprefix("fil_").removesuffix(".csv")
     if name not in call.world.exports:
-        raise Refusal(404, "File not found")
+        raise ApiError(404, "File not found")
     export = call.world.exports[name]
     campaign = call.world.campaign(export.campaign_id)
-    rows = stats(campaign, call.world, Choice(0, call.world.clock()))["steps"]
-    return csv_reply(list(rows[0]) if rows else ["index", "sequenceId"], rows)
+    rows = stats(campaign, call.world, StatsFilter(0, call.world.clock()))["steps"]
+    return csv_response(list(rows[0]) if rows else ["index", "sequenceId"], rows)
 
 
 def _export(call: Call) -> Export:
@@ -115,7 +100,7 @@ def _export(call: Call) -> Export:
     export = call.world.exports.get(call.params["exportId"])
     if export is None or export.campaign_id != call.params["campaignId"]:
         message = f"Export with id {call.params['exportId']} not found"
-        raise Refusal(404, {"ok": False, "message": message})
+        raise ApiError(404, {"ok": False, "message": message})
     return export
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leads: made, read, changed, marked, removed; their custom variables; the audio of their voice notes."""
+"""Leads: create, read, update, mark, remove; their custom variables; the audio of their voice notes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
 from airflow_provider_lemlist.sandbox.lead_states import STATES, has_state
 from airflow_provider_lemlist.sandbox.model import ENRICHMENTS, LEAD_FIELDS, Campaign, Lead, World, iso
-from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
 from airflow_provider_lemlist.sandbox.routes import Call, route
 
-AUDIO_ENDINGS = (".m4a", ".mp3", ".wav", ".ogg", ".oga", ".opus", ".aac", ".flac", ".webm", ".mp4")
-#: The figure of images and videos; none is documented for audio.
-LARGEST_AUDIO = 20 * 1024 * 1024
+AUDIO_EXTENSIONS = (".m4a", ".mp3", ".wav", ".ogg", ".oga", ".opus", ".aac", ".flac", ".webm", ".mp4")
+#: The limit of images and videos; none is documented for audio.
+MAX_AUDIO_BYTES = 20 * 1024 * 1024
 
 
 # --- Create and read --------------------------------------------------------------------------------------
@@ -30,22 +30,22 @@ def create_lead(call: Call) -> Any:
         if other.campaign_id == campaign.id:
             raise duplicate("campaign", 400)
         if deduplicate:
-            raise duplicate("elsewhere", call.manners.elsewhere_status)
+            raise duplicate("elsewhere", call.undocumented.elsewhere_status)
     owner = values.pop("contactOwner", None)
     lead = call.world.add_lead(campaign, values, owner=owner, enrichments=enrichments)
-    return lead_reply(lead, campaign)
+    return lead_response(lead, campaign)
 
 
 DUPLICATES = {"campaign": "Lead already in the campaign", "elsewhere": "Lead already in other campaign"}
 
 
-def duplicate(where: str, status: int) -> Refusal:
-    return Refusal(status, DUPLICATES[where])
+def duplicate(where: str, status: int) -> ApiError:
+    return ApiError(status, DUPLICATES[where])
 
 
 @route("GET /leads", query=["id", "email", "version"])
 def get_lead(call: Call) -> Any:
-    remark_version(call)
+    note_missing_version(call)
     if lead_id := call.query.get("id"):
         lead = call.world.lead(lead_id)
     elif not call.query.get("email"):
@@ -53,32 +53,32 @@ def get_lead(call: Call) -> Any:
     else:
         leads = call.world.leads_of(call.query["email"])
         if not leads:
-            raise Refusal(404, "Lead not found")
+            raise ApiError(404, "Lead not found")
         lead = leads[-1]
     return lead_flat(lead, call.world)
 
 
 @route("GET /leads/{email}", query=["version", "campaignId"])
 def get_leads_by_email(call: Call) -> Any:
-    remark_version(call)
+    note_missing_version(call)
     wanted = call.query.get("campaignId")
     leads = [lead for lead in call.world.leads_of(call.params["email"]) if wanted in (None, lead.campaign_id)]
     if not leads:
-        raise Refusal(404, "Lead not found")
+        raise ApiError(404, "Lead not found")
     if call.query.get("version") != "v2":
         return lead_flat(leads[-1], call.world)
     return [lead_entry(lead, call.world) for lead in leads]
 
 
-def remark_version(call: Call) -> None:
+def note_missing_version(call: Call) -> None:
     if call.query.get("version") != "v2":
-        call.remarks.append(("query", "version=v2 is missing: the answer is of v1"))
+        call.violations.append(("query", "version=v2 is missing: the response is of v1"))
 
 
 @route("GET /campaigns/{campaignId}/leads/", query=["state", "limit"])
 def list_leads(call: Call) -> Any:
     campaign = call.world.campaign(call.params["campaignId"])
-    part = call.page(most=500)
+    part = call.page(maximum=500)
     limit = part.stop - part.start
     newest_first = reversed(leads_in(call, campaign))
     return [
@@ -88,13 +88,13 @@ def list_leads(call: Call) -> Any:
 
 
 def leads_in(call: Call, campaign: Campaign) -> list[Lead]:
-    """Return the leads of a campaign with the asked-for states; none at all when no state was asked for."""
-    states = call.query.get("state", "" if call.manners.state_required else "all")
+    """Return the leads of a campaign with the requested states; none if no state was requested."""
+    states = call.query.get("state", "" if call.undocumented.state_required else "all")
     if not states:
-        call.remarks.append(("query", "state is missing: the answer is empty without state=all"))
+        call.violations.append(("query", "state is missing: the response is empty without state=all"))
         return []
     wanted = states.split(",")
-    call.remarks += [("query", f"unknown state {state}") for state in wanted if state not in STATES]
+    call.violations += [("query", f"unknown state {state}") for state in wanted if state not in STATES]
     return [lead for lead in campaign.leads.values() if any(has_state(lead, state) for state in wanted)]
 
 
@@ -107,12 +107,12 @@ def update_lead(call: Call) -> Any:
     body = call.json()
     if not body:
         raise bad_team("Expected at least one field")
-    if lead.place == "unsubscribed":
-        raise Refusal(500, "Lead in graveyard")
+    if lead.stage == "unsubscribed":
+        raise ApiError(500, "Lead in graveyard")
     for name, value in body.items():
         checks.expect("string", value, name)
     if "email" in body:
-        raise checks.mismatch("Unknown key 'email': the address of a lead cannot be changed")
+        raise checks.mismatch("Unknown key 'email': the email address of a lead cannot be changed")
     method = body.pop("preferredContactMethod", lead.preferred_contact_method)
     if method not in (None, "email", "linkedIn"):
         raise checks.mismatch("Expected one of email, linkedIn in field preferredContactMethod")
@@ -128,7 +128,7 @@ def update_lead(call: Call) -> Any:
         "preferredContactMethod": method,
         "emailStatus": lead.email_status,
     }
-    return lead_reply(lead, campaign) | {name: value for name, value in further.items() if value}
+    return lead_response(lead, campaign) | {name: value for name, value in further.items() if value}
 
 
 @route("DELETE /campaigns/{campaignId}/leads/{leadId}", query=["action"])
@@ -137,33 +137,33 @@ def delete_lead(call: Call) -> Any:
     if call.query.get("action") == "remove":
         call.world.remove_lead(lead)
         return lead_flat(lead, call.world)
-    # Without action=remove the person is unsubscribed, and only an address will do.
+    # Without action=remove the lead is unsubscribed, which requires an email address.
     if "action" in call.query:
-        call.remarks.append(("query", "action is not remove: the person is unsubscribed, the lead stays"))
+        call.violations.append(("query", "action is not remove: the lead is unsubscribed, not removed"))
     if call.params["leadId"] == lead.id:
-        what = "the path names a lead by id, and action=remove is missing"
-        raise Refusal(404, "An email is required to unsub a lead", violation=what)
-    if lead.place == "unsubscribed":
-        raise Refusal(404, "Lead not found")
-    lead.place = "unsubscribed"
+        what = "the path contains a lead id and action=remove is missing"
+        raise ApiError(404, "An email is required to unsub a lead", violation=what)
+    if lead.stage == "unsubscribed":
+        raise ApiError(404, "Lead not found")
+    lead.stage = "unsubscribed"
     call.world.add_activity(lead, "emailsUnsubscribed")
-    shown = lead_reply(lead, campaign)
+    shown = lead_response(lead, campaign)
     return {name: shown[name] for name in ("email", "_id", "isPaused", "campaignId", "contactId")}
 
 
 @route("DELETE /campaigns/{campaignId}/leads/", query=["action"])
-def delete_nobody(call: Call) -> Any:
-    raise Refusal(404, "An email is required to unsub a lead", violation="the path names no lead")
+def delete_unnamed_lead(call: Call) -> Any:
+    raise ApiError(404, "An email is required to unsub a lead", violation="the path contains no lead")
 
 
 def lead_of_path(call: Call, name: str) -> tuple[Lead, Campaign]:
-    """Return the lead that a path names by id or address within a campaign."""
+    """Return the lead of the campaign whose id or email address is in the path."""
     campaign = call.world.campaign(call.params["campaignId"])
-    asked = call.params[name]
-    for lead in [campaign.leads.get(asked), *call.world.leads_of(asked)]:
+    id_or_email = call.params[name]
+    for lead in [campaign.leads.get(id_or_email), *call.world.leads_of(id_or_email)]:
         if lead is not None and lead.campaign_id == campaign.id:
             return lead, campaign
-    raise Refusal(404, "Lead not found")
+    raise ApiError(404, "Lead not found")
 
 
 # --- Pause, resume, launch, mark --------------------------------------------------------------------------
@@ -171,27 +171,28 @@ def lead_of_path(call: Call, name: str) -> tuple[Lead, Campaign]:
 
 @route("POST /leads/pause/{leadId}", query=["campaignId"])
 def pause_lead(call: Call) -> Any:
-    wanted = call.query.get("campaignId")
-    leads = [
-        lead
-        for lead in call.world.siblings(call.world.lead(call.params["leadId"]))
-        if wanted in (None, lead.campaign_id)
-    ]
-    if not leads:
-        raise Refusal(404, "Lead not found")
+    leads = _in_wanted_campaign(call.world.siblings(call.world.lead(call.params["leadId"])), call)
     return [_paused(lead, True, call.world) for lead in leads]
 
 
 @route("POST /leads/start/{leadId}", query=["campaignId"])
 def resume_lead(call: Call) -> Any:
-    return [_paused(call.world.lead(call.params["leadId"]), False, call.world)]
+    leads = _in_wanted_campaign([call.world.lead(call.params["leadId"])], call)
+    return [_paused(lead, False, call.world) for lead in leads]
+
+
+def _in_wanted_campaign(leads: list[Lead], call: Call) -> list[Lead]:
+    found = [lead for lead in leads if call.query.get("campaignId") in (None, lead.campaign_id)]
+    if not found:
+        raise ApiError(404, "Lead not found")
+    return found
 
 
 def _paused(lead: Lead, paused: bool, world: World) -> dict[str, Any]:
     if lead.is_paused != paused:
         lead.is_paused = paused
         world.add_activity(lead, "paused" if paused else "resumed")
-    return lead_reply(lead, world.campaign(lead.campaign_id))
+    return lead_response(lead, world.campaign(lead.campaign_id))
 
 
 @route("POST /leads/review/{leadId}")
@@ -202,16 +203,16 @@ def review_lead(call: Call) -> Any:
     campaign = call.world.campaign(lead.campaign_id)
     if lead.is_paused:
         raise _review_error(400, "LEAD_PAUSED", "The lead is paused")
-    if lead.place != "review":
-        raise _review_error(400, "LEAD_ALREADY_LAUNCHED", "The lead was launched before")
+    if lead.stage != "review":
+        raise _review_error(400, "LEAD_ALREADY_LAUNCHED", "The lead was already launched")
     if not call.world.sequences[campaign.sequence_id].steps:
         raise _review_error(400, "CAMPAIGN_STEP_ERRORS", "The campaign has no steps")
     lead.launch(call.world.clock())
     return {"ok": True}
 
 
-def _review_error(status: int, code: str, message: str) -> Refusal:
-    return Refusal(status, {"error": f"CAMPAIGN_LEAD_REVIEW_{code}", "message": message})
+def _review_error(status: int, code: str, message: str) -> ApiError:
+    return ApiError(status, {"error": f"CAMPAIGN_LEAD_REVIEW_{code}", "message": message})
 
 
 MARKS = {
@@ -221,18 +222,18 @@ MARKS = {
 
 
 def _mark(lead: Lead, mark: str, world: World) -> dict[str, Any]:
-    lead.place, activity = MARKS[mark]
+    lead.stage, activity = MARKS[mark]
     world.add_activity(lead, activity)
-    return lead_reply(lead, world.campaign(lead.campaign_id))
+    return lead_response(lead, world.campaign(lead.campaign_id))
 
 
-def _everywhere(mark: str) -> Callable[[Call], Any]:
+def _in_all_campaigns(mark: str) -> Callable[[Call], Any]:
     def handler(call: Call) -> Any:
-        asked = call.params["leadIdOrEmail"]
-        known = call.world.leads.get(asked)
-        leads = call.world.siblings(known) if known else call.world.leads_of(asked)
+        id_or_email = call.params["leadIdOrEmail"]
+        known = call.world.leads.get(id_or_email)
+        leads = call.world.siblings(known) if known else call.world.leads_of(id_or_email)
         if not leads:
-            raise Refusal(404, "Lead not found")
+            raise ApiError(404, "Lead not found")
         return [_mark(lead, mark, call.world) for lead in leads]
 
     return handler
@@ -247,7 +248,7 @@ def _in_campaign(mark: str) -> Callable[[Call], Any]:
 
 
 for _name in MARKS:
-    route(f"POST /leads/{_name}/{{leadIdOrEmail}}")(_everywhere(_name))
+    route(f"POST /leads/{_name}/{{leadIdOrEmail}}")(_in_all_campaigns(_name))
     route(f"POST /campaigns/{{campaignId}}/leads/{{leadIdOrEmail}}/{_name}")(_in_campaign(_name))
 
 
@@ -260,7 +261,7 @@ def create_variables(call: Call) -> Any:
     campaign = call.world.campaign(lead.campaign_id)
     for name in given:
         if name in LEAD_FIELDS or name in campaign.variables:
-            raise Refusal(400, {"ok": False, "status": f"Variables {name} already exist"})
+            raise ApiError(400, {"ok": False, "status": f"Variables {name} already exist"})
     lead.values |= given
     campaign.variables |= given.keys()
     return {"ok": True}
@@ -282,15 +283,15 @@ def erase_variables(call: Call) -> Any:
 
 
 def _variables(call: Call) -> tuple[Lead, dict[str, str]]:
-    """Read names and values from the query, or from the body where one was sent: both are described."""
+    """Return the lead, and the variables of the query or, if it is empty, of the body (both documented)."""
     if "@" in call.params["leadId"]:
-        raise Refusal(400, "Invalid leadId")
+        raise ApiError(400, "Invalid leadId")
     lead = call.world.lead(call.params["leadId"])
     given = dict(call.query) or (call.json() if call.body else {})
     for name, value in given.items():
         checks.expect("string", value, name)
     if not given:
-        raise Refusal(400, "Variable not found")
+        raise ApiError(400, "Variable not found")
     lead.updated_at = call.world.clock()
     return lead, given
 
@@ -300,7 +301,7 @@ def _existing_variables(call: Call) -> tuple[Lead, dict[str, str]]:
     known = call.world.campaign(lead.campaign_id).variables | set(LEAD_FIELDS)
     for name in given:
         if name not in known:
-            raise Refusal(400, {"ok": False, "status": f"Variables {name} not found"})
+            raise ApiError(400, {"ok": False, "status": f"Variables {name} not found"})
     return lead, given
 
 
@@ -309,31 +310,31 @@ def _existing_variables(call: Call) -> tuple[Lead, dict[str, str]]:
 
 @route("POST /leads/audio", query=["leadId", "stepId"])
 def upload_audio(call: Call) -> Any:
-    """Keep an audio file. The documents know two refusals, so the reason is told by the violation."""
+    """Store an audio file. Only two errors are documented, so the violation contains the reason."""
     lead = call.world.leads.get(call.query.get("leadId", ""))
     if lead is None:
-        raise bad_team("leadId is missing or names no lead")
+        raise bad_team("leadId is missing or is no lead")
     step = call.world.step(call.query.get("stepId", ""))
     if step is None or call.world.sequences[step.sequence_id].campaign_id != lead.campaign_id:
-        raise bad_team("stepId is missing or names no step of the lead's campaign")
+        raise bad_team("stepId is missing or is no step of the lead's campaign")
     if step.type != "linkedinVoiceNote":
-        raise bad_team("stepId names a step that is no voice note")
+        raise bad_team("the step is no voice note")
     file = call.file
     if file is None or not file.content:
-        raise Refusal(400, "Invalid audio file", violation="the part named file is missing or empty")
-    if len(file.content) > LARGEST_AUDIO:
-        raise Refusal(400, "Invalid audio file", violation="the file is larger than 20 MB")
-    name, dot, ending = file.file_name.rpartition(".")
-    known_ending = f".{ending.lower()}" in AUDIO_ENDINGS
-    if not (file.content_type.startswith("audio/") or known_ending):
-        raise Refusal(400, "Invalid audio file", violation="neither content type nor file name is of audio")
+        raise ApiError(400, "Invalid audio file", violation="the part named file is missing or empty")
+    if len(file.content) > MAX_AUDIO_BYTES:
+        raise ApiError(400, "Invalid audio file", violation="the file is larger than 20 MB")
+    name, dot, extension = file.file_name.rpartition(".")
+    known_extension = f".{extension.lower()}" in AUDIO_EXTENSIONS
+    if not (file.content_type.startswith("audio/") or known_extension):
+        raise ApiError(400, "Invalid audio file", violation="neither content type nor file name is audio")
     audio = call.world.store_audio(
         lead,
         step,
         file_name=name if dot else file.file_name,
         content_type=file.content_type,
         content=file.content,
-        url=f"{call.origin}/_sandbox/files/*{f'.{ending}' if known_ending else ''}",
+        url=f"{call.origin}/_sandbox/files/*{f'.{extension}' if known_extension else ''}",
     )
     status = {
         "url": audio.url,
@@ -347,12 +348,12 @@ def upload_audio(call: Call) -> Any:
 
 # --- Shapes -----------------------------------------------------------------------------------------------
 
-#: What the answer to a create repeats of the lead.
+#: The fields of a lead that the response to a create contains.
 ECHOED = ("email", "firstName", "lastName", "companyName", "jobTitle", "companyDomain")
 
 
-def lead_reply(lead: Lead, campaign: Campaign) -> dict[str, Any]:
-    """Return a lead as create, update, pause and the marks answer it."""
+def lead_response(lead: Lead, campaign: Campaign) -> dict[str, Any]:
+    """Return a lead as create, update, pause and the marks return it."""
     return {
         "_id": lead.id,
         "campaignId": campaign.id,
@@ -365,12 +366,12 @@ def lead_reply(lead: Lead, campaign: Campaign) -> dict[str, Any]:
 
 def lead_flat(lead: Lead, world: World) -> dict[str, Any]:
     """Return a lead with its variables at the top level."""
-    shown = {**lead.values, **lead_reply(lead, world.campaign(lead.campaign_id))}
+    shown = {**lead.values, **lead_response(lead, world.campaign(lead.campaign_id))}
     return shown | ({"emailStatus": lead.email_status} if lead.email_status else {})
 
 
 def lead_entry(lead: Lead, world: World) -> dict[str, Any]:
-    """Return a lead as the v2 look-up by address does."""
+    """Return a lead as version v2 of the search by email address does."""
     campaign = world.campaign(lead.campaign_id)
     return {
         "_id": lead.id,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Lists that are only read, one of each way in which lemlist pages: for trying a client's paging.
+Read-only lists, one for each of lemlist's ways of paging, to test the paging of a client.
 
-Contacts are those of the leads; companies, schedules, tasks, conversations and signal agents are made up, the
-same ones every time.
+Contacts are those of the leads; companies, schedules, tasks, conversations and signal agents are constant
+sample data.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.model import Contact, World, iso
-from airflow_provider_lemlist.sandbox.refusal import Refusal
 from airflow_provider_lemlist.sandbox.routes import Call, route
 from airflow_provider_lemlist.sandbox.routes.campaigns import pagination
 
@@ -21,18 +21,18 @@ COMPANIES, SCHEDULES, TASKS, CONVERSATIONS, AGENTS = 230, 45, 53, 25, 130
 TASKS_PER_PAGE = 20
 
 
-def made_up(prefix: str, count: int, **fields: Any) -> list[dict[str, Any]]:
-    """Return numbered things, the same ones at every call."""
+def sample_items(prefix: str, count: int, **fields: Any) -> list[dict[str, Any]]:
+    """Return numbered items, the same ones on every call."""
     return [
         {"_id": f"{prefix}_{number:017}", "name": f"{prefix} {number}", **fields}
         for number in range(1, count + 1)
     ]
 
 
-def page_of(call: Call, items: Sequence[Any], *, size: int, most: int) -> tuple[Sequence[Any], int, int]:
-    """Return the items of a 1-based ``page`` of ``limit``, and both numbers."""
-    limit = checks.number(call.query, "limit", size, least=1, most=most)
-    page = checks.number(call.query, "page", 1, least=1)
+def page_of(call: Call, items: Sequence[Any], *, size: int, maximum: int) -> tuple[Sequence[Any], int, int]:
+    """Return the items of the 1-based ``page`` with ``limit`` items, then page and limit."""
+    limit = checks.number(call.query, "limit", size, minimum=1, maximum=maximum)
+    page = checks.number(call.query, "page", 1, minimum=1)
     return items[(page - 1) * limit : page * limit], page, limit
 
 
@@ -41,7 +41,8 @@ def page_of(call: Call, items: Sequence[Any], *, size: int, most: int) -> tuple[
 
 @route(
     "GET /contacts",
-    query=["idsOrEmails", "search", "email", "listId", "notInAnyCampaign", "limit", "offset"],
+    query=["idsOrEmails", "email", "limit", "offset"],
+    ignored=["search", "listId", "notInAnyCampaign"],
 )
 def list_contacts(call: Call) -> Any:
     contacts = list(call.world.contacts.values())
@@ -54,16 +55,16 @@ def list_contacts(call: Call) -> Any:
         ]
     if email := call.query.get("email"):
         contacts = [each for each in contacts if each.email.lower() == email.lower()]
-    return _totalled(call, [contact_json(each, call.world) for each in contacts])
+    return _with_total(call, [contact_json(each, call.world) for each in contacts])
 
 
-@route("GET /companies", query=["search", "fields", "limit", "offset", "sortBy", "sortOrder"])
+@route("GET /companies", query=["limit", "offset"], ignored=["search", "fields", "sortBy", "sortOrder"])
 def list_companies(call: Call) -> Any:
-    return _totalled(call, made_up("cpn", COMPANIES, domain="company.example"))
+    return _with_total(call, sample_items("cpn", COMPANIES, domain="company.example"))
 
 
-def _totalled(call: Call, items: Sequence[Any]) -> dict[str, Any]:
-    part = call.page(most=500)
+def _with_total(call: Call, items: Sequence[Any]) -> dict[str, Any]:
+    part = call.page(maximum=500)
     found = {"data": items[part], "total": len(items), "limit": part.stop - part.start, "offset": part.start}
     return found
 
@@ -93,16 +94,16 @@ def contact_json(contact: Contact, world: World) -> dict[str, Any]:
     }
 
 
-# --- page, or offset; the next page is named --------------------------------------------------------------
+# --- page or offset; the response contains the next page ---------------------------------------------------
 
 
-@route("GET /schedules", query=["page", "offset", "limit", "sortBy", "sortOrder"])
+@route("GET /schedules", query=["page", "offset", "limit"], ignored=["sortBy", "sortOrder"])
 def list_schedules(call: Call) -> Any:
-    schedules = made_up("skd", SCHEDULES, timezone="Europe/Paris", start="09:00", end="18:00")
-    limit = checks.number(call.query, "limit", 20, least=1, most=100)
+    schedules = sample_items("skd", SCHEDULES, timezone="Europe/Paris", start="09:00", end="18:00")
+    limit = checks.number(call.query, "limit", 20, minimum=1, maximum=100)
     start = checks.number(call.query, "offset", 0)
     if "page" in call.query:
-        start = (checks.number(call.query, "page", 1, least=1) - 1) * limit
+        start = (checks.number(call.query, "page", 1, minimum=1) - 1) * limit
     part = slice(start, start + limit)
     return {"schedules": schedules[part], "pagination": pagination(len(schedules), part)}
 
@@ -116,9 +117,9 @@ def list_campaign_schedules(call: Call) -> Any:
 @route("GET /inbox", query=["userId", "page", "limit"])
 def list_inbox(call: Call) -> Any:
     if call.query.get("userId") not in {user.id for user in call.world.users}:
-        raise Refusal(400, "User not in team" if "userId" in call.query else "User ID is required")
-    items = made_up("ibx", CONVERSATIONS, channels=["email"])
-    found, page, limit = page_of(call, items, size=10, most=100)
+        raise ApiError(400, "User not in team" if "userId" in call.query else "User ID is required")
+    items = sample_items("ibx", CONVERSATIONS, channels=["email"])
+    found, page, limit = page_of(call, items, size=10, maximum=100)
     pages = -(-len(items) // limit)
     position = {
         "totalItems": len(items),
@@ -131,23 +132,23 @@ def list_inbox(call: Call) -> Any:
     return {"data": found, "pagination": position}
 
 
-# --- page from 0, until an empty one ----------------------------------------------------------------------
+# --- page from 0 until an empty page ----------------------------------------------------------------------
 
 
-@route("GET /tasks", query=["page", "filters"])
+@route("GET /tasks", query=["page"], ignored=["filters"])
 def list_tasks(call: Call) -> Any:
     page = checks.number(call.query, "page", 0)
-    tasks = made_up("opp", TASKS, type="manual", priority=1)
+    tasks = sample_items("opp", TASKS, type="manual", priority=1)
     return {"results": tasks[page * TASKS_PER_PAGE : (page + 1) * TASKS_PER_PAGE], "page": str(page)}
 
 
-# --- page from 1, the number of pages is named ------------------------------------------------------------
+# --- page from 1; the response contains the number of pages -----------------------------------------------
 
 
-@route("GET /watchlist", query=["page", "limit", "type", "status"])
+@route("GET /watchlist", query=["page", "limit"], ignored=["type", "status"])
 def list_agents(call: Call) -> Any:
-    items = made_up("wli", AGENTS, type="jobChange")
-    found, page, limit = page_of(call, items, size=20, most=100)
+    items = sample_items("wli", AGENTS, type="jobChange")
+    found, page, limit = page_of(call, items, size=20, maximum=100)
     position = {
         "page": page,
         "limit": limit,
@@ -157,7 +158,7 @@ def list_agents(call: Call) -> Any:
     return {"data": found, "meta": {"pagination": position}}
 
 
-# --- whole ------------------------------------------------------------------------------------------------
+# --- without pages ----------------------------------------------------------------------------------------
 
 
 @route("GET /hooks")

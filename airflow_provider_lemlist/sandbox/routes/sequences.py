@@ -3,25 +3,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
 from airflow_provider_lemlist.sandbox.model import Branch, Sequence, Step, World
-from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
 from airflow_provider_lemlist.sandbox.routes import Call, route
+from airflow_provider_lemlist.sandbox.tidy_html import tidy_html
+from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
 def sequence_of(call: Call) -> Sequence:
-    """Return the sequence of the path; for one that does not exist no 404 is documented."""
+    """Return the sequence of the path; no 404 is documented for one that does not exist."""
     try:
         return call.world.sequences[call.params["sequenceId"]]
     except KeyError:
         raise bad_team() from None
 
 
-def possible_targets(world: World) -> list[str]:
-    """Return the campaigns that a lead may be sent on to."""
-    return [each.id for each in world.campaigns.values() if each.status != "archived"]
+def stored_step(
+    body: Mapping[str, Any], world: World, options: Undocumented, *, of_type: str | None = None
+) -> dict[str, Any]:
+    """Return the body of a step as lemlist stores it, after ``checks.step``."""
+    active = [each.id for each in world.campaigns.values() if each.status != "archived"]
+    stored = checks.step(body, active, of_type=of_type)
+    if options.tidy_html and stored["type"] == "email" and "message" in stored:
+        stored["message"] = tidy_html(stored["message"])
+    return stored
 
 
 @route("GET /campaigns/{campaignId}/sequences")
@@ -33,17 +42,17 @@ def list_sequences(call: Call) -> Any:
 @route("POST /sequences/{sequenceId}/steps")
 def add_step(call: Call) -> Any:
     sequence = sequence_of(call)
-    body = checks.step(call.json(), possible_targets(call.world))
-    return step_reply(call.world.add_step(sequence, body))
+    body = stored_step(call.json(), call.world, call.undocumented)
+    return step_response(call.world.add_step(sequence, body))
 
 
 @route("PATCH /sequences/{sequenceId}/steps/{stepId}")
 def update_step(call: Call) -> Any:
     try:
         step = sequence_of(call).step(call.params["stepId"])
-    except Refusal:
+    except ApiError:
         raise bad_team() from None
-    body = checks.step(call.json(), possible_targets(call.world), of_type=step.type)
+    body = stored_step(call.json(), call.world, call.undocumented, of_type=step.type)
     del body["type"]
     step.delay = body.pop("delay", step.delay)
     step.values |= body
@@ -51,17 +60,17 @@ def update_step(call: Call) -> Any:
         if branch.key is not None:
             branch.key = step.values["conditionKey"]
             branch.delay, branch.delay_type = step.delay, step.values["delayType"]
-    return step_reply(step)
+    return step_response(step)
 
 
 @route("DELETE /sequences/{sequenceId}/steps/{stepId}")
 def delete_step(call: Call) -> Any:
     sequence = call.world.sequences.get(call.params["sequenceId"])
     if sequence is None:
-        raise Refusal(404, "Sequence not found")
+        raise ApiError(404, "Sequence not found")
     step = sequence.step(call.params["stepId"])
     if call.world.campaign(sequence.campaign_id).status == "running":
-        raise Refusal(400, "You cannot delete this step because the campaign is running")
+        raise ApiError(400, "You cannot delete this step because the campaign is running")
     call.world.remove_step(sequence, step)
     return {"ok": True}
 
@@ -69,8 +78,8 @@ def delete_step(call: Call) -> Any:
 # --- Shapes -----------------------------------------------------------------------------------------------
 
 
-def step_reply(step: Step) -> dict[str, Any]:
-    """Return a step as add and update answer it: a condition by its branches, the others by their message."""
+def step_response(step: Step) -> dict[str, Any]:
+    """Return a step as add and update do: a condition with its branches, another step with its message."""
     if step.branches:
         return {"_id": step.id, "type": step.type, "conditions": conditions(step)}
     shown = {"_id": step.id, "type": step.type, "delay": step.delay}
@@ -80,7 +89,7 @@ def step_reply(step: Step) -> dict[str, Any]:
 
 
 def sequence_json(sequence: Sequence, world: World) -> dict[str, Any]:
-    """Return a sequence as the list of a campaign's sequences shows it."""
+    """Return a sequence as the list of a campaign's sequences does."""
     shown: dict[str, Any] = {
         "_id": sequence.id,
         "level": sequence.level,
@@ -96,9 +105,9 @@ def sequence_json(sequence: Sequence, world: World) -> dict[str, Any]:
 
 
 def listed_step(step: Step, position: int) -> dict[str, Any]:
-    """Return a step within its sequence; only what the documents list, which is less than was sent."""
+    """Return a step of a listed sequence, with only the documented fields."""
     shown = {
-        **step_reply(step),
+        **step_response(step),
         "delay": step.delay,
         "index": position + 1,
         "sequenceStep": position,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
 from airflow_provider_lemlist.sandbox.model import STATUSES, iso
-from airflow_provider_lemlist.sandbox.refusal import Refusal, bad_team
 from airflow_provider_lemlist.sandbox.routes import Call, route
 
 
@@ -47,7 +47,7 @@ def get_credits(call: Call) -> Any:
 def get_senders(call: Call) -> Any:
     wanted = call.query.get("state")
     if wanted not in (None, *STATUSES):
-        raise Refusal(400, "Bad params (invalid state parameter)", violation="state names no status")
+        raise ApiError(400, "Bad params (invalid state parameter)", violation="unknown state")
     campaigns = [
         {
             "_id": each.id,

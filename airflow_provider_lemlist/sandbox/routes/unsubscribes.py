@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who must not be written to: values (addresses, domains, LinkedIn URLs, phone numbers) and contacts."""
+"""Unsubscribed values (email addresses, domains, LinkedIn URLs, phone numbers) and contacts."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
+from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.model import Contact, Unsubscribe, iso
-from airflow_provider_lemlist.sandbox.refusal import Refusal
 from airflow_provider_lemlist.sandbox.routes import Call, route
-from airflow_provider_lemlist.sandbox.routes.exports import csv_reply
+from airflow_provider_lemlist.sandbox.routes.exports import csv_response
 
-MOST_VALUES = 10_000
+MAX_VALUES = 10_000
 PROTECTED = ("lead", "abuse")
 
 
@@ -22,9 +22,12 @@ def list_values(call: Call) -> Any:
 
 @route("POST /v2/unsubscribes/variables")
 def add_values(call: Call) -> Any:
-    values = checks.expect("array", call.json().get("values"), "values")
-    if len(values) > MOST_VALUES:
-        raise Refusal(400, "Maximum 10000 values allowed", violation="more than 10000 values")
+    body = call.json()
+    values = checks.expect("array", body.get("values"), "values")
+    if unknown := sorted(body.keys() - {"values"}):
+        raise checks.mismatch(f"Unknown key '{unknown[0]}'")
+    if len(values) > MAX_VALUES:
+        raise ApiError(400, "Maximum 10000 values allowed", violation="more than 10000 values")
     for value in values:
         checks.expect("string", value, "values")
     for value in values:
@@ -35,14 +38,14 @@ def add_values(call: Call) -> Any:
 @route("GET /v2/unsubscribes/variables/")
 @route("POST /v2/unsubscribes/variables/")
 def no_value(call: Call) -> Any:
-    raise Refusal(400, "No value", violation="the path names no value")
+    raise ApiError(400, "No value", violation="the path contains no value")
 
 
 @route("GET /v2/unsubscribes/variables/{value}")
 def get_value(call: Call) -> Any:
     found = call.world.unsubscribes.get(call.params["value"])
     if found is None:
-        raise Refusal(404, "Variable not found")
+        raise ApiError(404, "Variable not found")
     return _single(found)
 
 
@@ -55,16 +58,17 @@ def add_value(call: Call) -> Any:
 def remove_value(call: Call) -> Any:
     found = call.world.unsubscribes.get(call.params["value"])
     if found is None:
-        raise Refusal(400, "Variable not found in unsubscribe list")
+        raise ApiError(400, "Variable not found in unsubscribe list")
     if found.source in PROTECTED:
-        raise Refusal(409, "Variable is protected and cannot be re-subscribed")
+        raise ApiError(409, "Variable is protected and cannot be re-subscribed")
     del call.world.unsubscribes[found.value]
     return "Variable subscribed"
 
 
 @route("GET /v2/unsubscribes/exports/variables")
 def export_values(call: Call) -> Any:
-    return csv_reply(["_id", "value", "source", "createdAt"], map(_listed, call.world.unsubscribes.values()))
+    values = map(_listed, call.world.unsubscribes.values())
+    return csv_response(["_id", "value", "source", "createdAt"], values)
 
 
 @route("GET /v2/unsubscribes/contacts/{contactId}")
@@ -74,13 +78,13 @@ def get_contact(call: Call) -> Any:
 
 
 @route("POST /v2/unsubscribes/contacts/{contactId}")
-def flag_contact(call: Call) -> Any:
+def unsubscribe_contact(call: Call) -> Any:
     _contact(call).do_not_contact = True
     return "Contact subscription updated"
 
 
 @route("DELETE /v2/unsubscribes/contacts/{contactId}")
-def clear_contact(call: Call) -> Any:
+def resubscribe_contact(call: Call) -> Any:
     _contact(call).do_not_contact = False
     return "Contact subscription updated"
 
@@ -88,7 +92,7 @@ def clear_contact(call: Call) -> Any:
 @route("GET /v2/unsubscribes/exports/contacts")
 def export_contacts(call: Call) -> Any:
     contacts = call.world.contacts.values()
-    return csv_reply(
+    return csv_response(
         ["_id", "doNotContact"],
         ({"_id": each.id, "doNotContact": str(each.do_not_contact).lower()} for each in contacts),
     )
@@ -98,7 +102,7 @@ def _contact(call: Call) -> Contact:
     try:
         return call.world.contacts[call.params["contactId"]]
     except KeyError:
-        raise Refusal(400, "Bad contact identifier") from None
+        raise ApiError(400, "Bad contact identifier") from None
 
 
 def _listed(each: Unsubscribe) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Refreshes each part marked data-live with what the server renders now, once a second.
+// Refreshes each part marked data-live once a second with the HTML that the server renders.
 "use strict";
 
-// What can be scrolled within a part, in an order that a refresh keeps.
+// The scrollable elements of a part, in an order that a refresh does not change.
 const places = (part) => [...part.querySelectorAll(".wide, .feed")];
 
 for (const part of document.querySelectorAll("[data-live]")) {
@@ -11,8 +11,8 @@ for (const part of document.querySelectorAll("[data-live]")) {
     const playing = [...part.querySelectorAll("audio")].some((audio) => !audio.paused);
     if (document.hidden || playing || !getSelection().isCollapsed) return;
     try {
-      const answer = await fetch(part.dataset.live);
-      const html = answer.ok ? await answer.text() : shown;
+      const response = await fetch(part.dataset.live);
+      const html = response.ok ? await response.text() : shown;
       if (html !== shown) {
         const scrolled = places(part).map((box) => [box.scrollLeft, box.scrollTop]);
         // The server has escaped it, and the content security policy runs no script but this one.

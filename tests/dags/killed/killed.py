@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tasks that a test kills in the middle of a request; each says in a file which process it is.
+Tasks that a test kills during a request; each writes its process id to a file.
 
-Not one of the examples: an Airflow of the test's own reads this folder.
+This DAG is not an example; only the Airflow of the test loads this folder.
 """
 
 from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVo
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.steps import Email
 
+# With a task state store an equal step is there before, and is not the one of the task.
+HAS_TASK_STATE_STORE = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 3)
+IF_EXISTS = "add" if HAS_TASK_STATE_STORE else "return"
 
-def tell_process(context: Any) -> None:
+
+def write_pid(context: Any) -> None:
     Path(os.environ["AIRFLOW_HOME"], f"{context['ti'].task_id}.pid").write_text(str(os.getpid()))
 
 
@@ -28,7 +33,7 @@ with DAG(
     schedule="@once",
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    default_args={"retries": 5, "retry_delay": timedelta(0), "pre_execute": tell_process},
+    default_args={"retries": 5, "retry_delay": timedelta(0), "pre_execute": write_pid},
 ):
     for when in ("before", "after"):
         CreateLeadOperator(
@@ -41,6 +46,7 @@ with DAG(
             sequence_id=f"{{{{ var.value.sequence_{when} }}}}",
             campaign_id=f"{{{{ var.value.campaign_{when} }}}}",
             step=Email(subject="{{firstName}}, a question", message="<p>Hi {{firstName}}</p>"),
+            if_exists=IF_EXISTS,
         )
     UploadVoiceAudioOperator(
         task_id="upload_after",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Loads that a test kills, stops or lets run out of time; each says in a file which process it is.
+Loads that a test kills, stops or times out; each writes its process id to a file.
 
-Not one of the examples: an Airflow of the test's own reads this folder.
+This DAG is not an example; only the Airflow of the test loads this folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 PEOPLE = 100
 
 
-def tell_process(context: Any) -> None:
+def write_pid(context: Any) -> None:
     Path(os.environ["AIRFLOW_HOME"], f"{context['ti'].task_id}.pid").write_text(str(os.getpid()))
 
 
@@ -28,7 +28,7 @@ with DAG(
     schedule="@once",
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    default_args={"retries": 5, "retry_delay": timedelta(0), "pre_execute": tell_process},
+    default_args={"retries": 5, "retry_delay": timedelta(0), "pre_execute": write_pid},
 ):
     for how in ("killed", "stopped", "timed_out"):
         LoadLeadsOperator(

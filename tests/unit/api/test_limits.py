@@ -37,7 +37,7 @@ def test_a_wait_is_read_from_seconds_and_both_kinds_of_date(text: str, seconds: 
     assert read_wait(text, NOW) == seconds
 
 
-def test_the_reset_date_stands_in_when_retry_after_says_nothing() -> None:
+def test_the_reset_date_is_used_when_retry_after_cannot_be_read() -> None:
     reset = "Tue Feb 16 2021 09:02:42 GMT+0100 (CET)"
     assert read_limits({"retry-after": "?", "x-ratelimit-reset": reset}, NOW).retry_after == 2.0
     assert read_limits({"retry-after": "1", "x-ratelimit-reset": reset}, NOW).retry_after == 1.0

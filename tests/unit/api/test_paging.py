@@ -19,8 +19,8 @@ def server(style: str, total: int, envelope: str) -> Any:
     """Answer as the route that uses this style does, and count the calls."""
     everything = rows(total)
 
-    def ask(cursor: dict[str, Any]) -> Any:
-        ask.calls += 1  # type: ignore[attr-defined]
+    def fetch(cursor: dict[str, Any]) -> Any:
+        fetch.calls += 1  # type: ignore[attr-defined]
         assert style != "page0" or set(cursor) == {"page"}  # the tasks take nothing else
         size = int(cursor.get("limit") or cursor.get("size") or 10)
         if "page" in cursor:
@@ -43,8 +43,8 @@ def server(style: str, total: int, envelope: str) -> Any:
             "watchlist": {"data": part, "meta": {"pagination": {"page": number, "totalPages": pages}}},
         }[envelope]
 
-    ask.calls = 0  # type: ignore[attr-defined]
-    return ask
+    fetch.calls = 0  # type: ignore[attr-defined]
+    return fetch
 
 
 WAYS = [
@@ -62,35 +62,33 @@ WAYS = [
 
 @pytest.mark.parametrize(("style", "envelope"), WAYS)
 @pytest.mark.parametrize("total", [0, 1, 9, 10, 11, 20, 25])
-def test_every_row_comes_once_and_no_page_is_asked_in_vain(style: str, envelope: str, total: int) -> None:
-    ask = server(style, total, envelope)
-    assert list(paginate(ask, style, page_size=10)) == rows(total)
+def test_every_row_comes_once_and_no_page_is_requested_in_vain(style: str, envelope: str, total: int) -> None:
+    fetch = server(style, total, envelope)
+    assert list(paginate(fetch, style, page_size=10)) == rows(total)
     full, rest = divmod(total, 10)
-    told = envelope not in ("array", "tasks")  # the others say themselves where the end is
-    most = max(1, full + bool(rest)) if told else full + 1 + (envelope == "tasks" and bool(rest))
-    assert ask.calls <= most
+    states_end = envelope not in ("array", "tasks")
+    most = max(1, full + bool(rest)) if states_end else full + 1 + (envelope == "tasks" and bool(rest))
+    assert fetch.calls <= most
 
 
-def test_a_route_that_ignores_its_cursor_does_not_turn_for_ever() -> None:
+def test_a_route_that_ignores_its_cursor_does_not_loop() -> None:
     calls: list[Any] = []
 
-    def ask(cursor: dict[str, Any]) -> Any:
+    def fetch(cursor: dict[str, Any]) -> Any:
         calls.append(cursor)
         return rows(10)
 
-    assert list(paginate(ask, "offset", page_size=10)) == rows(10)
+    assert list(paginate(fetch, "offset", page_size=10)) == rows(10)
     assert len(calls) == 2
 
 
 @given(st.integers(0, 60), st.integers(0, 8), st.integers(1, 12))
-def test_rows_that_arrive_while_the_list_is_read_cost_none_of_the_others(
-    total: int, new: int, size: int
-) -> None:
+def test_rows_added_while_the_list_is_read_hide_none_of_the_others(total: int, new: int, size: int) -> None:
     everything = rows(total)
-    # A whole page's worth at each step cannot be told from a route that ignores its cursor.
+    # A whole page's worth at each step cannot be distinguished from a route that ignores its cursor.
     arriving = new - (new == size)
 
-    def ask(cursor: dict[str, Any]) -> Any:
+    def fetch(cursor: dict[str, Any]) -> Any:
         start = cursor["offset"]
         part = everything[start : start + size]
         everything[:0] = [
@@ -100,7 +98,7 @@ def test_rows_that_arrive_while_the_list_is_read_cost_none_of_the_others(
             raise AssertionError("does not end")
         return part
 
-    found = [row["_id"] for row in paginate(ask, "offset", page_size=size)]
+    found = [row["_id"] for row in paginate(fetch, "offset", page_size=size)]
     assert set(row["_id"] for row in rows(total)) <= set(found)
     assert len(found) == len(set(found))
 
@@ -110,12 +108,12 @@ def test_rows_that_arrive_while_the_list_is_read_cost_none_of_the_others(
 def test_a_page_size_beyond_the_maximum_of_the_route_loses_no_row(style: str, envelope: str) -> None:
     everything = rows(250)
 
-    def ask(cursor: dict[str, Any]) -> Any:
+    def fetch(cursor: dict[str, Any]) -> Any:
         first = (cursor["page"] - 1) * 100 if style == "page" else cursor[style]
         part = everything[first : first + 100]
         return part if envelope == "array" else {"data": part, "total": 250}
 
-    assert list(paginate(ask, style, page_size=500)) == everything
+    assert list(paginate(fetch, style, page_size=500)) == everything
 
 
 ANSWERS = st.recursive(
@@ -135,15 +133,15 @@ ANSWERS = st.recursive(
     st.lists(ANSWERS | st.fixed_dictionaries({"data": ANSWERS, "meta": ANSWERS}), max_size=4),
     st.sampled_from(list(STYLES)),
 )
-def test_whatever_a_page_holds_it_is_no_crash(pages: list[Any], style: str) -> None:
-    answers = iter(pages)
-    list(paginate(lambda cursor: next(answers, []), style))
+def test_no_page_is_ever_an_error(pages: list[Any], style: str) -> None:
+    responses = iter(pages)
+    list(paginate(lambda cursor: next(responses, []), style))
 
 
 def test_rows_without_an_id_are_all_kept() -> None:
     assert list(paginate(lambda cursor: [{"userId": 1}, {"userId": 1}], "whole")) == [{"userId": 1}] * 2
 
 
-def test_an_unknown_style_names_the_known_ones() -> None:
+def test_an_unknown_style_is_an_error_that_names_the_known_ones() -> None:
     with pytest.raises(LemlistConfigurationError, match="offset"):
         list(paginate(lambda cursor: [], "cursor"))

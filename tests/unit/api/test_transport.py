@@ -24,8 +24,9 @@ from uuid import UUID
 import pytest
 
 from airflow_provider_lemlist.api import operations as ops
-from airflow_provider_lemlist.api.multipart import MultipartFile
-from airflow_provider_lemlist.api.transport import Patience, Transport, _BudgetedHTTP
+from airflow_provider_lemlist.api.operations import Reconcile
+from airflow_provider_lemlist.api.transport import RetryPolicy, Transport
+from airflow_provider_lemlist.api.wire import CLOCK, MultipartFile
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistDuplicateError,
@@ -38,6 +39,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistUncertainError,
     LemlistUnexpectedReplyError,
     LemlistValidationError,
+    Reason,
 )
 from tests.unit.conftest import API_KEY, Act, OpenBudget, Stage
 from tests.waiting import LONGEST, wait_for
@@ -73,34 +75,34 @@ def test_a_hundred_calls_use_one_connection(stage: Stage, transport: Transport) 
     assert stage.connections == 1
 
 
-def test_threads_share_a_transport_without_mixing_answers(stage: Stage, transport: Transport) -> None:
+def test_threads_share_a_transport_without_mixing_responses(stage: Stage, transport: Transport) -> None:
     for number in range(50):
         stage.routes[f"GET /campaigns/cam_{number}"] = Act(body={"_id": f"cam_{number}"})
 
-    def ask(number: int) -> bool:
-        answer = transport.call(ops.GET_CAMPAIGN, path={"campaignId": f"cam_{number % 50}"})
-        return bool(answer["_id"] == f"cam_{number % 50}")
+    def send(number: int) -> bool:
+        response = transport.call(ops.GET_CAMPAIGN, path={"campaignId": f"cam_{number % 50}"})
+        return bool(response["_id"] == f"cam_{number % 50}")
 
     with ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(ask, range(400)))
+        assert all(pool.map(send, range(400)))
     assert stage.connections <= 16
 
 
-def _ask_in_child(transport: Transport, answers: Any) -> None:
-    answers.put([transport.call(ops.GET_TEAM)["_id"] for _ in range(20)])
+def _call_in_child(transport: Transport, responses: Any) -> None:
+    responses.put([transport.call(ops.GET_TEAM)["_id"] for _ in range(20)])
 
 
 def test_a_forked_process_opens_connections_of_its_own(stage: Stage, transport: Transport) -> None:
     stage.routes["GET /team"] = Act(body=TEAM)
     transport.call(ops.GET_TEAM)
     context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    children = [context.Process(target=_ask_in_child, args=(transport, answers)) for _ in range(2)]
+    responses = context.Queue()
+    children = [context.Process(target=_call_in_child, args=(transport, responses)) for _ in range(2)]
     for child in children:
         child.start()
     for _ in range(20):
         transport.call(ops.GET_TEAM)
-    assert [answers.get(timeout=LONGEST) for _ in children] == [["tea_1"] * 20] * 2
+    assert [responses.get(timeout=LONGEST) for _ in children] == [["tea_1"] * 20] * 2
     for child in children:
         child.join(LONGEST)
     assert stage.connections == 3
@@ -134,7 +136,7 @@ def test_an_empty_path_value_never_becomes_another_route(
     assert not stage.requests
 
 
-def test_flags_travel_as_words_and_none_does_not_travel(stage: Stage, transport: Transport) -> None:
+def test_flags_are_sent_as_words_and_none_is_left_out(stage: Stage, transport: Transport) -> None:
     stage.script = [Act(body=LEAD)]
     create(transport, query={"deduplicate": True, "findEmail": False, "findPhone": None})
     assert stage.requests[0].query == "deduplicate=true&findEmail=false"
@@ -145,7 +147,7 @@ def test_flags_travel_as_words_and_none_does_not_travel(stage: Stage, transport:
     [math.nan, math.inf, datetime(2026, 1, 1), Decimal(1), UUID(int=1), b"x", {1}],
     ids=lambda value: type(value).__name__,
 )
-def test_a_value_that_json_does_not_know_is_told_before_anything_leaves(
+def test_a_value_that_json_cannot_hold_is_an_error_before_anything_is_sent(
     stage: Stage, transport: Transport, value: Any
 ) -> None:
     with pytest.raises(LemlistValidationError, match=r"POST /campaigns/\{campaignId\}/leads/ cannot"):
@@ -156,9 +158,7 @@ def test_a_value_that_json_does_not_know_is_told_before_anything_leaves(
 @pytest.mark.parametrize(
     "host", ["http://a b/api", "http://*.example.com/api", "http://.example.com", "https://ex\u200bample.com"]
 )
-def test_a_host_that_is_none_is_a_mistake_in_the_connection(
-    settings: Any, budget: OpenBudget, host: str
-) -> None:
+def test_a_host_that_is_no_url_is_a_configuration_error(settings: Any, budget: OpenBudget, host: str) -> None:
     transport = Transport(replace(settings, base_url=host), budget, user_agent="x")  # type: ignore[arg-type]
     with pytest.raises(LemlistConfigurationError, match="Host .* of connection 'lemlist_default'"):
         transport.call(ops.GET_TEAM)
@@ -175,7 +175,7 @@ def test_a_redirect_is_not_followed(stage: Stage, transport: Transport) -> None:
         elsewhere.close()
 
 
-def test_neither_netrc_nor_a_proxy_comes_between_us_and_this_machine(
+def test_neither_netrc_nor_a_proxy_is_used_for_this_machine(
     stage: Stage, settings: Any, budget: OpenBudget, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -215,7 +215,7 @@ def test_a_file_is_streamed_and_sent_whole_again_after_a_fault(stage: Stage, tra
 # --- What comes back --------------------------------------------------------------------------------------
 
 
-def test_reads_are_asked_again_after_each_passing_fault(
+def test_a_read_is_retried_after_each_passing_fault(
     stage: Stage, transport: Transport, pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.script = [
@@ -229,12 +229,14 @@ def test_reads_are_asked_again_after_each_passing_fault(
         assert transport.call(ops.GET_TEAM) == TEAM
     assert len(pauses) == 4
     assert pauses == sorted(pauses)
-    assert 0.5 <= pauses[0] <= 1.0
-    assert len([record for record in caplog.records if "Trying again" in record.message]) == 4
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+    assert len([record for record in caplog.records if "Retrying" in record.message]) == 4
     assert API_KEY not in caplog.text
 
 
-def test_patience_ends_with_the_last_error(stage: Stage, transport: Transport, pauses: list[float]) -> None:
+def test_the_last_error_is_raised_when_the_retry_policy_ends(
+    stage: Stage, transport: Transport, pauses: list[float]
+) -> None:
     stage.script = [Act(fault="reset"), Act(500, b"one"), Act(502), Act(503), Act(500, b"the last")]
     with pytest.raises(LemlistServerError, match="the last"):
         transport.call(ops.GET_TEAM)
@@ -248,14 +250,14 @@ def test_time_is_bounded_too(stage: Stage, settings: Any, budget: OpenBudget) ->
         settings,
         budget,
         user_agent="x",
-        patience=Patience(attempts=100, seconds=0.05, pause=0.02),  # type: ignore[arg-type]
+        retry_policy=RetryPolicy(attempts=100, seconds=0.05, pause=0.02),  # type: ignore[arg-type]
     )
     with pytest.raises(LemlistServerError):
         transport.call(ops.GET_TEAM)
     assert 2 <= len(stage.requests) < 20
 
 
-def test_a_refusal_is_waited_out_by_the_budget_and_repeated_even_for_a_creation(
+def test_a_rate_limited_request_is_sent_again_even_if_it_creates(
     stage: Stage, transport: Transport, budget: OpenBudget, pauses: list[float]
 ) -> None:
     refused = Act(
@@ -268,12 +270,12 @@ def test_a_refusal_is_waited_out_by_the_budget_and_repeated_even_for_a_creation(
     ]
     assert create(transport) == LEAD
     assert budget.booked == 3
-    assert budget.heard_of[0] == {"refused": True, "limit": 20, "remaining": 0, "retry_after": 1.5}
-    assert budget.heard_of[2] == {"refused": False, "limit": None, "remaining": 19, "retry_after": 2.0}
-    assert pauses == [0.0, 0.0]
+    assert budget.reports[0] == {"refused": True, "limit": 20, "remaining": 0, "retry_after": 1.5}
+    assert budget.reports[2] == {"refused": False, "limit": None, "remaining": 19, "retry_after": 2.0}
+    assert pauses == [0.0, 0.1]
 
 
-def test_the_answer_after_early_hints_never_becomes_that_of_the_next_request(
+def test_the_response_after_early_hints_never_becomes_that_of_the_next_request(
     stage: Stage, transport: Transport
 ) -> None:
     stage.script = [Act(103), Act(body={"_id": "tea_second"})]
@@ -285,7 +287,7 @@ def test_endless_refusals_end_as_a_rate_limit_error(stage: Stage, transport: Tra
     stage.routes["GET /team"] = Act(429)
     with pytest.raises(LemlistRateLimitError):
         transport.call(ops.GET_TEAM)
-    assert len(stage.requests) == Patience().refusals
+    assert len(stage.requests) == RetryPolicy().refusals
 
 
 def test_a_wait_that_is_too_long_sends_nothing(
@@ -301,31 +303,27 @@ def test_a_wait_that_is_too_long_sends_nothing(
     assert not stage.requests
 
 
-def test_every_attempt_books_a_slot_after_the_connection_stands(
-    stage: Stage, transport: Transport, budget: OpenBudget, monkeypatch: pytest.MonkeyPatch
+def test_every_attempt_books_a_slot_after_the_connection_is_established(
+    stage: Stage, transport: Transport, budget: OpenBudget
 ) -> None:
     happened: list[str] = []
-    connect, book = _BudgetedHTTP.connect, budget.book
-
-    def connected(connection: Any) -> None:
-        connect(connection)
-        happened.append("connected")
+    book = budget.book
 
     def booked() -> SimpleNamespace:
+        wait_for(lambda: stage.connections == 1)  # the server's thread may see it a moment later
         happened.append("booked")
         return book()
 
-    monkeypatch.setattr(_BudgetedHTTP, "connect", connected)
     budget.book = booked  # type: ignore[method-assign]
     stage.script = [
-        Act(503, effect=lambda _: happened.append("asked")),
-        Act(body=TEAM, effect=lambda _: happened.append("asked")),
+        Act(503, effect=lambda _: happened.append("sent")),
+        Act(body=TEAM, effect=lambda _: happened.append("sent")),
     ]
     transport.call(ops.GET_TEAM)
-    assert happened == ["connected", "booked", "asked", "booked", "asked"]
+    assert happened == ["booked", "sent", "booked", "sent"]
 
 
-def test_a_connection_that_was_dropped_during_a_long_wait_leaves_no_doubt(
+def test_a_connection_that_was_dropped_during_a_long_wait_leaves_nothing_in_doubt(
     stage: Stage, transport: Transport, budget: OpenBudget
 ) -> None:
     def wait(slot: object, *, early: float = 0.0) -> None:
@@ -341,7 +339,7 @@ def test_a_connection_that_was_dropped_during_a_long_wait_leaves_no_doubt(
     assert stage.connections == 2
 
 
-# --- Doubt ------------------------------------------------------------------------------------------------
+# --- In doubt ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -358,86 +356,155 @@ def test_a_connection_that_was_dropped_during_a_long_wait_leaves_no_doubt(
     ],
     ids=["reset", "close", "500", "504", "cut", "html", "empty", "no id"],
 )
-def test_a_creation_whose_answer_was_lost_is_found_and_not_repeated(
+def test_a_created_lead_whose_response_was_lost_is_found_and_not_created_again(
     stage: Stage, transport: Transport, lost: Act
 ) -> None:
     effects: list[str] = []
     stage.script = [replace(lost, effect=lambda request: effects.append(request.path))]
-    found = create(transport, look=lambda: LEAD if effects else None)
+    found = create(transport, reconcile=Reconcile(lambda: LEAD if effects else None))
     assert found == LEAD
     assert len(effects) == 1
 
 
 @pytest.mark.parametrize("lost", [Act(fault="reset"), Act(500), Act(body=b"")], ids=["reset", "500", "empty"])
-def test_a_creation_that_did_not_happen_is_done_once(stage: Stage, transport: Transport, lost: Act) -> None:
+def test_a_lead_that_was_not_created_is_created_once(stage: Stage, transport: Transport, lost: Act) -> None:
     effects: list[str] = []
     stage.script = [lost, Act(body=LEAD, effect=lambda request: effects.append(request.path))]
-    assert create(transport, look=lambda: LEAD if effects else None) == LEAD
+    assert create(transport, reconcile=Reconcile(lambda: LEAD if effects else None)) == LEAD
     assert len(effects) == 1
 
 
-def test_without_a_way_to_look_a_lost_creation_is_uncertain_and_says_what_to_check(
+def test_without_a_lookup_a_lost_response_is_uncertain_and_the_error_says_what_to_check(
     stage: Stage, transport: Transport
 ) -> None:
     stage.script = [Act(fault="reset")]
     with pytest.raises(LemlistUncertainError, match="Look for the lead in campaign 'cam_1'"):
-        create(transport, look_hint="Look for the lead in campaign 'cam_1'.")
+        create(transport, reconcile=Reconcile(None, "Look for the lead in campaign 'cam_1'."))
     assert len(stage.requests) == 1
 
 
-@pytest.mark.parametrize("error", [LemlistServerError("down"), KeyError("_id")])
-def test_a_look_that_fails_leaves_it_uncertain(stage: Stage, transport: Transport, error: Exception) -> None:
-    def look() -> None:
+STEP = {"path": {"sequenceId": "seq_1"}, "body": {}}
+DOWN = LemlistServerError("down")
+
+
+def failing(error: Exception) -> Any:
+    def find() -> None:
         raise error
 
+    return find
+
+
+@pytest.mark.parametrize("error", [DOWN, KeyError("_id"), LemlistNotFoundError("gone")])
+def test_a_lookup_that_fails_leaves_the_outcome_unknown(
+    stage: Stage, transport: Transport, error: Exception
+) -> None:
     stage.script = [Act(fault="reset")]
-    with pytest.raises(LemlistUncertainError):
-        create(transport, look=look)
+    with pytest.raises(LemlistUncertainError, match=r"not known whether .*\(POST /sequences.*"):
+        transport.call(ops.ADD_STEP, **STEP, reconcile=Reconcile(failing(error)))
     assert len(stage.requests) == 1
 
 
-def test_a_step_whose_answer_did_not_come_in_time_is_never_added_again(
+@pytest.mark.parametrize("error", [KeyError("_id"), LemlistNotFoundError("gone")])
+def test_a_lookup_of_a_lead_that_fails_for_good_leaves_the_outcome_unknown(
+    stage: Stage, transport: Transport, error: Exception
+) -> None:
+    stage.script = [Act(fault="reset")]
+    with pytest.raises(LemlistUncertainError):
+        create(transport, reconcile=Reconcile(failing(error)))
+    assert len(stage.requests) == 1
+
+
+@pytest.mark.parametrize("operation", [ops.CREATE_LEAD, ops.ADD_STEP, ops.ADD_STEP_WITH_MEDIA])
+def test_a_lookup_that_fails_for_now_is_retryable_if_a_later_attempt_finds_the_effect(
+    stage: Stage, transport: Transport, operation: ops.Operation
+) -> None:
+    stage.script = [Act(fault="reset")]
+    path = {"campaignId": "cam_1", "sequenceId": "seq_1"}
+    with pytest.raises(LemlistServerError) as caught:
+        transport.call(operation, path=path, reconcile=Reconcile(failing(DOWN), resumable=True))
+    assert caught.value is DOWN
+    assert caught.value.in_doubt
+    assert isinstance(caught.value.__cause__, LemlistNetworkError)
+    assert len(stage.requests) == 1
+
+
+def test_an_uncertain_lookup_is_raised_as_it_is(stage: Stage, transport: Transport) -> None:
+    several = LemlistUncertainError("Several steps could be it.")
+    stage.script = [Act(fault="reset")]
+    with pytest.raises(LemlistUncertainError) as caught:
+        transport.call(ops.ADD_STEP, **STEP, reconcile=Reconcile(failing(several), resumable=True))
+    assert caught.value is several
+    assert caught.value.in_doubt
+
+
+@pytest.mark.parametrize(
+    ("script", "in_doubt"),
+    [
+        ([Act(400, b"Bad team")], False),
+        ([Act(429)] * 2 + [Act(400, b"Bad team")], False),
+        # The look-up after a 503 says that it is not there; a request that the network lost may still arrive.
+        ([Act(503), Act(400, b"Bad team")], False),
+        ([Act(503)] * 5, False),
+        ([Act(fault="reset"), Act(401)], True),
+    ],
+    ids=["refused", "rate limited", "refused after a 503", "503 to the end", "reset, then refused"],
+)
+def test_an_error_says_whether_an_attempt_of_its_call_is_in_doubt(
+    stage: Stage, transport: Transport, script: list[Act], in_doubt: bool
+) -> None:
+    stage.script = script
+    with pytest.raises(LemlistError) as caught:
+        create(transport, reconcile=Reconcile(lambda: None))
+    assert caught.value.in_doubt is in_doubt
+    assert ("outcome unknown" in str(caught.value)) is in_doubt
+
+
+def test_a_read_is_never_in_doubt(stage: Stage, transport: Transport) -> None:
+    stage.routes["GET /team"] = Act(503)
+    with pytest.raises(LemlistServerError) as caught:
+        transport.call(ops.GET_TEAM)
+    assert not caught.value.in_doubt
+
+
+def test_a_step_whose_response_timed_out_is_never_added_again(
     stage: Stage, settings: Any, budget: OpenBudget, pauses: list[float]
 ) -> None:
-    impatient = replace(ops.ADD_STEP, patience=0.0)
-    transport = Transport(
-        replace(settings, timeout=0.2),
-        budget,
-        user_agent="x",
-        sleep=pauses.append,  # type: ignore[arg-type]
-    )
+    add_step = replace(ops.ADD_STEP, min_read_timeout=0.0)
+    transport = Transport(replace(settings, timeout=0.2), budget, user_agent="x")  # type: ignore[arg-type]
     stage.script = [Act(fault="hang")]
     with pytest.raises(LemlistUncertainError):
-        transport.call(impatient, path={"sequenceId": "seq_1"}, body={}, look=lambda: None)
+        transport.call(add_step, path={"sequenceId": "seq_1"}, body={}, reconcile=Reconcile(lambda: None))
     wait_for(lambda: stage.requests)  # the server may read it after the client has given it up
     assert len(stage.requests) == 1
     # lemlist may work on it for 45 s.
     assert sum(pauses) > 45
 
 
-def test_media_that_lemlist_could_not_take_are_looked_for_but_not_sent_again(
+def test_a_step_whose_media_lemlist_could_not_take_is_looked_up_but_not_added_again(
     stage: Stage, transport: Transport
 ) -> None:
     stage.script = [Act(503, b"LINKEDIN_MEDIA_AV_UNAVAILABLE")]
     with pytest.raises(LemlistMediaError) as caught:
-        transport.call(ops.ADD_STEP, path={"sequenceId": "seq_1"}, body={}, look=lambda: None)
+        transport.call(ops.ADD_STEP, path={"sequenceId": "seq_1"}, body={}, reconcile=Reconcile(lambda: None))
     assert caught.value.code == "LINKEDIN_MEDIA_AV_UNAVAILABLE"
     assert len(stage.requests) == 1
 
 
-def test_a_clear_duplicate_is_raised_and_one_after_a_lost_answer_is_ours(
+def test_a_duplicate_is_raised_and_one_after_a_lost_response_is_ours(
     stage: Stage, transport: Transport
 ) -> None:
     duplicate = Act(500, b"Lead already in the campaign")
     stage.script = [duplicate]
     with pytest.raises(LemlistDuplicateError):
-        create(transport, look=lambda: LEAD)
-    looks = iter([None, LEAD])
+        create(transport, reconcile=Reconcile(lambda: LEAD))
+    found = iter([None, LEAD])
     stage.script = [Act(fault="reset"), duplicate]
-    assert create(transport, look=lambda: next(looks)) == LEAD
+    assert create(transport, reconcile=Reconcile(lambda: next(found))) == LEAD
 
 
-def test_a_removal_that_was_lost_and_is_gone_is_done(stage: Stage, transport: Transport) -> None:
+def test_a_step_that_is_gone_after_a_lost_response_counts_as_deleted(
+    stage: Stage, transport: Transport
+) -> None:
     path = {"sequenceId": "seq_1", "stepId": "stp_1"}
     stage.script = [Act(fault="reset"), Act(404, b"Step not found")]
     assert transport.call(ops.DELETE_STEP, path=path) == {}
@@ -446,51 +513,66 @@ def test_a_removal_that_was_lost_and_is_gone_is_done(stage: Stage, transport: Tr
         transport.call(ops.DELETE_STEP, path=path)
 
 
-def test_a_removal_that_never_left_is_not_taken_for_done(
-    stage: Stage, transport: Transport, monkeypatch: pytest.MonkeyPatch
+def test_a_removal_that_never_left_does_not_count_as_done(
+    settings: Any, budget: OpenBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = _BudgetedHTTP.connect, []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    late: list[Stage] = []
 
-    def once_unreachable(connection: Any) -> None:
-        calls.append(1)
-        if len(calls) == 1:
-            raise ConnectionRefusedError(111, "refused")
-        original(connection)
+    def sleep(seconds: float) -> None:
+        late.append(Stage(port))  # nothing listened at the first attempt
+        late[0].script = [Act(404, b"Step not found")]
 
-    monkeypatch.setattr(_BudgetedHTTP, "connect", once_unreachable)
-    stage.script = [Act(404, b"Step not found")]
-    with pytest.raises(LemlistNotFoundError):
-        transport.call(ops.DELETE_STEP, path={"sequenceId": "seq_1", "stepId": "stp_1"})
-    assert len(calls) == 2
+    monkeypatch.setattr(CLOCK, "sleep", sleep)
+    settings = replace(settings, base_url=f"http://127.0.0.1:{port}/api")
+    transport = Transport(settings, budget, user_agent="x")  # type: ignore[arg-type]
+    try:
+        with pytest.raises(LemlistNotFoundError) as caught:
+            transport.call(ops.DELETE_STEP, path={"sequenceId": "seq_1", "stepId": "stp_1"})
+        assert not caught.value.in_doubt
+        assert len(late[0].requests) == 1
+    finally:
+        late[0].close()
+
+
+def test_a_page_of_a_gateway_is_retried_and_never_means_that_a_step_is_deleted(
+    stage: Stage, transport: Transport
+) -> None:
+    page = Act(404, b"<!DOCTYPE html><html></html>", {"Content-Type": "text/html"})
+    path = {"sequenceId": "seq_1", "stepId": "stp_1"}
+    stage.script = [Act(fault="reset"), page, Act(404, b"Step not found")]
+    assert transport.call(ops.DELETE_STEP, path=path) == {}
+    stage.script = [Act(fault="reset")] + [page] * 4
+    with pytest.raises(LemlistNetworkError) as caught:
+        transport.call(ops.DELETE_STEP, path=path)
+    assert (caught.value.reason, caught.value.in_doubt) == (Reason.GATEWAY, True)
 
 
 # --- No network -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "host", ["http://127.0.0.1:9/api", "http://nobody.invalid/api"], ids=["refused", "dns"]
+    "host", ["http://127.0.0.1:9/api", "http://unknown.invalid/api"], ids=["refused", "dns"]
 )
-def test_without_a_network_even_a_creation_is_tried_again_and_the_error_says_nothing_was_sent(
+def test_without_a_network_even_a_create_is_retried_and_the_error_says_nothing_was_sent(
     settings: Any, budget: OpenBudget, pauses: list[float], host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve = socket.getaddrinfo
 
-    def nobody(name: str, *more: Any) -> Any:
-        if name == "nobody.invalid":  # not left to the network of the machine: some resolvers answer anything
+    def unknown_host(name: str, *more: Any) -> Any:
+        if (
+            name == "unknown.invalid"
+        ):  # not left to the network of the machine: some resolvers resolve anything
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return resolve(name, *more)
 
-    monkeypatch.setattr(socket, "getaddrinfo", nobody)
-    transport = Transport(
-        replace(settings, base_url=host),
-        budget,
-        user_agent="x",
-        sleep=pauses.append,  # type: ignore[arg-type]
-    )
+    monkeypatch.setattr(socket, "getaddrinfo", unknown_host)
+    transport = Transport(replace(settings, base_url=host), budget, user_agent="x")  # type: ignore[arg-type]
     why = "Connection refused" if "127.0.0.1" in host else ".+"  # each resolver has its words
     with pytest.raises(LemlistNetworkError, match=rf"could not be reached \(.*({why}).*\).*nothing was sent"):
         create(transport)
-    assert len(pauses) == Patience().attempts - 1
+    assert len(pauses) == RetryPolicy().attempts - 1
     assert budget.booked == 0
 
 
@@ -536,16 +618,11 @@ def _with_tls(stage: Stage, certificate: str) -> str:
     return stage.url.replace("http:", "https:")
 
 
-def test_an_untrusted_certificate_is_refused_at_once_and_the_key_stays_here(
+def test_an_untrusted_certificate_is_refused_at_once_and_the_key_is_not_sent(
     stage: Stage, settings: Any, budget: OpenBudget, pauses: list[float], certificate: str
 ) -> None:
     url = _with_tls(stage, certificate)
-    transport = Transport(
-        replace(settings, base_url=url),
-        budget,
-        user_agent="x",
-        sleep=pauses.append,  # type: ignore[arg-type]
-    )
+    transport = Transport(replace(settings, base_url=url), budget, user_agent="x")  # type: ignore[arg-type]
     with pytest.raises(LemlistNetworkError, match="certificate"):
         transport.call(ops.GET_TEAM)
     assert not stage.requests
@@ -553,7 +630,7 @@ def test_an_untrusted_certificate_is_refused_at_once_and_the_key_stays_here(
 
 
 @pytest.mark.parametrize("bundle", ["missing.pem", "no-certificate.pem"])
-def test_a_bundle_of_certificates_that_is_none_is_named_at_once(
+def test_an_unusable_certificate_bundle_is_named_at_once(
     settings: Any,
     budget: OpenBudget,
     pauses: list[float],
@@ -565,12 +642,7 @@ def test_a_bundle_of_certificates_that_is_none_is_named_at_once(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / bundle))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/api"
-        transport = Transport(
-            replace(settings, base_url=url),
-            budget,
-            user_agent="x",
-            sleep=pauses.append,  # type: ignore[arg-type]
-        )
+        transport = Transport(replace(settings, base_url=url), budget, user_agent="x")  # type: ignore[arg-type]
         with pytest.raises(LemlistNetworkError, match="REQUESTS_CA_BUNDLE"):
             transport.call(ops.GET_TEAM)
     assert not pauses
@@ -595,7 +667,7 @@ class Tunnels:
         self._target = stage._server.server_address
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.asked: list[bytes] = []
+        self.requests: list[bytes] = []
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -609,7 +681,7 @@ class Tunnels:
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError):
             head = client.recv(65536)
-            self.asked.append(head.split(b"\r\n")[0])
+            self.requests.append(head.split(b"\r\n")[0])
             if not head.startswith(b"CONNECT "):
                 client.shutdown(socket.SHUT_RDWR)
                 return
@@ -642,7 +714,7 @@ def tunnels(stage: Stage) -> Iterator[Tunnels]:
     tunnels.close()
 
 
-def test_a_tunnel_that_was_dropped_during_a_long_wait_is_dug_again(
+def test_a_proxy_tunnel_that_was_dropped_during_a_long_wait_is_opened_again(
     stage: Stage,
     settings: Any,
     budget: OpenBudget,
@@ -667,10 +739,10 @@ def test_a_tunnel_that_was_dropped_during_a_long_wait_is_dug_again(
     transport = Transport(replace(settings, base_url="https://lemlist.test/api"), budget, user_agent="x")  # type: ignore[arg-type]
     assert create(transport) == LEAD
     assert len(stage.requests) == 1
-    assert [line.split()[:2] for line in tunnels.asked] == [[b"CONNECT", b"lemlist.test:443"]] * 2
+    assert [line.split()[:2] for line in tunnels.requests] == [[b"CONNECT", b"lemlist.test:443"]] * 2
 
 
-def test_a_proxy_that_refuses_is_told_in_its_own_words(
+def test_the_error_of_a_proxy_that_refuses_quotes_it(
     settings: Any, budget: OpenBudget, pauses: list[float], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     refusing = Stage()
@@ -679,12 +751,7 @@ def test_a_proxy_that_refuses_is_told_in_its_own_words(
             monkeypatch.delenv(name, raising=False)
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, refusing.url.replace("http://", "http://user:pr0xy-word@"))
-        transport = Transport(
-            replace(settings, base_url="https://lemlist.test/api"),
-            budget,
-            user_agent="x",
-            sleep=pauses.append,  # type: ignore[arg-type]
-        )
+        transport = Transport(replace(settings, base_url="https://lemlist.test/api"), budget, user_agent="x")  # type: ignore[arg-type]
         with pytest.raises(LemlistNetworkError, match=r"could not be reached \(.*501.*\)") as caught:
             transport.call(ops.GET_LEADS_BY_EMAIL, path={"email": "ann@example.com"})
         assert "501" in caplog.text

@@ -7,19 +7,27 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
 from airflow_provider_lemlist import __version__
+from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
+    LemlistDuplicateError,
+    LemlistError,
+    LemlistNetworkError,
     LemlistNotFoundError,
+    LemlistServerError,
     LemlistUncertainError,
     LemlistValidationError,
 )
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.version_compat import runs_remotely
 from tests.unit.conftest import API_KEY, Act, OpenBudget, Stage
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -27,12 +35,13 @@ END = datetime(2026, 3, 2, 12, 30, 0, 123000, tzinfo=UTC)
 
 
 @pytest.fixture
-def hook(stage: Stage, budget: OpenBudget, monkeypatch: pytest.MonkeyPatch) -> Iterator[LemlistHook]:
+def hook(
+    stage: Stage, budget: OpenBudget, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LemlistHook]:
     connection = {"conn_type": "lemlist", "password": API_KEY, "host": stage.url}
     monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr(LemlistHook, "budget", budget)
     hook = LemlistHook()
-    hook._budget = budget  # type: ignore[assignment]  # the part of a budget that a transport uses
-    hook.get_conn()._sleep = lambda seconds: None
     yield hook
     hook.close()
 
@@ -40,11 +49,11 @@ def hook(stage: Stage, budget: OpenBudget, monkeypatch: pytest.MonkeyPatch) -> I
 # --- The connection ---------------------------------------------------------------------------------------
 
 
-def test_building_a_hook_looks_nothing_up() -> None:
+def test_creating_a_hook_does_not_look_up_the_connection() -> None:
     assert LemlistHook("does_not_exist").lemlist_conn_id == "does_not_exist"
 
 
-def test_the_user_agent_names_us_and_airflow(stage: Stage, hook: LemlistHook) -> None:
+def test_the_user_agent_names_the_provider_and_airflow(stage: Stage, hook: LemlistHook) -> None:
     from airflow import __version__ as airflow_version
 
     stage.routes["GET /team"] = Act(body={"_id": "tea_1"})
@@ -64,16 +73,15 @@ def test_the_user_agent_names_us_and_airflow(stage: Stage, hook: LemlistHook) ->
         (Act(302, headers={"Location": "https://elsewhere.example/"}), "redirect"),
         (
             Act(200, b"<html></html>", {"Content-Type": "text/html"}),
-            "Base URL of the connection ends in /api",
+            "Check the proxy of the worker and the Base URL of the connection",
         ),
+        (Act(404, b"<html></html>", {"Content-Type": "text/html"}), "responded, not lemlist"),
         (Act(503), "lemlist failed"),
         (Act(429), "rate limit"),
     ],
     ids=lambda value: str(getattr(value, "status", "")),
 )
-def test_the_connection_test_tells_each_failure_apart(
-    stage: Stage, hook: LemlistHook, act: Act, says: str
-) -> None:
+def test_the_connection_test_names_each_failure(stage: Stage, hook: LemlistHook, act: Act, says: str) -> None:
     stage.routes["GET /team"] = act
     ok, message = hook.test_connection()
     assert not ok
@@ -88,7 +96,9 @@ def test_the_connection_test_names_the_team(stage: Stage, hook: LemlistHook) -> 
     assert hook.test_connection() == (True, "Connected to the lemlist team 'Blue'.")
 
 
-def test_the_connection_test_without_network_or_key_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_test_without_network_or_key_returns_a_message_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv(
         "AIRFLOW_CONN_A", '{"conn_type": "lemlist", "password": "k", "host": "http://127.0.0.1:9/api"}'
     )
@@ -98,6 +108,30 @@ def test_the_connection_test_without_network_or_key_is_an_answer_too(monkeypatch
     ok, message = LemlistHook("b").test_connection()
     assert not ok
     assert message.startswith("Password (API key) is empty")
+
+
+# The sandbox has an HTML page for each campaign, and a plain 404 elsewhere.
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda hook, campaign_id: hook.get_campaign(campaign_id),
+        lambda hook, campaign_id: hook.find_lead(campaign_id, "ann@example.com"),
+    ],
+    ids=["page", "404"],
+)
+def test_a_base_url_without_api_is_named_by_the_connection_test_and_by_every_error(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float], read: Callable[[LemlistHook, str], Any]
+) -> None:
+    with Sandbox(limit="none") as lemlist:
+        campaign_id = lemlist.campaign()["_id"]
+        connection = {"conn_type": "lemlist", "password": lemlist.api_key, "host": lemlist.origin}
+        monkeypatch.setenv("AIRFLOW_CONN_ROOT", json.dumps(connection))
+        ok, message = LemlistHook("root").test_connection()
+        assert not ok
+        assert "The Base URL does not end in /api." in message
+        hook = LemlistHook("root")
+        with pytest.raises(LemlistError, match="Base URL of connection 'root' does not end in /api"):
+            read(hook, campaign_id)
 
 
 async def _load(hook: LemlistHook) -> str:
@@ -114,7 +148,7 @@ def test_the_connection_can_be_looked_up_from_an_event_loop(hook: LemlistHook) -
         asyncio.run(_load(LemlistHook("nowhere")))
 
 
-# --- What each method asks --------------------------------------------------------------------------------
+# --- What each method sends -------------------------------------------------------------------------------
 
 RECORD = {"_id": "x_1"}
 CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] = [
@@ -197,6 +231,13 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         lambda h: h.export_leads("cam_1"),
         "GET /campaigns/cam_1/export/leads",
         {"state": "all", "format": "json"},
+        None,
+        [RECORD],
+    ),
+    (
+        lambda h: h.export_leads("cam_1", state=["interested", "paused"]),
+        "GET /campaigns/cam_1/export/leads",
+        {"state": "interested,paused", "format": "json"},
         None,
         [RECORD],
     ),
@@ -330,6 +371,22 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         RECORD,
     ),
     (
+        lambda h: h.request(
+            "GET", "/campaigns/reports", query={"campaignIds": ("cam_1", "cam_2"), "since": START}
+        ),
+        "GET /campaigns/reports",
+        {"campaignIds": "cam_1,cam_2", "since": "2026-03-01T00:00:00.000Z"},
+        None,
+        [RECORD],
+    ),
+    (
+        lambda h: h.request("GET", "/tasks", query={"filters": [{"filterId": "type", "in": ["email"]}]}),
+        "GET /tasks",
+        {"filters": '[{"filterId": "type", "in": ["email"]}]'},
+        None,
+        [RECORD],
+    ),
+    (
         lambda h: list(
             h.paginate("/database/people", "body", method="POST", body={"filters": []}, page_size=50)
         ),
@@ -341,25 +398,27 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
 ]
 
 
-@pytest.mark.parametrize(("ask", "route", "query", "body", "answer"), CASES, ids=[case[1] for case in CASES])
-def test_each_method_asks_what_the_documents_say(
+@pytest.mark.parametrize(
+    ("method", "route", "query", "body", "received"), CASES, ids=[case[1] for case in CASES]
+)
+def test_each_method_sends_what_the_documents_say(
     stage: Stage,
     hook: LemlistHook,
-    ask: Callable[[LemlistHook], Any],
+    method: Callable[[LemlistHook], Any],
     route: str,
     query: dict[str, str],
     body: Any,
-    answer: Any,
+    received: Any,
 ) -> None:
-    stage.routes[route] = Act(body=answer)
-    result = ask(hook)
+    stage.routes[route] = Act(body=received)
+    result = method(hook)
     (request,) = stage.requests
     assert f"{request.method} {request.path}" == route
     assert {
         name: values[0] for name, values in parse_qs(request.query, keep_blank_values=True).items()
     } == query
     assert (json.loads(request.body) if request.body else None) == body
-    assert result in (answer, [RECORD])
+    assert result in (received, [RECORD])
 
 
 def test_audio_is_uploaded_as_one_file_field(stage: Stage, hook: LemlistHook) -> None:
@@ -384,15 +443,13 @@ def test_many_values_are_unsubscribed_ten_thousand_at_a_time(stage: Stage, hook:
     assert [len(json.loads(request.body)["values"]) for request in stage.requests] == [10_000, 10_000, 5_000]
 
 
-def test_a_person_of_whom_lemlist_knows_nothing_has_no_leads(stage: Stage, hook: LemlistHook) -> None:
+def test_an_email_that_lemlist_does_not_have_has_no_leads(stage: Stage, hook: LemlistHook) -> None:
     stage.routes["GET /leads/ann%40example.com"] = Act(404, b"Lead not found")
     assert hook.get_leads_by_email("ann@example.com") == []
     assert hook.find_lead("cam_1", "ann@example.com") is None
 
 
-def test_a_lead_is_found_in_its_campaign_in_the_shape_of_its_creation(
-    stage: Stage, hook: LemlistHook
-) -> None:
+def test_a_found_lead_has_the_shape_of_a_created_one(stage: Stage, hook: LemlistHook) -> None:
     entries = [
         {"_id": "lea_9", "campaign": {"id": "cam_9", "name": "Other"}, "variables": {}},
         {
@@ -415,13 +472,58 @@ def test_a_lead_is_found_in_its_campaign_in_the_shape_of_its_creation(
     }
 
 
-def test_a_lead_whose_creation_was_lost_is_found_not_made_twice(stage: Stage, hook: LemlistHook) -> None:
+def test_a_lead_whose_response_was_lost_is_found_and_not_created_twice(
+    stage: Stage, hook: LemlistHook
+) -> None:
     stage.script = [
         Act(fault="reset"),
         Act(body=[{"_id": "lea_1", "campaign": {"id": "cam_1"}, "variables": {"email": "ann@example.com"}}]),
     ]
     assert hook.create_lead("cam_1", {"email": "ann@example.com"})["_id"] == "lea_1"
-    assert len(stage.asked("POST")) == 1
+    assert len(stage.sent("POST")) == 1
+
+
+FOUND = [{"_id": "lea_1", "campaign": {"id": "cam_1"}, "variables": {"email": "ann@example.com"}}]
+PAGE = Act(404, b"<html></html>", {"Content-Type": "text/html"})
+
+
+@pytest.mark.parametrize("lookup", [Act(503), Act(fault="reset"), PAGE], ids=["503", "reset", "page"])
+def test_a_short_outage_does_not_end_a_create_for_good(
+    stage: Stage, hook: LemlistHook, pauses: list[float], lookup: Act
+) -> None:
+    stage.routes = {"POST /campaigns/cam_1/leads/": Act(503), "GET /leads/ann%40example.com": lookup}
+    with pytest.raises((LemlistServerError, LemlistNetworkError)) as caught:
+        hook.create_lead("cam_1", {"email": "ann@example.com"})
+    assert caught.value.retryable
+    assert caught.value.in_doubt
+    assert isinstance(caught.value.__cause__, LemlistServerError)
+    assert len(stage.sent("POST")) == 1
+    assert sum(pauses) >= 15
+    stage.routes = {"GET /leads/ann%40example.com": Act(body=FOUND)}
+    stage.script = [Act(400, b"Lead already in the campaign")]
+    with pytest.raises(LemlistDuplicateError):  # as the next attempt of a task learns that it is there
+        hook.create_lead("cam_1", {"email": "ann@example.com"})
+    lead = hook.find_lead("cam_1", "ann@example.com")
+    assert lead is not None
+    assert lead["_id"] == "lea_1"
+
+
+@pytest.mark.parametrize("fault", ["status", "reset"])
+def test_fifteen_seconds_without_lemlist_create_one_lead_over_two_attempts(
+    quick_lemlist: Sandbox, fault: str
+) -> None:
+    campaign_id = quick_lemlist.campaign()["_id"]
+    route = "POST /campaigns/{campaignId}/leads/"
+    quick_lemlist.fault(route, fault, when="after", **({"status": 503} if fault == "status" else {}))
+    quick_lemlist.fault("GET /leads/{email}", "status", status=503, times=5)
+    hook, lead = LemlistHook(), {"email": "ann@example.com"}
+    with pytest.raises(LemlistServerError) as caught:
+        hook.create_lead(campaign_id, lead)
+    assert caught.value.in_doubt
+    found = hook.find_lead(campaign_id, "ann@example.com")
+    with pytest.raises(LemlistDuplicateError):
+        hook.create_lead(campaign_id, lead)
+    assert [each["_id"] for each in quick_lemlist.state()["leads"]] == [found and found["_id"]]
 
 
 @pytest.mark.parametrize(
@@ -433,7 +535,7 @@ def test_a_lead_whose_creation_was_lost_is_found_not_made_twice(stage: Stage, ho
         ({"linkedin_enrichment": True}, 120),
     ],
 )
-def test_a_lead_that_lemlist_may_be_enriching_is_waited_for_longer(
+def test_the_timeout_is_longer_when_enrichment_is_requested(
     stage: Stage, hook: LemlistHook, monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool], least: float
 ) -> None:
     import requests
@@ -451,7 +553,7 @@ def test_a_lead_that_lemlist_may_be_enriching_is_waited_for_longer(
     assert waited == [least]
 
 
-def test_a_lead_without_an_address_whose_creation_was_lost_is_uncertain(
+def test_a_lead_without_an_email_whose_response_was_lost_is_uncertain(
     stage: Stage, hook: LemlistHook
 ) -> None:
     stage.script = [Act(fault="reset")]
@@ -459,7 +561,7 @@ def test_a_lead_without_an_address_whose_creation_was_lost_is_uncertain(
         hook.create_lead("cam_1", {"linkedinUrl": "https://www.linkedin.com/in/ann"})
 
 
-def test_a_creation_by_request_that_made_nothing_is_no_success(stage: Stage, hook: LemlistHook) -> None:
+def test_a_create_by_request_that_created_nothing_is_no_success(stage: Stage, hook: LemlistHook) -> None:
     stage.script = [Act(body={}), Act(body={"_id": "lea_1"})]
     with pytest.raises(LemlistUncertainError):
         hook.request("POST", "/campaigns/cam_1/leads/", body={"email": "ann@example.com"})
@@ -467,9 +569,7 @@ def test_a_creation_by_request_that_made_nothing_is_no_success(stage: Stage, hoo
     assert made == {"_id": "lea_1"}
 
 
-def test_a_step_whose_answer_was_lost_is_found_by_comparing_the_sequence(
-    stage: Stage, hook: LemlistHook
-) -> None:
+def test_a_step_whose_response_was_lost_is_found_in_the_sequence(stage: Stage, hook: LemlistHook) -> None:
     step = {"type": "email", "subject": "Hi {{firstName}}", "message": "<p>Hello</p>", "delay": 1}
     listed = [
         {"_id": "stp_old", **step},
@@ -478,14 +578,62 @@ def test_a_step_whose_answer_was_lost_is_found_by_comparing_the_sequence(
     stage.routes["GET /campaigns/cam_1/sequences"] = Act(body={"seq_1": {"_id": "seq_1", "steps": listed}})
     stage.script = [Act(fault="reset")]
     assert hook.add_step("seq_1", step, campaign_id="cam_1", known=["stp_old"])["_id"] == "stp_new"
-    assert len(stage.asked("POST")) == 1
+    assert len(stage.sent("POST")) == 1
+
+
+def sequence(*steps: dict[str, Any]) -> Act:
+    return Act(body={"seq_1": {"_id": "seq_1", "steps": list(steps)}})
+
+
+CALL = {"type": "manual", "title": "Call the boss"}
+CONTRACT = {"type": "manual", "title": "Send the contract"}
+
+
+def test_steps_that_were_there_before_are_listed_if_the_campaign_is_known(
+    stage: Stage, hook: LemlistHook
+) -> None:
+    old, new = {"_id": "stp_old", **CONTRACT}, {"_id": "stp_new", **CONTRACT, "title": "Tidied"}
+    stage.script = [sequence(old), Act(fault="reset"), sequence(old, new)]
+    assert hook.add_step("seq_1", CONTRACT, campaign_id="cam_1")["_id"] == "stp_new"
+    assert len(stage.sent("POST")) == 1
+
+
+def test_without_the_steps_before_a_lost_step_is_uncertain_and_never_an_older_one(
+    stage: Stage, hook: LemlistHook
+) -> None:
+    stage.routes["GET /campaigns"] = Act(body=[{"_id": "cam_1"}])
+    stage.routes["GET /campaigns/cam_1/sequences"] = sequence({"_id": "stp_old", **CALL})
+    stage.script = [Act(fault="reset")]
+    with pytest.raises(LemlistUncertainError, match="Check sequence 'seq_1'"):
+        hook.add_step("seq_1", CONTRACT)
+    assert [request.method for request in stage.requests] == ["POST"]
+
+
+def test_several_new_steps_of_the_type_are_uncertain(stage: Stage, hook: LemlistHook) -> None:
+    new = [{"_id": "stp_1", **CALL}, {"_id": "stp_2", **CONTRACT}]
+    stage.script = [Act(fault="reset"), sequence(*new)]
+    with pytest.raises(LemlistUncertainError, match="stp_1, stp_2"):
+        hook.add_step("seq_1", CONTRACT, campaign_id="cam_1", known=[], resumable=True)
+    assert len(stage.sent("POST")) == 1
+
+
+@pytest.mark.parametrize(("resumable", "error"), [(True, LemlistServerError), (False, LemlistUncertainError)])
+def test_an_outage_during_the_lookup_of_a_step_is_retryable_for_a_resumable_caller_only(
+    stage: Stage, hook: LemlistHook, resumable: bool, error: type[Exception]
+) -> None:
+    stage.script = [Act(fault="reset")]
+    stage.routes["GET /campaigns/cam_1/sequences"] = Act(503)
+    with pytest.raises(error) as caught:
+        hook.add_step("seq_1", CONTRACT, campaign_id="cam_1", known=[], resumable=resumable)
+    assert caught.value.in_doubt  # type: ignore[attr-defined]
+    assert len(stage.sent("POST")) == 1
 
 
 STEP_WITH_IMAGE = {"type": "linkedinSend", "message": "Hi", "images": ["https://example.com/a.png"]}
 
 
-def test_a_step_with_media_whose_answer_was_lost_is_looked_for_longer_than_lemlist_fetches_them(
-    stage: Stage, hook: LemlistHook
+def test_a_lost_step_with_media_is_looked_up_for_longer_than_lemlist_fetches_them(
+    stage: Stage, hook: LemlistHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
     steps: list[dict[str, Any]] = []
@@ -495,25 +643,25 @@ def test_a_step_with_media_whose_answer_was_lost_is_looked_for_longer_than_lemli
         if sum(slept) > 45:
             steps.append({"_id": "stp_1", **STEP_WITH_IMAGE})
 
-    hook.get_conn()._sleep = sleep
+    monkeypatch.setattr(CLOCK, "sleep", sleep)
     stage.routes["GET /campaigns/cam_1/sequences"] = Act(body={"seq_1": {"_id": "seq_1", "steps": steps}})
     stage.script = [Act(fault="reset")]
     added = hook.add_step("seq_1", STEP_WITH_IMAGE, campaign_id="cam_1", known=[])
     assert added["_id"] == "stp_1"
-    assert len(stage.asked("POST")) == 1
+    assert len(stage.sent("POST")) == 1
 
 
 @pytest.mark.parametrize(
     "lost", [Act(fault="reset"), Act(502), Act(503), Act(524)], ids=["reset", "502", "503", "524"]
 )
-def test_a_step_with_media_that_is_not_found_after_a_lost_answer_is_never_added_again(
+def test_a_step_with_media_that_is_not_found_after_a_lost_response_is_never_added_again(
     stage: Stage, hook: LemlistHook, lost: Act
 ) -> None:
     stage.routes["GET /campaigns/cam_1/sequences"] = Act(body={"seq_1": {"_id": "seq_1", "steps": []}})
     stage.script = [lost]
-    with pytest.raises(LemlistUncertainError, match="Look at sequence 'seq_1'"):
+    with pytest.raises(LemlistUncertainError, match="Check sequence 'seq_1'"):
         hook.add_step("seq_1", STEP_WITH_IMAGE, campaign_id="cam_1", known=[])
-    assert len(stage.asked("POST")) == 1
+    assert len(stage.sent("POST")) == 1
 
 
 def test_the_campaign_of_a_sequence_is_found_when_it_is_not_known(stage: Stage, hook: LemlistHook) -> None:
@@ -544,7 +692,7 @@ def test_starting_a_running_campaign_is_no_error(stage: Stage, hook: LemlistHook
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "method",
     [
         lambda h: h.delete_lead("cam_1", ""),
         lambda h: h.unsubscribe_lead("cam_1", "lea_1"),
@@ -557,14 +705,15 @@ def test_starting_a_running_campaign_is_no_error(stage: Stage, hook: LemlistHook
         lambda h: h.unsubscribe_many("ann@example.com"),  # a list of letters
         lambda h: h.erase_lead_variables("lea_1", "city"),
         lambda h: list(h.list_activities(since=datetime(2026, 1, 1))),  # naive is the mistake
+        lambda h: h.request("GET", "/campaigns/reports", query={"campaignIds": ["cam_1,cam_2"]}),
         lambda h: h.request("DELETE", "/campaigns/{c}/leads/{l}", path_values={"c": "cam_1", "l": "lea_1"}),
     ],
 )
-def test_what_cannot_be_right_is_refused_before_anything_is_sent(
-    stage: Stage, hook: LemlistHook, ask: Callable[[LemlistHook], Any]
+def test_a_wrong_argument_is_refused_before_anything_is_sent(
+    stage: Stage, hook: LemlistHook, method: Callable[[LemlistHook], Any]
 ) -> None:
     with pytest.raises(LemlistValidationError):
-        ask(hook)
+        method(hook)
     assert not stage.requests
 
 
@@ -583,6 +732,58 @@ def test_requests_and_refusals_are_counted_for_airflow(
     stage.script = [Act(429), Act(body={"_id": "tea_1"})]
     hook.get_team()
     assert counted == {"lemlist.requests": 2, "lemlist.refusals": 1, "lemlist.waits": 2}
+
+
+@pytest.mark.parametrize(
+    ("executor", "remote"),
+    [
+        ("LocalExecutor", False),
+        ("SequentialExecutor", False),
+        ("my_alias:LocalExecutor", False),
+        ("airflow.executors.local_executor.LocalExecutor", False),
+        ("LocalExecutor;team=LocalExecutor", False),
+        ("CeleryExecutor", True),
+        ("KubernetesExecutor", True),
+        ("CeleryKubernetesExecutor", True),
+        ("CeleryExecutor,KubernetesExecutor", True),
+        ("LocalExecutor, CeleryExecutor", True),
+        ("LocalExecutor;team=CeleryExecutor", True),
+        ("airflow.providers.celery.executors.celery_executor.CeleryExecutor", True),
+        ("ecs:airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor", True),
+    ],
+)
+def test_a_remote_executor_is_known_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, executor: str, remote: bool
+) -> None:
+    monkeypatch.delenv("AIRFLOW_IS_K8S_EXECUTOR_POD", raising=False)
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    assert runs_remotely() is remote
+    monkeypatch.setenv("AIRFLOW_IS_K8S_EXECUTOR_POD", "True")
+    assert runs_remotely()
+
+
+@pytest.mark.parametrize(
+    ("executor", "warnings"), [("CeleryExecutor", [0, 0, 1, 1]), ("LocalExecutor", [0] * 4)]
+)
+def test_a_budget_that_is_not_shared_is_one_warning_per_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, executor: str, warnings: list[int]
+) -> None:
+    extras: list[dict[str, Any]] = [{"budget_share": 0.25}, {"budget_store": "memory://"}, {}, {}]
+    for number, extra in enumerate(extras):
+        connection = {"conn_type": "lemlist", "password": API_KEY, "extra": extra}
+        monkeypatch.setenv(f"AIRFLOW_CONN_C{number}", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    monkeypatch.setenv("AIRFLOW__LEMLIST__BUDGET_DIR", str(tmp_path))
+    code = (
+        "import logging; from airflow_provider_lemlist.hooks.lemlist import LemlistHook\n"
+        "seen, handler = [], logging.Handler(); handler.emit = lambda line: seen.append(line.getMessage())\n"
+        "logging.getLogger('airflow_provider_lemlist').addHandler(handler)\n"
+        "print([(LemlistHook(f'c{number}').budget, len(seen))[1] for number in range(4)], seen, sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    counts, seen = map(eval, done.stdout.strip().splitlines()[-2:])
+    assert counts == warnings
+    assert all("budget_store" in line and "budget_share" in line for line in seen)
 
 
 def test_importing_the_hook_loads_neither_requests_nor_a_database() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-An object store for tests, in a directory: objects appear whole or not at all, and nothing can be appended.
+An object store for tests, in a directory: objects are written whole or not at all, and cannot be appended to.
 
-``use(root)`` makes ``bucket://…`` paths work in this process; they outlive it, as objects do.
+``use(root)`` makes ``bucket://…`` paths work in this process. The objects outlive the process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fsspec import AbstractFileSystem
 class Bucket(AbstractFileSystem):
     protocol = "bucket"
     cachable = False
-    #: Of the class, because paths make instances as they like.
+    #: Class attributes, because every path creates an instance.
     root = ""
     puts = 0
 
@@ -64,7 +64,7 @@ class _Upload(io.BytesIO):
     def close(self) -> None:
         if not self.closed:
             self._place.parent.mkdir(parents=True, exist_ok=True)
-            # Beside the bucket, so that a listing never shows half an object.
+            # Outside the bucket, so that a listing never shows a partial object.
             handle, name = tempfile.mkstemp(dir=os.path.dirname(Bucket.root))
             with os.fdopen(handle, "wb") as file:
                 file.write(self.getvalue())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk and an object store to lay ledgers in."""
+"""A disk and an object store for ledgers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import bucket
 
-#: Makes the path of a name.
+#: Returns the path for a name.
 Place = Callable[[str], ObjectStoragePath]
 
 
 @pytest.fixture(params=["disk", "bucket"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Make paths on a disk, then in an object store."""
+    """Return paths on disk, then in an object store."""
     if request.param == "disk":
         return lambda name: ObjectStoragePath(f"file://{tmp_path}/{name}")
     bucket.use(tmp_path / "bucket")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One attempt of a load in a process of its own, for tests that kill it."""
+"""One attempt of a load in a separate process, for tests that kill it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import time
 import bucket  # beside this file
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_lemlist.api.transport import Transport
+from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.load import lock, sources
 from airflow_provider_lemlist.load.mapping import ColumnMapping
-from airflow_provider_lemlist.load.run import Load, Order
-from airflow_provider_lemlist.load.sending import Wishes
+from airflow_provider_lemlist.load.options import LoadOptions
+from airflow_provider_lemlist.load.run import Load
 
-# What Airflow does at first use is done before a process is forked, so that a kill meets the load.
+# The slow first use of Airflow happens before a process is forked, so that the kill hits the load.
 os.environ["AIRFLOW_CONN_WARM"] = json.dumps({"conn_type": "lemlist", "password": "none"})
 LemlistHook("warm").settings
 LemlistHook("warm").get_conn()
@@ -25,20 +25,21 @@ ObjectStoragePath("file:///").fs
 
 
 def attempt(connection: str, campaign_id: str, path: str, ledger: str, bucket_root: str) -> None:
-    """Load a file; what takes long only in the world outside is quick here."""
+    """Load a file, with shorter pauses than in production."""
     os.environ["AIRFLOW_CONN_LEMLIST_DEFAULT"] = connection
 
     def brief(seconds: float) -> None:
         time.sleep(min(seconds, 0.01))
 
-    Transport.__init__.__kwdefaults__["sleep"] = brief
-    lock.StoredLock.__init__.__kwdefaults__.update(beat=0.05, race=0.01)
+    CLOCK.sleep = brief
+    lock.StoredLock.heartbeat = 0.05
+    lock.StoredLock.settle_time = 0.01
     bucket.use(bucket_root)
     source = ObjectStoragePath(path)
-    order = Order(
+    options = LoadOptions(
+        campaign_id,
         rows=lambda: sources.from_path(source),
         mapping=ColumnMapping(),
-        wishes=Wishes(campaign_id),
         ledger_path=ObjectStoragePath(ledger),
     )
-    Load(LemlistHook(), order).run()
+    Load(LemlistHook(), options).run()

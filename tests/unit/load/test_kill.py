@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The proof: a load that is killed at random moments, on a lemlist that fails at every tenth call in every way
-it can, ends with every valid row in the campaign exactly once, and a ledger that says so line by line.
+Kill a load at random moments while lemlist fails on every tenth call in every way it can. In the end every
+valid row is in the campaign exactly once, and the ledger says so line by line.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Place = Callable[[str], ObjectStoragePath]
 
 PEOPLE = 600
 KILLS = 20
-#: Requests after which an attempt is killed, at the most.
-FURTHEST = 30
+#: The most requests after which an attempt is killed.
+MAX_REQUESTS = 30
 FAULTS: list[dict[str, Any]] = [
     {"kind": "rate_limited", "seconds": 0.02},
     {"kind": "status", "status": 503, "when": "before"},
@@ -47,7 +47,7 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "missing_id"},
     {"kind": "cdn"},
     {"kind": "redirect"},
-    # Of the duplicates only those that are true: who says that a lead is there must have it.
+    # Only true duplicates: the lead exists when lemlist says so.
     {"kind": "duplicate", "status": 400, "when": "after"},
     {"kind": "duplicate", "status": 409, "when": "after"},
     {"kind": "duplicate", "status": 500, "when": "after"},
@@ -56,12 +56,12 @@ FAULTS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
-    """Processes that have imported everything before they begin, and share nothing with this one."""
+    """Processes that start with everything imported, and share nothing with this one."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["loading"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        first = context.Process(target=int)  # the first starts the server that forks the others
+        first = context.Process(target=int)  # starts the server that forks the others
         first.start()
         first.join()
     return context
@@ -76,7 +76,7 @@ def lines_of(ledger: ObjectStoragePath) -> list[dict[str, Any]]:
     ]
 
 
-def test_after_twenty_kills_and_every_fault_each_row_is_there_once_and_the_ledger_agrees(
+def test_after_twenty_kills_and_every_fault_each_lead_exists_once_and_ledger_agrees(
     place: Place, tmp_path: Path, processes: Any
 ) -> None:
     chance = random.Random(7)
@@ -99,20 +99,20 @@ def test_after_twenty_kills_and_every_fault_each_row_is_there_once_and_the_ledge
 
         killed = 0
         for _ in range(KILLS):
-            # The moment is told by what was asked so far, not by a clock: a busy machine gets there, too.
-            moment = len(lemlist.requests()) + chance.randrange(FURTHEST)
+            # The moment is a number of requests, not a time, so that a busy machine reaches it, too.
+            moment = len(lemlist.requests()) + chance.randrange(MAX_REQUESTS)
             process = begin()
             while process.is_alive() and len(lemlist.requests()) <= moment:
                 time.sleep(0.01)
             time.sleep(chance.uniform(0, 0.03))
             process.kill()
             process.join()
-            killed += process.exitcode == -9  # unless a fault was quicker
+            killed += process.exitcode == -9  # unless a fault ended it first
         assert killed
         assert lemlist.state()["leads"]
 
         attempts = 0
-        while attempts < 20:  # an attempt may fail, as one of a task does, but not be wrong
+        while attempts < 20:  # an attempt may fail, but its outcomes must be right
             attempts += 1
             process = begin()
             process.join()
@@ -133,12 +133,12 @@ def test_after_twenty_kills_and_every_fault_each_row_is_there_once_and_the_ledge
     ids = {lead["variables"]["email"]: lead["_id"] for lead in leads}
     for line in lines:
         address = rows[line["row"] - 1].partition(",")[0]
-        told = (line["outcome"], line["lead_id"])
+        outcome = (line["outcome"], line["lead_id"])
         if line["row"] in (101, 103):
-            assert told == ("duplicate", None)
+            assert outcome == ("duplicate", None)
         elif line["row"] == 102:
-            assert told == ("invalid", None)
+            assert outcome == ("invalid", None)
         else:
-            assert told in (("created", ids[address]), ("exists", None))
-    # lemlist's own refusal was not even needed.
+            assert outcome in (("created", ids[address]), ("exists", None))
+    # lemlist never had to refuse a duplicate.
     assert not refused_as_duplicates

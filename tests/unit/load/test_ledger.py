@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ledger knows what became of every row, on a disk and in an object store, whatever cut it off."""
+"""The ledger has the outcome of every row, on disk and in an object store, however an attempt ended."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ from bucket import Bucket
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.load import lock, parts
-from airflow_provider_lemlist.load.ledger import Ledger, Line, last_ledger, read_previous
+from airflow_provider_lemlist.load.ledger import (
+    Ledger,
+    LedgerEntry,
+    latest_ledger,
+    read_history,
+    read_previous,
+)
 from airflow_provider_lemlist.load.worklist import Worklist, content_hash
 
 Place = Callable[[str], ObjectStoragePath]
 CAMPAIGN = "cam_1"
+ROW = "INSERT INTO rows(number, key, lead) VALUES (?, ?, '{}')"
 
 
 @pytest.fixture(autouse=True)
 def _no_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "race", 0.0)
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "beat", 0.05)
+    monkeypatch.setattr(lock.StoredLock, "settle_time", 0.0)
+    monkeypatch.setattr(lock.StoredLock, "heartbeat", 0.05)
+    # On a busy machine a heartbeat may be late; no test here waits for a lock to expire.
+    monkeypatch.setattr(lock.StoredLock, "max_missed", 100)
 
 
 def opened(path: ObjectStoragePath, **more: Any) -> Ledger:
@@ -33,17 +42,17 @@ def opened(path: ObjectStoragePath, **more: Any) -> Ledger:
 
 
 def known(path: ObjectStoragePath, keys: list[bytes]) -> dict[int, tuple[int, bool]]:
-    """Give the rows that are still to be sent: their numbers, attempts, and whether they are in doubt."""
+    """Return the rows still to be sent: number, attempts, and whether each is in doubt."""
     with closing(Worklist()) as worklist:
         for number, key in enumerate(keys):
-            worklist._database.execute("INSERT INTO rows VALUES (?, ?, NULL, '{}')", (number, key))
-        with opened(path) as ledger:
-            ledger.read_back(worklist)
-        return {task.number: (task.attempts, task.in_doubt) for task in worklist.tasks()}
+            worklist._database.execute(ROW, (number, key))
+        with opened(path):
+            read_history(path, CAMPAIGN, worklist)
+        return {row.number: (row.attempts, row.in_doubt) for row in worklist.planned()}
 
 
 def rows(path: ObjectStoragePath) -> list[dict[str, Any]]:
-    """Read every outcome as a user would: all files of one name pattern."""
+    """Read every outcome as a user would: from all ``*.ndjson`` files."""
     found = []
     for file in path.iterdir():
         if file.name.endswith(".ndjson"):
@@ -52,7 +61,7 @@ def rows(path: ObjectStoragePath) -> list[dict[str, Any]]:
 
 
 def kinds(path: ObjectStoragePath) -> set[str]:
-    return {file.kind for file in parts.files_of(path)}
+    return {file.kind for file in parts.list_parts(path)}
 
 
 KEYS = [bytes([number]) * 16 for number in range(6)]
@@ -62,17 +71,17 @@ KEYS = [bytes([number]) * 16 for number in range(6)]
 def worklist() -> Iterator[Worklist]:
     with closing(Worklist()) as worklist:
         for number in range(6):
-            worklist._database.execute("INSERT INTO rows VALUES (?, ?, NULL, '{}')", (number, KEYS[number]))
+            worklist._database.execute(ROW, (number, KEYS[number]))
         yield worklist
 
 
-def test_each_outcome_is_one_line_that_anybody_can_read(place: Place) -> None:
+def test_each_outcome_is_one_readable_line(place: Place) -> None:
     with opened(place("ledger")) as ledger:
-        ledger.start(KEYS[:3])
-        ledger.write(Line(1, KEYS[0], "created", "lea_1", 1, content="email=1"), started=True)
-        ledger.write(Line(2, KEYS[1], "failed", attempts=1, message="why"), started=True)
-        ledger.write(Line(3, KEYS[2], "exists", attempts=1), started=True)
-        ledger.write(Line(4, None, "invalid", message="email: no"))
+        ledger.mark_in_flight(KEYS[:3])
+        ledger.write(LedgerEntry(1, KEYS[0], "created", "lea_1", 1, content="email=1"), in_flight=True)
+        ledger.write(LedgerEntry(2, KEYS[1], "failed", attempts=1, message="why"), in_flight=True)
+        ledger.write(LedgerEntry(3, KEYS[2], "exists", attempts=1), in_flight=True)
+        ledger.write(LedgerEntry(4, None, "invalid", message="email: no"))
     found = rows(place("ledger"))
     assert [(row["row"], row["outcome"], row["lead_id"], row["message"]) for row in found] == [
         (1, "created", "lea_1", ""),
@@ -84,65 +93,65 @@ def test_each_outcome_is_one_line_that_anybody_can_read(place: Place) -> None:
     assert found[0]["at"].endswith("Z")
 
 
-def test_an_attempt_that_died_leaves_its_rows_under_way_in_doubt(place: Place) -> None:
+def test_killed_attempt_leaves_rows_in_flight_in_doubt(place: Place) -> None:
     path = place("ledger")
     ledger = opened(path).__enter__()
-    ledger.start(KEYS[:4])
-    ledger.write(Line(0, KEYS[0], "created", "lea_0"), started=True)
-    ledger.write(Line(1, KEYS[1], "failed"), started=True)
-    ledger.give_back(KEYS[1:3])
+    ledger.mark_in_flight(KEYS[:4])
+    ledger.write(LedgerEntry(0, KEYS[0], "created", "lea_0"), in_flight=True)
+    ledger.write(LedgerEntry(1, KEYS[1], "failed"), in_flight=True)
+    ledger.release(KEYS[1:3])
     ledger.flush()
-    ledger._lock.release()  # all that the death of a process does
+    ledger._lock.release()  # as the death of the process does
     assert known(path, KEYS[:5]) == {1: (1, False), 2: (1, False), 3: (1, True), 4: (0, False)}
 
 
-def test_in_a_store_an_unwritten_outcome_is_a_doubt_and_never_a_row_that_nobody_knows(place: Place) -> None:
+def test_unwritten_outcome_in_object_store_leaves_row_in_doubt(place: Place) -> None:
     path = place("ledger")
     ledger = opened(path).__enter__()
-    ledger.start(KEYS[:2])
-    ledger.write(Line(0, KEYS[0], "created", "lea_0"), started=True)
+    ledger.mark_in_flight(KEYS[:2])
+    ledger.write(LedgerEntry(0, KEYS[0], "created", "lea_0"), in_flight=True)
     ledger._lock.release()
     ledger._logs = {}
     left = known(path, KEYS[:2])
     assert left[1] == (1, True)
-    assert left.get(0) in (None, (1, True))  # a disk has it, a store has not
+    assert left.get(0) in (None, (1, True))  # written on disk, not in a store
 
 
-def test_what_an_earlier_attempt_left_open_is_told_anew(place: Place) -> None:
+def test_open_outcomes_of_earlier_attempt_are_replaced(place: Place) -> None:
     path = place("ledger")
     for attempt in (1, 2):
         with opened(path) as ledger, closing(Worklist()) as worklist:
-            ledger.read_back(worklist)
-            ledger.clear_open()
-            ledger.start([KEYS[0]])
-            ledger.write(Line(1, KEYS[0], "failed", attempts=attempt), started=True)
-            ledger.give_back([KEYS[0]])
+            read_history(path, CAMPAIGN, worklist)
+            ledger.remove("open")
+            ledger.mark_in_flight([KEYS[0]])
+            ledger.write(LedgerEntry(1, KEYS[0], "failed", attempts=attempt), in_flight=True)
+            ledger.release([KEYS[0]])
     assert [(row["outcome"], row["attempts"]) for row in rows(path)] == [("failed", 2)]
     assert known(path, KEYS[:1]) == {0: (2, False)}
 
 
-def test_what_an_earlier_attempt_left_open_stands_until_it_is_told_anew(place: Place) -> None:
+def test_open_outcomes_of_earlier_attempt_stay_until_replaced(place: Place) -> None:
     path = place("ledger")
     with opened(path) as ledger:
-        ledger.write(Line(1, KEYS[0], "failed"))
-    known(path, KEYS[:1])  # an attempt that ends before it accounts for anything
+        ledger.write(LedgerEntry(1, KEYS[0], "failed"))
+    known(path, KEYS[:1])  # an attempt that ends before it writes anything
     assert [row["outcome"] for row in rows(path)] == ["failed"]
 
 
-def test_a_finished_ledger_holds_outcomes_only(place: Place, worklist: Worklist) -> None:
+def test_finished_ledger_contains_only_outcomes(place: Place, worklist: Worklist) -> None:
     with opened(place("ledger")) as ledger:
-        ledger.start(KEYS[:1])
-        ledger.write(Line(1, KEYS[0], "created"), started=True)
+        ledger.mark_in_flight(KEYS[:1])
+        ledger.write(LedgerEntry(1, KEYS[0], "created"), in_flight=True)
         ledger.finish(worklist)
     assert kinds(place("ledger")) == {"settled"}
 
 
-def test_a_ledger_whose_last_lines_cannot_be_written_is_let_go(
+def test_lock_is_released_even_if_last_lines_cannot_be_written(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = opened(place("ledger")).__enter__()
-    ledger.start(KEYS[:1])
-    ledger.write(Line(0, KEYS[0], "created"), started=True)
+    ledger.mark_in_flight(KEYS[:1])
+    ledger.write(LedgerEntry(0, KEYS[0], "created"), in_flight=True)
 
     def fail(self: Any) -> None:
         raise OSError("no store")
@@ -156,30 +165,28 @@ def test_a_ledger_whose_last_lines_cannot_be_written_is_let_go(
 
 
 @pytest.mark.parametrize("elsewhere", [0, 1])
-def test_a_finished_ledger_keeps_the_doubts_that_are_left(
-    place: Place, worklist: Worklist, elsewhere: int
-) -> None:
+def test_finished_ledger_keeps_remaining_doubts(place: Place, worklist: Worklist, elsewhere: int) -> None:
     if elsewhere:
-        worklist.note_started([(b"of another source", 1, True)])
+        worklist.add_in_flight([(b"of another source", 1, True)])
     with opened(place("ledger")) as ledger:
-        ledger.start(KEYS[:2])
-        ledger.write(Line(1, KEYS[0], "created"), started=True)
-        ledger.write(Line(2, KEYS[1], "uncertain" if not elsewhere else "created"), started=True)
+        ledger.mark_in_flight(KEYS[:2])
+        ledger.write(LedgerEntry(1, KEYS[0], "created"), in_flight=True)
+        ledger.write(LedgerEntry(2, KEYS[1], "uncertain" if not elsewhere else "created"), in_flight=True)
         ledger.finish(worklist)
     assert "started" in kinds(place("ledger"))
 
 
-def test_a_thread_that_was_given_up_writes_no_more(place: Place) -> None:
+def test_thread_that_outlives_grace_period_writes_nothing(place: Place) -> None:
     with opened(place("ledger")) as ledger:
-        ledger.start(KEYS[:1])
-    ledger.write(Line(1, KEYS[0], "created"), started=True)
-    ledger.give_back(KEYS[:1])
+        ledger.mark_in_flight(KEYS[:1])
+    ledger.write(LedgerEntry(1, KEYS[0], "created"), in_flight=True)
+    ledger.release(KEYS[:1])
     with pytest.raises(LemlistError, match="has ended"):
-        ledger.start(KEYS[1:2])
+        ledger.mark_in_flight(KEYS[1:2])
     assert known(place("ledger"), KEYS[:2]) == {0: (1, True), 1: (0, False)}
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_partial_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = ObjectStoragePath(f"file://{tmp_path}/ledger")
     real = os.write
     room = [300]
@@ -193,16 +200,16 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Any, monkeypatch: pytest.Monk
 
     with opened(path) as ledger:
         monkeypatch.setattr(os, "write", write)
-        ledger.write(Line(0, KEYS[0], "created", "lea"))
+        ledger.write(LedgerEntry(0, KEYS[0], "created", "lea"))
         with pytest.raises(OSError, match="No space"):
-            ledger.write(Line(1, KEYS[1], "created", "lea"))
-        monkeypatch.setattr(os, "write", real)  # somebody has cleared up
-        ledger.write(Line(5, KEYS[5], "created", "lea"))
+            ledger.write(LedgerEntry(1, KEYS[1], "created", "lea"))
+        monkeypatch.setattr(os, "write", real)  # there is space again
+        ledger.write(LedgerEntry(5, KEYS[5], "created", "lea"))
     assert [row["row"] for row in rows(path)] == [0, 5]
     assert {*known(path, KEYS)} == {1, 2, 3, 4}
 
 
-def test_a_description_that_is_cut_off_does_not_harm_the_one_before(
+def test_interrupted_write_of_description_keeps_the_old_one(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = ObjectStoragePath(f"file://{tmp_path}/ledger")
@@ -222,41 +229,41 @@ def test_a_description_that_is_cut_off_does_not_harm_the_one_before(
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_line_that_was_cut_off_does_not_count_and_is_taken_away(tmp_path: Any, cut: int) -> None:
+def test_partial_line_is_ignored_and_removed(tmp_path: Any, cut: int) -> None:
     path = ObjectStoragePath(f"file://{tmp_path}/ledger")
     ledger = opened(path).__enter__()
-    ledger.start(KEYS[:2])
+    ledger.mark_in_flight(KEYS[:2])
     for number in (0, 1):
-        ledger.write(Line(number, KEYS[number], "created", "lea"), started=True)
+        ledger.write(LedgerEntry(number, KEYS[number], "created", "lea"), in_flight=True)
     ledger._lock.release()
-    (settled,) = parts.files_of(path, "settled")
+    (settled,) = parts.list_parts(path, "settled")
     size = os.path.getsize(settled.path.path)
     os.truncate(settled.path.path, size - cut)
     assert known(path, KEYS[:2]) == {1: (1, True)}
     assert [row["row"] for row in rows(path)] == [0]
 
 
-def test_a_file_with_nothing_but_half_a_line_is_emptied(tmp_path: Any) -> None:
+def test_file_with_only_a_partial_line_is_emptied(tmp_path: Any) -> None:
     (tmp_path / "half").write_bytes(b"x" * 10_000)
-    parts.mend(str(tmp_path / "half"))
+    parts.truncate_partial_line(str(tmp_path / "half"))
     assert (tmp_path / "half").read_bytes() == b""
-    parts.mend(str(tmp_path / "half"))
+    parts.truncate_partial_line(str(tmp_path / "half"))
 
 
-def test_a_store_gets_parts_of_bounded_size(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART", 50)
+def test_parts_in_object_store_have_bounded_size(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PART_LINES", 50)
     path = place("ledger")
     with opened(path) as ledger:
         for number in range(220):
-            ledger.write(Line(number, bytes([number]) * 16, "created"))
-    files = parts.files_of(path, "settled")
+            ledger.write(LedgerEntry(number, bytes([number]) * 16, "created"))
+    files = parts.list_parts(path, "settled")
     assert len(rows(path)) == 220
     if not ledger._local:
         assert len(files) == 5
-        assert max(len(list(parts.lines_of(file.path))) for file in files) <= 60
+        assert max(len(list(parts.read_lines(file.path))) for file in files) <= 60
 
 
-def test_a_ledger_of_another_campaign_is_refused(place: Place) -> None:
+def test_ledger_of_another_campaign_is_rejected(place: Place) -> None:
     with opened(place("ledger")):
         pass
     with (
@@ -264,44 +271,61 @@ def test_a_ledger_of_another_campaign_is_refused(place: Place) -> None:
         Ledger(place("ledger"), "cam_2", "a test"),
     ):
         pass
-    with opened(place("ledger")):  # and is let go of
+    with opened(place("ledger")):  # its lock was released
         pass
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"nonsense", b'{"format": 99}'])
-def test_a_directory_of_something_else_is_refused(place: Place, content: bytes) -> None:
+def test_directory_that_is_not_a_ledger_is_rejected(place: Place, content: bytes) -> None:
     place("ledger").mkdir(parents=True, exist_ok=True)
     (place("ledger") / "ledger.json").write_bytes(content)
-    with pytest.raises(LemlistConfigurationError, match="none of ours"), opened(place("ledger")):
+    with (
+        pytest.raises(LemlistConfigurationError, match="was not written by this package"),
+        opened(place("ledger")),
+    ):
         pass
 
 
-def test_a_damaged_line_stops_the_load_because_its_row_would_be_sent_again(place: Place) -> None:
+@pytest.mark.parametrize("previous", [False, True])
+def test_ledger_of_format_1_is_rejected(place: Place, worklist: Worklist, previous: bool) -> None:
+    with opened(place("ledger")):
+        pass
+    description = place("ledger") / "ledger.json"
+    description.write_bytes(json.dumps(json.loads(description.read_bytes()) | {"format": 1}).encode())
+    with pytest.raises(
+        LemlistConfigurationError, match=r"another version .*\(format 1, not 2\)\. Nothing was"
+    ):
+        read_previous(place("ledger"), CAMPAIGN, worklist) if previous else opened(
+            place("ledger")
+        ).__enter__()
+
+
+def test_damaged_line_aborts_load_because_its_row_would_be_sent_again(place: Place) -> None:
     path = place("ledger")
     with opened(path) as ledger:
-        ledger.write(Line(1, KEYS[0], "created"))
-        ledger.write(Line(2, KEYS[1], "created"))
-    (settled,) = parts.files_of(path, "settled")
+        ledger.write(LedgerEntry(1, KEYS[0], "created"))
+        ledger.write(LedgerEntry(2, KEYS[1], "created"))
+    (settled,) = parts.list_parts(path, "settled")
     lines = settled.path.read_bytes().splitlines(keepends=True)
     settled.path.write_bytes(b"".join([b"garbage\n", *lines[1:]]))
-    with pytest.raises(LemlistConfigurationError, match="Line 1 of .* is no line of a ledger"):
+    with pytest.raises(LemlistConfigurationError, match="damaged in line 1 of settled-"):
         known(path, KEYS[:2])
 
 
-# --- The run before -------------------------------------------------------------------------------------
+# --- The previous run -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def night(place: Place, worklist: Worklist) -> Callable[..., ObjectStoragePath]:
-    """Write the ledger of one night."""
+def day(place: Place, worklist: Worklist) -> Callable[..., ObjectStoragePath]:
+    """Write the ledger of one day."""
 
     def write(
-        name: str, *lines: Line, previous: str = "", finished: bool = True, under_way: Any = ()
+        name: str, *lines: LedgerEntry, previous: str = "", finished: bool = True, in_flight: Any = ()
     ) -> ObjectStoragePath:
         with opened(place(name), previous=place(previous) if previous else None) as ledger:
-            ledger.start([*(line.row_key for line in lines if line.row_key), *under_way])
+            ledger.mark_in_flight([*(line.row_key for line in lines if line.row_key), *in_flight])
             for line in lines:
-                ledger.write(line, started=True)
+                ledger.write(line, in_flight=True)
             if finished:
                 ledger.finish(worklist)
         return place(name)
@@ -309,25 +333,25 @@ def night(place: Place, worklist: Worklist) -> Callable[..., ObjectStoragePath]:
     return write
 
 
-def before(worklist: Worklist) -> dict[int, Any]:
-    return {task.number: task.before and tuple(task.before) for task in worklist.tasks()}
+def previous_entries(worklist: Worklist) -> dict[int, Any]:
+    return {row.number: row.previous and tuple(row.previous) for row in worklist.planned()}
 
 
-def test_the_previous_ledger_tells_who_is_there_and_as_what(
-    night: Callable[..., ObjectStoragePath], worklist: Worklist
+def test_previous_ledger_knows_leads_and_their_values(
+    day: Callable[..., ObjectStoragePath], worklist: Worklist
 ) -> None:
     content = content_hash({"email": "a"})
-    path = night(
+    path = day(
         "monday",
-        Line(0, KEYS[0], "created", "lea_0", content=content),
-        Line(1, KEYS[1], "exists", None, content=content),
-        Line(2, KEYS[2], "elsewhere"),
-        Line(3, KEYS[3], "failed", "lea_3", content="old"),  # an update that failed
-        Line(4, KEYS[4], "failed"),
-        Line(5, None, "invalid"),
+        LedgerEntry(0, KEYS[0], "created", "lea_0", content=content),
+        LedgerEntry(1, KEYS[1], "exists", None, content=content),
+        LedgerEntry(2, KEYS[2], "elsewhere"),
+        LedgerEntry(3, KEYS[3], "failed", "lea_3", content="old"),  # a failed update
+        LedgerEntry(4, KEYS[4], "failed"),
+        LedgerEntry(5, None, "invalid"),
     )
     assert read_previous(path, CAMPAIGN, worklist)
-    assert before(worklist) == {
+    assert previous_entries(worklist) == {
         0: ("lea_0", content),
         1: (None, content),
         2: None,
@@ -337,121 +361,139 @@ def test_the_previous_ledger_tells_who_is_there_and_as_what(
     }
 
 
-def test_a_row_left_in_doubt_by_the_run_before_is_in_doubt_in_this_one(
-    night: Callable[..., ObjectStoragePath], worklist: Worklist
+def test_row_in_doubt_in_previous_run_is_in_doubt_in_this_run(
+    day: Callable[..., ObjectStoragePath], worklist: Worklist
 ) -> None:
-    path = night(
+    path = day(
         "monday",
-        Line(0, KEYS[0], "created", "lea_0", content="x"),
-        Line(1, KEYS[1], "uncertain"),
-        under_way=[KEYS[2]],
+        LedgerEntry(0, KEYS[0], "created", "lea_0", content="x"),
+        LedgerEntry(1, KEYS[1], "uncertain"),
+        in_flight=[KEYS[2]],
         finished=False,
     )
     assert read_previous(path, CAMPAIGN, worklist)
-    assert {task.number: task.in_doubt for task in worklist.tasks()} == {
+    assert {row.number: row.in_doubt for row in worklist.planned()} == {
         0: False, 1: True, 2: True, 3: False, 4: False, 5: False,
     }  # fmt: skip
-    assert all(task.attempts == 0 for task in worklist.tasks())
+    assert all(row.attempts == 0 for row in worklist.planned())
 
 
-def test_behind_a_run_that_did_not_come_to_its_end_the_one_before_it_counts(
-    night: Callable[..., ObjectStoragePath], worklist: Worklist
+def test_ledger_before_an_unfinished_run_is_read_too(
+    day: Callable[..., ObjectStoragePath], worklist: Worklist
 ) -> None:
-    night("sunday", Line(0, KEYS[0], "created", "lea_0", content="sunday"))
-    night(
+    day("sunday", LedgerEntry(0, KEYS[0], "created", "lea_0", content="sunday"))
+    day(
         "monday",
-        Line(0, KEYS[0], "created", "lea_0", content="a"),
-        Line(1, KEYS[1], "created", "lea_1", content="a"),
+        LedgerEntry(0, KEYS[0], "created", "lea_0", content="a"),
+        LedgerEntry(1, KEYS[1], "created", "lea_1", content="a"),
         previous="sunday",
     )
-    path = night(
-        "tuesday", Line(1, KEYS[1], "updated", "lea_1", content="b"), previous="monday", finished=False
+    path = day(
+        "tuesday", LedgerEntry(1, KEYS[1], "updated", "lea_1", content="b"), previous="monday", finished=False
     )
     assert read_previous(path, CAMPAIGN, worklist)
-    assert before(worklist) == {0: ("lea_0", "a"), 1: ("lea_1", "b"), 2: None, 3: None, 4: None, 5: None}
+    assert previous_entries(worklist) == {
+        0: ("lea_0", "a"),
+        1: ("lea_1", "b"),
+        2: None,
+        3: None,
+        4: None,
+        5: None,
+    }
 
 
-def test_a_finished_ledger_carries_on_whom_the_one_before_knew(
-    night: Callable[..., ObjectStoragePath], worklist: Worklist, place: Place
+def test_finished_ledger_carries_over_people_of_previous_ledger(
+    day: Callable[..., ObjectStoragePath], worklist: Worklist, place: Place
 ) -> None:
-    monday = night(
+    monday = day(
         "monday",
-        Line(7, b"L" * 16, "created", "lea_7", content="x", profile_key=b"P" * 16),
-        under_way=[b"D" * 16],
+        LedgerEntry(7, b"L" * 16, "created", "lea_7", content="x", profile_key=b"P" * 16),
+        in_flight=[b"D" * 16],
     )
-    with closing(Worklist()) as tonight:
-        assert read_previous(monday, CAMPAIGN, tonight)
+    with closing(Worklist()) as tuesday:
+        assert read_previous(monday, CAMPAIGN, tuesday)
         with opened(place("tuesday"), previous=monday) as ledger:
-            ledger.finish(tonight)
-    assert not rows(place("tuesday"))  # none of its own
+            ledger.finish(tuesday)
+    assert not rows(place("tuesday"))  # it has no rows of its own
     assert read_previous(place("tuesday"), CAMPAIGN, worklist)
-    assert sorted(worklist.known_before()) == [(b"L" * 16, "lea_7", "x"), (b"P" * 16, "lea_7", "x")]
-    assert list(worklist.doubts_before()) == [b"D" * 16]
+    assert sorted(worklist.known_absentees()) == [(b"L" * 16, "lea_7", "x"), (b"P" * 16, "lea_7", "x")]
+    assert worklist.doubts_outside_source() == [(b"D" * 16, True)]
 
 
-def test_two_processes_that_both_believe_to_be_alone_do_not_write_over_each_other(place: Place) -> None:
+def test_two_processes_with_the_lock_do_not_overwrite_each_other(place: Place) -> None:
     path = place("ledger")
     with opened(path) as one:
         one._lock.release()
         with opened(path) as other:
             for number, ledger in enumerate((one, other, one, other)):
-                ledger.start([KEYS[number]])
-                ledger.write(Line(number, KEYS[number], "created"), started=True)
+                ledger.mark_in_flight([KEYS[number]])
+                ledger.write(LedgerEntry(number, KEYS[number], "created"), in_flight=True)
     assert [row["row"] for row in rows(path)] == [0, 1, 2, 3]
 
 
-def test_lines_that_took_no_request_are_written_a_thousand_at_a_time(place: Place) -> None:
+def test_outcomes_without_request_are_written_in_full_parts(place: Place) -> None:
     path = place("ledger")
     with opened(path) as ledger:
         before = Bucket.puts
         for number in range(2000):
-            ledger.write(Line(number, number.to_bytes(16), "unchanged"))
-        assert Bucket.puts - before <= 2 + 1  # a sign of life of the lock
+            ledger.write(LedgerEntry(number, number.to_bytes(16), "unchanged"))
+        assert Bucket.puts - before <= 2 + 1  # a heartbeat of the lock
     assert len(rows(path)) == 2000
 
 
-def test_ledgers_that_name_each_other_are_read_once(
-    night: Callable[..., ObjectStoragePath], worklist: Worklist
+def test_ledgers_that_refer_to_each_other_are_read_once(
+    day: Callable[..., ObjectStoragePath], worklist: Worklist
 ) -> None:
-    night("monday", Line(0, KEYS[0], "created", "lea_0", content="a"), previous="tuesday", finished=False)
-    path = night(
-        "tuesday", Line(1, KEYS[1], "created", "lea_1", content="b"), previous="monday", finished=False
+    day(
+        "monday", LedgerEntry(0, KEYS[0], "created", "lea_0", content="a"), previous="tuesday", finished=False
+    )
+    path = day(
+        "tuesday", LedgerEntry(1, KEYS[1], "created", "lea_1", content="b"), previous="monday", finished=False
     )
     assert read_previous(path, CAMPAIGN, worklist)
-    assert before(worklist) == {0: ("lea_0", "a"), 1: ("lea_1", "b"), 2: None, 3: None, 4: None, 5: None}
+    assert previous_entries(worklist) == {
+        0: ("lea_0", "a"),
+        1: ("lea_1", "b"),
+        2: None,
+        3: None,
+        4: None,
+        5: None,
+    }
 
 
-def test_of_a_directory_of_ledgers_the_last_before_this_one_counts(place: Place) -> None:
+def test_last_ledger_before_this_one_is_taken_from_a_directory(place: Place) -> None:
     for name in ("2026-11-18", "2026-11-20", "2026-11-21"):
-        with opened(place(f"nights/{name}")):
+        with opened(place(f"days/{name}")):
             pass
-    (place("nights/2026-11-19")).mkdir(parents=True, exist_ok=True)
-    (place("nights/2026-11-19") / "notes.txt").write_bytes(b"not a ledger")
+    (place("days/2026-11-19")).mkdir(parents=True, exist_ok=True)
+    (place("days/2026-11-19") / "notes.txt").write_bytes(b"not a ledger")
 
     def last(path: str, ledger: str) -> str:
-        return last_ledger(place(path), place(ledger)).name
+        return latest_ledger(place(path), place(ledger)).name
 
-    assert last("nights", "nights/2026-11-22") == "2026-11-21"
-    assert last("nights", "nights/2026-11-21") == "2026-11-20"
-    assert last("nights/", "nights/2026-11-20/") == "2026-11-18"
-    assert last("nights", "nights/2026-11-18") == "nights"  # which is none
-    assert last("nights", "elsewhere/2026-11-01") == "2026-11-21"
-    assert last("nights/2026-11-18", "nights/2026-11-21") == "2026-11-18"
+    assert last("days", "days/2026-11-22") == "2026-11-21"
+    assert last("days", "days/2026-11-21") == "2026-11-20"
+    assert last("days/", "days/2026-11-20/") == "2026-11-18"
+    assert last("days", "days/2026-11-18") == "days"  # which is not a ledger
+    assert last("days", "elsewhere/2026-11-01") == "2026-11-21"
+    assert last("days/2026-11-18", "days/2026-11-21") == "2026-11-18"
     assert last("never", "never/2026-11-21") == "never"
 
 
-def test_no_previous_ledger_is_said_and_no_error(place: Place, worklist: Worklist) -> None:
+def test_missing_previous_ledger_is_no_error(place: Place, worklist: Worklist) -> None:
     assert not read_previous(place("never"), CAMPAIGN, worklist)
 
 
-def test_a_run_that_has_not_ended_is_no_previous_one(
+def test_ledger_of_a_running_load_is_rejected_as_previous_ledger(
     place: Place, worklist: Worklist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(lock.StoredLock.__init__.__kwdefaults__, "missed", 1000)  # however slow the machine
+    monkeypatch.setattr(lock.StoredLock, "max_missed", 1000)  # even on a slow machine
     with (
         opened(place("sunday")),
-        pytest.raises(LemlistError, match="previous ledger .* is in use by a test on .*Nothing was") as told,
+        pytest.raises(
+            LemlistError, match="previous ledger .* is in use by a test on .*Nothing was"
+        ) as raised,
     ):
         read_previous(place("sunday"), CAMPAIGN, worklist)
-    assert told.value.retryable
+    assert raised.value.retryable
     assert read_previous(place("sunday"), CAMPAIGN, worklist)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The second load on a ledger is told; the lock of a dead one is no obstacle."""
+"""A second load on a ledger fails with the name of the first; the lock of a dead load is taken over."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from airflow_provider_lemlist.load.lock import LocalLock, StoredLock
 from tests.waiting import LONGEST, wait_for
 
 Place = Callable[[str], ObjectStoragePath]
-QUICK: dict[str, Any] = {"beat": 0.1, "missed": 4, "race": 0.05}
+
+
+class Quick(StoredLock):
+    heartbeat = 0.1
+    settle_time = 0.05
 
 
 @pytest.fixture
@@ -32,17 +36,17 @@ def make(place: Place) -> Callable[[str], LocalLock | StoredLock]:
 
     def make(owner: str) -> LocalLock | StoredLock:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return LocalLock(path.path, owner) if path.protocol == "file" else StoredLock(path, owner, **QUICK)
+        return LocalLock(path.path, owner) if path.protocol == "file" else Quick(path, owner)
 
     return make
 
 
-def test_the_second_is_told_who_has_it(make: Callable[[str], LocalLock | StoredLock]) -> None:
+def test_second_load_gets_name_of_owner(make: Callable[[str], LocalLock | StoredLock]) -> None:
     first, second = make("task one"), make("task two")
     first.acquire()
-    with pytest.raises(LemlistError, match="in use by task one on .*Nothing was sent") as told:
+    with pytest.raises(LemlistError, match="in use by task one on .*Nothing was sent") as raised:
         second.acquire()
-    assert told.value.retryable
+    assert raised.value.retryable
     first.check()
     first.release()
     second.acquire()
@@ -50,25 +54,25 @@ def test_the_second_is_told_who_has_it(make: Callable[[str], LocalLock | StoredL
 
 
 def together(method: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """Let nobody go on before all locks have called a method for the first time."""
-    meet, met = threading.Barrier(count), set()
+    """Make every lock wait until all have called a method for the first time."""
+    barrier, arrived = threading.Barrier(count), set()
 
-    def met_by_all(lock: StoredLock, *arguments: Any) -> Any:
-        answer = method(lock, *arguments)
-        if lock not in met:
-            met.add(lock)
-            meet.wait(LONGEST)
-        return answer
+    def synchronized(lock: StoredLock, *arguments: Any) -> Any:
+        result = method(lock, *arguments)
+        if lock not in arrived:
+            arrived.add(lock)
+            barrier.wait(LONGEST)
+        return result
 
-    return met_by_all
+    return synchronized
 
 
-def test_only_one_of_many_that_come_at_once_gets_it(
+def test_only_one_of_many_concurrent_loads_gets_lock(
     make: Callable[[str], LocalLock | StoredLock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got: list[LocalLock | StoredLock] = []
     begin = threading.Barrier(6)
-    # In a store, at the worst: all find no lock, and all have written theirs before anybody looks again.
+    # The worst case in a store: all find no lock, and all have written theirs before one reads it back.
     monkeypatch.setattr(StoredLock, "_read", together(StoredLock._read, 6))
     monkeypatch.setattr(StoredLock, "_write", together(StoredLock._write, 6))
 
@@ -90,17 +94,17 @@ def test_only_one_of_many_that_come_at_once_gets_it(
     got[0].release()
 
 
-def test_the_kernel_lets_go_when_the_process_is_killed(tmp_path: Path) -> None:
+def test_kernel_releases_lock_of_killed_process(tmp_path: Path) -> None:
     code = (
         "import sys, time; from airflow_provider_lemlist.load.lock import LocalLock\n"
-        "LocalLock(sys.argv[1], 'the dead').acquire(); print('has it', flush=True); time.sleep(60)"
+        "LocalLock(sys.argv[1], 'the dead load').acquire(); print('locked', flush=True); time.sleep(60)"
     )
     path = str(tmp_path / "lock")
     with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        while b"has it" not in process.stdout.readline():
+        while b"locked" not in process.stdout.readline():
             assert process.poll() is None
-        with pytest.raises(LemlistError, match="in use by the dead"):
+        with pytest.raises(LemlistError, match="in use by the dead load"):
             LocalLock(path, "the next").acquire()
         os.kill(process.pid, signal.SIGKILL)
     lock = LocalLock(path, "the next")
@@ -122,46 +126,46 @@ class TestInAStore:
     def path(self, place: Place) -> ObjectStoragePath:
         return place("lock")
 
-    def test_a_lock_without_signs_of_life_is_taken_over(self, path: ObjectStoragePath) -> None:
-        dead = StoredLock(path, "the dead", **QUICK)
+    def test_lock_without_heartbeat_is_taken_over(self, path: ObjectStoragePath) -> None:
+        dead = Quick(path, "the dead load")
         dead._write(7)
         began = time.monotonic()
-        lock = StoredLock(path, "the next", **QUICK)
+        lock = Quick(path, "the next")
         lock.acquire()
         assert time.monotonic() - began >= 0.4
         lock.release()
 
-    def test_what_is_no_lock_is_taken_over(self, path: ObjectStoragePath) -> None:
+    def test_invalid_lock_file_is_taken_over(self, path: ObjectStoragePath) -> None:
         path.write_bytes(b"nonsense")
-        lock = StoredLock(path, "the next", **QUICK)
+        lock = Quick(path, "the next")
         lock.acquire()
         lock.release()
 
-    def test_who_lost_the_lock_starts_nothing_more(self, path: ObjectStoragePath) -> None:
-        slow = StoredLock(path, "the slow", **QUICK)
+    def test_load_that_lost_lock_sends_nothing_more(self, path: ObjectStoragePath) -> None:
+        slow = Quick(path, "the slow")
         slow.acquire()
-        StoredLock(path, "the next", **QUICK)._write(0)
+        Quick(path, "the next")._write(0)
         wait_for(lambda: is_stopped(slow))
         with pytest.raises(LemlistError, match="took the ledger over"):
             slow.check()
         slow.release()
         assert path.exists()  # the lock of the next
 
-    def test_who_was_asleep_for_long_starts_nothing_more(self, path: ObjectStoragePath) -> None:
-        lock = StoredLock(path, "the sleeper", **QUICK)
+    def test_load_that_was_suspended_sends_nothing_more(self, path: ObjectStoragePath) -> None:
+        lock = Quick(path, "the sleeper")
         lock.acquire()
-        lock._ended.set()  # as if its thread slept, too
+        lock._ended.set()  # as if its thread was suspended, too
         time.sleep(0.4)
         with pytest.raises(LemlistError):
             lock.check()
         lock.release()
 
-    def test_who_cannot_reach_the_store_for_long_starts_nothing_more(
+    def test_load_that_cannot_reach_store_sends_nothing_more(
         self, path: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now, missed = [0.0], []
         monkeypatch.setattr(lock_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
-        lock = StoredLock(path, "one", **QUICK)
+        lock = Quick(path, "one")
         lock.acquire()
 
         def fail(beat: int) -> None:
@@ -169,42 +173,43 @@ class TestInAStore:
             raise OSError("no store")
 
         monkeypatch.setattr(lock, "_write", fail)
-        now[0] = QUICK["beat"]
+        now[0] = Quick.heartbeat
         wait_for(lambda: len(missed) >= 2)
-        lock.check()  # a sign of life missed is no harm
-        now[0] = QUICK["beat"] * QUICK["missed"]
+        lock.check()  # one missed heartbeat is allowed
+        now[0] = Quick.heartbeat * Quick.max_missed
         wait_for(lambda: is_stopped(lock))
         lock.release()
 
-    def test_a_lock_that_was_long_on_its_way_holds_when_the_other_has_stopped(
+    def test_lock_after_slow_write_holds_once_the_other_load_has_stopped(
         self, path: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = StoredLock(path, "first", **{**QUICK, "beat": 1.0})  # type: ignore[arg-type]
-        second = StoredLock(path, "second", **QUICK)
+        first = Quick(path, "first")
+        first.heartbeat = 1.0
+        second = Quick(path, "second")
         write, sleep = second._write, time.sleep
 
-        def write_late(beat: int) -> None:
+        def write_slowly(beat: int) -> None:
             if not beat:
-                first.acquire()  # it saw no lock either, and was quicker
+                first.acquire()  # it found no lock either, and was quicker
             write(beat)
 
-        def first_is_told() -> bool:
+        def first_has_stopped() -> bool:
             try:
                 first.check()
             except LemlistError:
                 return True
             return False
 
-        def sleep_long(seconds: float) -> None:
+        def sleep_until_stopped(seconds: float) -> None:
             sleep(seconds)
-            until = time.monotonic() + (60 if seconds >= 2 * QUICK["beat"] else 0)  # however slow the machine
-            while time.monotonic() < until and not first_is_told():
+            until = time.monotonic() + (60 if seconds >= 2 * Quick.heartbeat else 0)
+            while time.monotonic() < until and not first_has_stopped():
                 sleep(0.01)
 
-        monkeypatch.setattr(second, "_write", write_late)
-        monkeypatch.setattr(lock_module.time, "sleep", sleep_long)
+        monkeypatch.setattr(second, "_write", write_slowly)
+        monkeypatch.setattr(lock_module.time, "sleep", sleep_until_stopped)
         second.acquire()
-        assert first_is_told()
+        assert first_has_stopped()
         second.check()
         first.release()
         second.release()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns become fields and variables, and a slip in a name does not become a variable in silence."""
+"""Columns become fields and variables, and a typo in a name does not silently become a variable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_variables_is_an_allow_list() -> None:
     assert mapping.left_out == {"salary"}
 
 
-def test_a_slip_in_a_name_is_told_even_where_other_columns_are_left_out() -> None:
+def test_likely_typo_in_column_is_reported_even_if_other_columns_are_left_out() -> None:
     for variables in (None, ["plan"]):
         _, problems = ColumnMapping(variables=variables).lead(
             {"email": "ana@example.com", "firstname": "Ana"}
@@ -34,33 +34,33 @@ def test_a_slip_in_a_name_is_told_even_where_other_columns_are_left_out() -> Non
         assert [problem.field for problem in problems] == ["firstname"]
 
 
-def test_a_column_that_is_mapped_is_meant() -> None:
+def test_mapped_column_is_not_a_typo() -> None:
     mapping = ColumnMapping(column_map={"fn": "phone2"}, variables=["firstname"])
     lead, problems = mapping.lead({"email": "ana@example.com", "fn": "1", "firstname": "x"})
     assert (lead, problems) == ({"email": "ana@example.com", "phone2": "1", "firstname": "x"}, [])
 
 
 class NAType:
-    """As the one of pandas: it has no truth."""
+    """Like the one of pandas, it has no truth value."""
 
     def __bool__(self) -> bool:
         raise TypeError
 
-    def __ne__(self, other: object) -> NAType:  # type: ignore[override]  # as pandas does
+    def __ne__(self, other: object) -> NAType:  # type: ignore[override]  # as in pandas
         return self
 
     __hash__ = object.__hash__
 
 
 @pytest.mark.parametrize("blank", [None, "", "  ", float("nan"), NAType()])
-def test_a_default_fills_what_is_blank_or_missing(blank: Any) -> None:
+def test_default_fills_blank_and_missing_values(blank: Any) -> None:
     mapping = ColumnMapping(defaults={"companyName": "your company", "icebreaker": "Hello"})
     lead, _ = mapping.lead({"email": "ana@example.com", "companyName": blank})
     assert lead == {"email": "ana@example.com", "companyName": "your company", "icebreaker": "Hello"}
     assert "icebreaker" in mapping.offered
 
 
-def test_a_default_does_not_replace_a_value() -> None:
+def test_default_does_not_replace_a_value() -> None:
     mapping = ColumnMapping(defaults={"plan": "free", "seats": 1})
     assert mapping.lead({"email": "a@example.com", "plan": "pro", "seats": 0})[0]["seats"] == "0"
 
@@ -73,14 +73,14 @@ def test_rows_may_have_different_columns() -> None:
     assert mapping.columns == {"email", "plan"}
 
 
-def test_two_columns_for_one_field_are_refused() -> None:
-    with pytest.raises(LemlistValidationError, match="'mail' and 'email' both give 'email'"):
+def test_two_columns_for_one_field_are_rejected() -> None:
+    with pytest.raises(LemlistValidationError, match="'mail' and 'email' both map to 'email'"):
         ColumnMapping(column_map={"mail": "email"}).lead({"mail": "a@example.com", "email": "b@example.com"})
-    with pytest.raises(LemlistValidationError, match="'email' from more than one column"):
+    with pytest.raises(LemlistValidationError, match="more than one column to 'email'"):
         ColumnMapping(column_map={"mail": "email", "mail2": "email"})
 
 
-def test_a_column_map_of_a_column_that_is_not_there_is_refused_with_a_hint() -> None:
+def test_column_map_with_unknown_column_is_rejected_with_hint() -> None:
     mapping = ColumnMapping(column_map={"e_mail": "email"})
     mapping.lead({"email_": "a@example.com"})
     with pytest.raises(LemlistValidationError, match=r"'e_mail' \(did you mean 'email_'\?\)"):
@@ -88,19 +88,19 @@ def test_a_column_map_of_a_column_that_is_not_there_is_refused_with_a_hint() -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"column_map": {"fn": "firstname"}}, "firstname: is close to 'firstName'"),
         ({"defaults": {"first_name": "there"}}, "first_name: is close to 'firstName'"),
         ({"defaults": {"timezone": "Paris"}}, "timezone: must be an IANA time zone"),
     ],
 )
-def test_a_mapping_that_cannot_work_is_refused_when_it_is_made(arguments: Any, told: str) -> None:
-    with pytest.raises(LemlistValidationError, match=told):
+def test_invalid_mapping_is_rejected_by_constructor(arguments: Any, message: str) -> None:
+    with pytest.raises(LemlistValidationError, match=message):
         ColumnMapping(**arguments)
 
 
-def test_no_value_is_told_back() -> None:
+def test_problems_do_not_repeat_values() -> None:
     _, problems = ColumnMapping().lead({"email": "secret(at)example.com", "linkedinUrl": "secret"})
     assert len(problems) == 2
     assert "secret" not in str(problems)

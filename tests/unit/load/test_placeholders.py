@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which variables a text uses, as people write them in lemlist's editor."""
+"""The variables of texts as they are written in lemlist's editor."""
 
 from __future__ import annotations
 
@@ -61,32 +61,32 @@ NONE = [
 
 
 @pytest.mark.parametrize("text", BARE)
-def test_a_bare_variable_is_needed(text: str) -> None:
+def test_variable_without_default_is_needed(text: str) -> None:
     assert variables_of([text]).needed == BARE[text]
 
 
 @pytest.mark.parametrize("text", OPTIONAL)
-def test_a_variable_with_a_default_or_in_a_condition_is_optional(text: str) -> None:
+def test_variable_with_default_or_in_condition_is_optional(text: str) -> None:
     found = variables_of([text])
     assert (found.needed, found.optional) == (set(), OPTIONAL[text])
 
 
 @pytest.mark.parametrize("text", NONE)
-def test_what_is_lemlists_own_or_no_variable_is_not_asked_for(text: str) -> None:
+def test_built_in_variables_and_other_text_are_ignored(text: str) -> None:
     found = variables_of([text])
     assert (found.needed, found.optional) == (set(), set())
 
 
-def test_a_custom_variable_that_begins_like_one_of_lemlists_own_is_asked_for() -> None:
+def test_custom_variable_with_prefix_of_a_built_in_one_is_needed() -> None:
     assert variables_of(["{{timezone}} {{dates}} {{teamSize}}"]).needed == {"timezone", "dates", "teamSize"}
 
 
-def test_what_is_needed_in_one_text_is_needed() -> None:
+def test_variable_needed_in_one_text_is_needed() -> None:
     found = variables_of(['{{a | default: "x"}}', "{{a}}"])
     assert (found.needed, found.optional) == ({"a"}, set())
 
 
-def test_the_texts_of_every_step_of_every_branch_are_read() -> None:
+def test_texts_of_every_step_of_every_branch_are_read() -> None:
     sequences = {
         "seq_1": {"steps": [{"type": "email", "subject": "{{a}}", "message": "<p>{{b}}</p>", "delay": 1}]},
         "seq_2": {"level": 1, "steps": [{"type": "linkedinSend", "altMessage": "{{c}}"}]},

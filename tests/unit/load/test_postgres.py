@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real PostgreSQL: the rows stay at the server, whichever of its drivers Airflow uses."""
+"""A real PostgreSQL: the rows are streamed from the server with each of its drivers."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def programs() -> Path:
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    """A cluster of our own in a temporary directory, without a port; give the directory of its socket."""
+    """Start a cluster in a temporary directory without a port; yield the directory of its socket."""
     bin_ = programs()
     as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # the server refuses to be root
+    if os.geteuid() == 0:  # the server refuses to run as root
         try:
             as_user = {"user": pwd.getpwnam("postgres").pw_name}
         except KeyError:
             as_user = {"user": "nobody"}
-    # Not pytest's directory, which others may not enter; and the path of a socket must be short.
+    # Not pytest's directory, which other users cannot enter; and the path of a socket must be short.
     home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     if as_user:
         shutil.chown(home, as_user["user"])
@@ -65,7 +65,7 @@ def database() -> Iterator[str]:
 
 @pytest.fixture(params=["psycopg", "psycopg2"])
 def warehouse(database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The connection, with each of the drivers."""
+    """Return the connection, with each of the drivers."""
     pytest.importorskip(request.param)
     postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
     conn = {"conn_type": "postgres", "host": database, "login": "tester", "schema": "postgres"}
@@ -83,7 +83,7 @@ QUERY = f"""
 """
 
 
-def test_the_first_rows_of_a_large_result_come_without_the_rest(
+def test_first_rows_of_large_result_arrive_without_the_rest(
     warehouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cursors: list[Any] = []
@@ -98,7 +98,7 @@ def test_the_first_rows_of_a_large_result_come_without_the_rest(
     rows = sources.from_sql(warehouse, QUERY)
     first = list(islice(rows, 2500))
     assert first[2499] == {"email": "p2500@example.com", "seats": 2500, "note": "x" * 500}
-    assert cursors[0].name == "lemlist_load"  # of the server
+    assert cursors[0].name == "lemlist_load"  # server-side
     assert resident() - before < 30 * 1024  # of more than 100 MiB
     rows.close()  # type: ignore[attr-defined]  # a generator
 
@@ -115,12 +115,12 @@ def test_parameters_and_an_empty_result(warehouse: str) -> None:
     assert list(sources.from_sql(warehouse, sql, {"least": 9})) == []
 
 
-def test_columns_of_one_name_are_refused(warehouse: str) -> None:
-    with pytest.raises(LemlistValidationError, match="more than one column of the name 'n'"):
+def test_repeated_columns_are_rejected(warehouse: str) -> None:
+    with pytest.raises(LemlistValidationError, match="more than one column named 'n'"):
         list(sources.from_sql(warehouse, "SELECT 1 AS n, 2 AS n"))
 
 
-def test_a_connection_whose_cursors_give_dicts_gives_the_same_rows(
+def test_connection_with_dict_cursors_yields_same_rows(
     warehouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.providers.postgres.hooks import postgres

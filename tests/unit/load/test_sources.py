@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows arrive one after the other from whatever holds them; what is no row costs a line, not the load."""
+"""Rows are read one after the other from every source; a malformed row does not end the load."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistValidationError
-from airflow_provider_lemlist.load.sources import Broken, from_list, from_path, from_sql
+from airflow_provider_lemlist.load.sources import MalformedRow, from_list, from_path, from_sql
 
 Write = Callable[[str, bytes], ObjectStoragePath]
 
 
 @pytest.fixture
 def write(place: Callable[[str], ObjectStoragePath]) -> Write:
-    """Write a file and give its path."""
+    """Write a file and return its path."""
 
     def write(name: str, content: bytes) -> ObjectStoragePath:
         path = place(name)
@@ -33,11 +33,11 @@ def write(place: Callable[[str], ObjectStoragePath]) -> Write:
     return write
 
 
-def test_a_list_gives_its_rows() -> None:
+def test_list_yields_its_rows() -> None:
     assert list(from_list([{"email": "a"}, "b", None])) == [
         {"email": "a"},
-        Broken("must be a dict, not str"),
-        Broken("must be a dict, not NoneType"),
+        MalformedRow("must be a dict, not str"),
+        MalformedRow("must be a dict, not NoneType"),
     ]
 
 
@@ -45,22 +45,22 @@ def test_a_list_gives_its_rows() -> None:
 
 
 @pytest.mark.parametrize("between", [",", ";", "\t", "|"])
-def test_a_csv_file_tells_its_delimiter(write: Write, between: str) -> None:
+def test_csv_delimiter_is_detected(write: Write, between: str) -> None:
     head, row = between.join(["email", '"a, b; c"', " plan "]), between.join(["x@example.com", '"1,2;3"', ""])
     path = write("leads.csv", f"{head}\r\n{row}\r\n".encode())
     assert list(from_path(path)) == [{"email": "x@example.com", "a, b; c": "1,2;3", "plan": ""}]
 
 
-def test_a_csv_file_of_a_spreadsheet_is_read(write: Write) -> None:
+def test_csv_file_of_a_spreadsheet_is_read(write: Write) -> None:
     path = write("leads.csv", '\ufeffemail,note\nana@example.com,"two\nlines, ""quoted"""\n\n'.encode())
     assert list(from_path(path)) == [{"email": "ana@example.com", "note": 'two\nlines, "quoted"'}]
 
 
-def test_a_line_of_another_width_is_a_broken_row(write: Write) -> None:
+def test_csv_line_with_wrong_number_of_cells_is_malformed(write: Write) -> None:
     path = write("leads.csv", b"email,plan\na@example.com\nb@example.com,x,y\nc@example.com,z\n")
     assert list(from_path(path)) == [
-        Broken("has 1 cells where the line of column names has 2"),
-        Broken("has 3 cells where the line of column names has 2"),
+        MalformedRow("has 1 cells, the header line has 2"),
+        MalformedRow("has 3 cells, the header line has 2"),
         {"email": "c@example.com", "plan": "z"},
     ]
 
@@ -73,36 +73,36 @@ def test_a_line_of_another_width_is_a_broken_row(write: Write) -> None:
     ],
     ids=["to the end", "to the next quote"],
 )
-def test_a_quote_that_does_not_end_takes_no_people_into_its_cell(write: Write, rows: str) -> None:
-    with pytest.raises(LemlistValidationError, match="quote in line 2 or below that does not end"):
+def test_unclosed_quote_is_rejected_because_it_swallows_rows(write: Write, rows: str) -> None:
+    with pytest.raises(LemlistValidationError, match="quote in line 2 or below that is not closed"):
         list(from_path(write("leads.csv", f"email,firstName\n{rows}".encode())))
 
 
-def test_a_quote_in_the_wrong_place_of_a_line_is_a_broken_row(write: Write) -> None:
+def test_misplaced_quote_makes_a_malformed_row(write: Write) -> None:
     path = write("leads.csv", b'email,plan\na@example.com,"x" y\nb@example.com,z "q"\nc@example.com,"')
-    broken = Broken("has a quote where none can be")
-    assert list(from_path(path)) == [broken, {"email": "b@example.com", "plan": 'z "q"'}, broken]
+    malformed = MalformedRow("has a misplaced quote")
+    assert list(from_path(path)) == [malformed, {"email": "b@example.com", "plan": 'z "q"'}, malformed]
 
 
 @pytest.mark.parametrize("person", ["ana@example.com,Ana", "Ana,https://www.linkedin.com/in/ana"])
-def test_a_csv_file_without_column_names_is_refused_and_names_nobody(write: Write, person: str) -> None:
-    with pytest.raises(LemlistValidationError, match="begins with a row") as told:
+def test_csv_file_without_header_is_rejected_without_naming_a_person(write: Write, person: str) -> None:
+    with pytest.raises(LemlistValidationError, match="begins with a row of data") as raised:
         list(from_path(write("leads.csv", f"{person}\nx,y\n".encode())))
-    assert "ana" not in str(told.value).lower()
+    assert "ana" not in str(raised.value).lower()
 
 
-def test_a_column_may_have_a_strange_name(write: Write) -> None:
+def test_column_may_have_an_unusual_name(write: Write) -> None:
     row = {"@timestamp": "x", "https://schema.org/email": "y"}
     path = write("leads.csv", f"{','.join(row)}\n{','.join(row.values())}\n".encode())
     assert list(from_path(path)) == [row]
 
 
-def test_a_wide_cell_does_not_end_the_file(write: Write) -> None:
+def test_long_cell_does_not_end_the_file(write: Write) -> None:
     path = write("leads.csv", b"email,page\na@example.com," + b"x" * 200_000 + b"\nb@example.com,y\n")
     assert [len(row["page"]) for row in from_path(path)] == [200_000, 1]  # type: ignore[call-overload]
 
 
-def test_a_compressed_file_and_a_tsv_are_read(write: Write) -> None:
+def test_compressed_files_and_tsv_are_read(write: Write) -> None:
     rows = [{"email": "ana@example.com"}]
     assert list(from_path(write("a.csv.gz", gzip.compress(b"email\nana@example.com\n")))) == rows
     assert list(from_path(write("b.TSV", b"email\nana@example.com\n"))) == rows
@@ -110,28 +110,28 @@ def test_a_compressed_file_and_a_tsv_are_read(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
-        ("leads.csv", b"", "no line of column names"),
-        ("leads.csv", b"email,email\n1,2\n", "more than one column of the name 'email'"),
+        ("leads.csv", b"", "no header line"),
+        ("leads.csv", b"email,email\n1,2\n", "more than one column named 'email'"),
         ("leads.csv", "email\nandré\n".encode("latin-1"), "is not UTF-8"),
-        ("leads.csv.gz", gzip.compress(b"email\nana@example.com\n" * 9000)[:-9], "no whole gzip"),
-        ("leads.csv.gz", b"email\n", "no whole gzip"),
-        ("leads.xlsx", b"", "does not say by its name"),
-        ("leads.parquet", b"no parquet", "no Parquet file"),
+        ("leads.csv.gz", gzip.compress(b"email\nana@example.com\n" * 9000)[:-9], "not a complete gzip"),
+        ("leads.csv.gz", b"email\n", "not a complete gzip"),
+        ("leads.xlsx", b"", "unknown extension"),
+        ("leads.parquet", b"no parquet", "not a readable Parquet file"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told(write: Write, name: str, content: bytes, told: str) -> None:
-    with pytest.raises(LemlistValidationError, match=told):
+def test_unreadable_file_is_rejected(write: Write, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(LemlistValidationError, match=message):
         list(from_path(write(name, content)))
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LemlistValidationError, match=r"leads\.csv does not exist; nothing was sent"):
+def test_missing_file_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(LemlistValidationError, match=r"leads\.csv does not exist. Nothing was sent"):
         list(from_path(ObjectStoragePath(f"file://{tmp_path}/leads.csv")))
 
 
-def test_a_directory_gives_all_its_files_in_order(write: Write) -> None:
+def test_directory_yields_all_its_files_in_order(write: Write) -> None:
     second = write("export/part-2.csv", b"email\nb@example.com\n")
     write("export/part-1.ndjson", b'{"email": "a@example.com"}\n')
     write("export/_SUCCESS", b"")
@@ -139,21 +139,26 @@ def test_a_directory_gives_all_its_files_in_order(write: Write) -> None:
     assert list(from_path(second.parent)) == [{"email": "a@example.com"}, {"email": "b@example.com"}]
 
 
-def test_a_directory_without_such_files_is_told(write: Write) -> None:
-    with pytest.raises(LemlistValidationError, match=r"holds no \.csv"):
+def test_directory_without_known_files_is_rejected(write: Write) -> None:
+    with pytest.raises(LemlistValidationError, match=r"contains no \.csv"):
         list(from_path(write("empty/readme.md", b"").parent))
 
 
 # --- NDJSON and Parquet ---------------------------------------------------------------------------------
 
 
-def test_a_line_that_is_no_object_is_a_broken_row(write: Write) -> None:
+def test_ndjson_line_that_is_not_an_object_is_malformed(write: Write) -> None:
     path = write("leads.ndjson", b'{"email": "a@example.com", "seats": 3}\n\nnonsense\n[1]\n{"email": null}')
-    broken = Broken("is no JSON object in one line")
-    assert list(from_path(path)) == [{"email": "a@example.com", "seats": 3}, broken, broken, {"email": None}]
+    malformed = MalformedRow("is not a JSON object in one line")
+    assert list(from_path(path)) == [
+        {"email": "a@example.com", "seats": 3},
+        malformed,
+        malformed,
+        {"email": None},
+    ]
 
 
-def test_a_parquet_file_gives_its_rows(write: Write, tmp_path: Path) -> None:
+def test_parquet_file_yields_its_rows(write: Write, tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -167,13 +172,13 @@ def test_a_parquet_file_gives_its_rows(write: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ns", "us"])
-def test_a_time_that_cannot_be_taken_up_is_told(write: Write, tmp_path: Path, kind: str) -> None:
+def test_timestamp_out_of_range_is_rejected(write: Write, tmp_path: Path, kind: str) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     table = arrow.table({"at": arrow.array([10**18 + 1], arrow.timestamp(kind))})
     parquet.write_table(table, tmp_path / "made.parquet")
-    with pytest.raises(LemlistValidationError, match="finer than a microsecond or too far away"):
+    with pytest.raises(LemlistValidationError, match="finer than a microsecond or out of range"):
         list(from_path(write("leads.parquet", (tmp_path / "made.parquet").read_bytes())))
 
 
@@ -194,13 +199,13 @@ def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "warehouse"
 
 
-def test_a_query_gives_its_rows(sqlite: str) -> None:
+def test_query_yields_its_rows(sqlite: str) -> None:
     rows = list(from_sql(sqlite, "SELECT mail AS email, seats FROM people ORDER BY seats"))
     assert len(rows) == 2500
     assert rows[2499] == {"email": "p2499@example.com", "seats": 2499}
 
 
-def test_a_query_takes_bind_parameters(sqlite: str) -> None:
+def test_query_takes_bind_parameters(sqlite: str) -> None:
     assert list(from_sql(sqlite, "SELECT mail FROM people WHERE seats = ?", (7,))) == [
         {"mail": "p7@example.com"}
     ]
@@ -209,26 +214,26 @@ def test_a_query_takes_bind_parameters(sqlite: str) -> None:
     ]
 
 
-def test_a_query_without_rows_gives_none(sqlite: str) -> None:
+def test_query_without_rows_yields_none(sqlite: str) -> None:
     assert list(from_sql(sqlite, "SELECT mail FROM people WHERE 0")) == []
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "message"),
     [
-        ("SELECT mail, name AS mail FROM people", "more than one column of the name 'mail'"),
+        ("SELECT mail, name AS mail FROM people", "more than one column named 'mail'"),
         ("DELETE FROM people WHERE 0", "must be a query"),
     ],
 )
-def test_a_statement_that_gives_no_leads_is_refused(sqlite: str, sql: str, told: str) -> None:
-    with pytest.raises(LemlistValidationError, match=told):
+def test_statement_without_usable_result_is_rejected(sqlite: str, sql: str, message: str) -> None:
+    with pytest.raises(LemlistValidationError, match=message):
         list(from_sql(sqlite, sql))
 
 
-def test_a_connection_that_speaks_no_sql_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_without_sql_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "lemlist", "password": "key"}))
     with pytest.raises(
-        LemlistConfigurationError, match="'other' is a connection of LemlistHook, which speaks no"
+        LemlistConfigurationError, match="'other' is a connection of LemlistHook, which does not"
     ):
         list(from_sql("other", "SELECT 1"))
 
@@ -236,7 +241,7 @@ def test_a_connection_that_speaks_no_sql_is_refused(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("driver", "expected"), [("psycopg2", {"name": "lemlist_load"}), ("psycopg.x", {"name": "lemlist_load"})]
 )
-def test_the_drivers_of_postgresql_get_a_named_cursor(driver: str, expected: Any) -> None:
+def test_postgresql_drivers_get_a_named_cursor(driver: str, expected: Any) -> None:
     from airflow_provider_lemlist.load.sources import _streaming_cursor
 
     class Connection:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_lemlist.api.transport import Transport
+from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.contract.documents import departures
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 def lemlist(monkeypatch: pytest.MonkeyPatch, budget: Any) -> Iterator[Sandbox]:
     with Sandbox(limit="none") as sandbox:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
-        # The budget, and the pauses between attempts and looks, have tests of their own.
+        # The budget and the waits between retries have their own tests.
         monkeypatch.setattr(LemlistHook, "budget", budget)
-        monkeypatch.setitem(Transport.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+        monkeypatch.setattr(CLOCK, "sleep", lambda seconds: None)
         yield sandbox
-        # The log of the sandbox shortens large uploads; small ones are held against the documents elsewhere.
+        # The log of the sandbox shortens large uploads; other tests check small ones against the documents.
         wrong = [each for each in departures(sandbox.requests()) if "too long for the log" not in each]
         assert wrong == []
 
 
-class Notes(dict[str, Any]):
-    """The notes that Airflow 3.3 keeps for a task across its attempts; values go through JSON, as there."""
+class StateStore(dict[str, Any]):
+    """The task state store of Airflow 3.3, which outlives the attempts; values go through JSON, as there."""
 
     def set(self, key: str, value: Any) -> None:
         self[key] = json.loads(json.dumps(value))
@@ -47,16 +47,36 @@ class Worker:
     """
     Renders and executes tasks of one DAG run.
 
-    :param keeps_notes: Whether Airflow keeps notes of each task between attempts, as it does from 3.3 on.
+    :param has_store: Whether Airflow has a task state store, as since 3.3.
     """
 
-    def __init__(self, *, keeps_notes: bool) -> None:
-        self.keeps_notes = keeps_notes
-        self.notes: defaultdict[str, Notes] = defaultdict(Notes)
+    def __init__(self, *, has_store: bool) -> None:
+        self.has_store = has_store
+        self.stores: defaultdict[str, StateStore] = defaultdict(StateStore)
+        self.earlier_xcoms: dict[str, dict[str, Any]] = {}
         self.xcoms: dict[str, dict[str, Any]] = {}
         self.asset_extras: dict[str, dict[str, Any]] = {}
 
-    def run(self, task: BaseOperator, *, attempt: int = 1, retries: int = 3, cleared: int = 0) -> Any:
+    def run_mapped(self, mapped: Any, index: int, **values: Any) -> Any:
+        """
+        Run the first attempt of one map index.
+
+        :param values: What upstream tasks returned for the arguments that the task is mapped over.
+        """
+        literal = {
+            name: given[index] for name, given in mapped.expand_input.value.items() if name not in values
+        }
+        return self.run(mapped.unmap({**literal, **values}), map_index=index)
+
+    def run(
+        self,
+        task: BaseOperator,
+        *,
+        attempt: int = 1,
+        retries: int = 3,
+        cleared: int = 0,
+        map_index: int = -1,
+    ) -> Any:
         """
         Run one attempt.
 
@@ -64,15 +84,16 @@ class Worker:
         :param cleared: How often the task has been cleared after all its attempts were used.
         """
         task.retries = retries
-        pushed = self.xcoms[task.task_id] = {}
+        pushed = self.xcoms[task.task_id if map_index < 0 else f"{task.task_id} {map_index}"] = {}
         before = cleared * (retries + 1)
         ti = SimpleNamespace(
             task=task,
+            map_index=map_index,
             try_number=before + attempt,
             max_tries=before + retries,
             xcom_push=lambda key, value: pushed.update({key: json.loads(json.dumps(value))}),
             xcom_pull=self._pull,
-            get_relevant_upstream_map_indexes=lambda *_, **__: None,  # asked on Airflow 2
+            get_relevant_upstream_map_indexes=lambda *_, **__: None,  # called by Airflow 2
         )
         events = self.asset_extras
         context: Any = {
@@ -83,8 +104,10 @@ class Worker:
             "params": {"campaign": "cam_of_params", "delay": 3, "yes": True},
             "expanded_ti_count": None,
         }
-        if self.keeps_notes:
-            context["task_state_store"] = self.notes[task.task_id]
+        if self.has_store:
+            context["task_state_store"] = self.stores[
+                f"{task.task_id} {map_index}" if map_index >= 0 else task.task_id
+            ]
 
         class Events:
             def __getitem__(self, asset: Any) -> Any:
@@ -97,33 +120,52 @@ class Worker:
             pushed["return_value"] = result
         return result
 
-    def _pull(self, task_ids: str | list[str], key: str = "return_value", **_: Any) -> Any:
+    def next_run(self) -> None:
+        """Start another run of the DAG, which has no history but can read the XComs of earlier runs."""
+        self.earlier_xcoms |= {name: pushed for name, pushed in self.xcoms.items() if pushed}
+        self.xcoms = {}
+        self.stores.clear()
+
+    def _pull(
+        self,
+        task_ids: str | list[str],
+        key: str = "return_value",
+        include_prior_dates: bool = False,
+        map_indexes: list[int] | None = None,
+        **_: Any,
+    ) -> Any:
+        current = {name: pushed for name, pushed in self.xcoms.items() if pushed}
+        xcoms = {**(self.earlier_xcoms if include_prior_dates else {}), **current}
         if isinstance(task_ids, str):
-            return self.xcoms.get(task_ids, {}).get(key)
-        return [self.xcoms[name][key] for name in task_ids if key in self.xcoms.get(name, {})]
+            return xcoms.get(task_ids, {}).get(key)
+        if map_indexes is not None:
+            names = [name if index < 0 else f"{name} {index}" for name in task_ids for index in map_indexes]
+        else:
+            names = [name for name in xcoms if name.split(" ")[0] in task_ids]
+        return [xcoms[name][key] for name in names if key in xcoms.get(name, {})]
 
 
 @pytest.fixture
 def worker() -> Worker:
-    """A worker of Airflow 3.3, which keeps notes."""
-    return Worker(keeps_notes=True)
+    """Return a worker of Airflow 3.3, which has a task state store."""
+    return Worker(has_store=True)
 
 
 @pytest.fixture(params=[True, False], ids=["3.3", "2.11"])
 def any_worker(request: pytest.FixtureRequest) -> Worker:
-    """Workers with and without notes."""
-    return Worker(keeps_notes=request.param)
+    """Return a worker with and one without a task state store."""
+    return Worker(has_store=request.param)
 
 
 @pytest.fixture
 def old_worker() -> Worker:
-    """A worker of Airflow 2.11, which keeps none."""
-    return Worker(keeps_notes=False)
+    """Return a worker of Airflow 2.11, which has no task state store."""
+    return Worker(has_store=False)
 
 
 @pytest.fixture
 def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``kill(task, "create_lead")`` lets the worker die between the effect and the answer."""
+    """``kill(task, "create_lead")`` ends the worker between the effect and the response."""
 
     def arm(task: Any, method: str, *, before: bool = False) -> None:
         real = getattr(task.hook, method)
@@ -131,7 +173,7 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def die(*args: Any, **kwargs: Any) -> None:
             if not before:
                 real(*args, **kwargs)
-            raise SystemExit(1)  # as when a worker is told to go
+            raise SystemExit(1)  # as when a worker is terminated
 
         monkeypatch.setattr(task.hook, method, die)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In real Airflow, placeholders arrive unescaped by every way, and a cut-off worker does nothing twice."""
+"""In real Airflow, placeholders arrive unchanged, and an interrupted worker does nothing twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.airflow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Run the DAG once and give what lemlist has afterwards."""
+    """Run the DAG once and return the resulting state of lemlist."""
     home = tmp_path_factory.mktemp("airflow")
     with Sandbox() as lemlist:
         campaign = lemlist.campaign()
@@ -65,8 +65,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         }
 
 
-CUT_OFF = "was added by an earlier run of this task"
-WAYS = {
+FOUND = "already in sequence"
+FORMS = {
     "as a dict": {"type": "email", "subject": "{{firstName}}, dict", "message": "m", "delay": 3},
     "typed": {
         "type": "email",
@@ -90,17 +90,17 @@ WAYS = {
         "altMessage": "{{firstName}}",
         "images": ["https://cdn.example.com/3.png"],
     },
-    "in an address": {"type": "api", "method": "POST", "url": "https://x.example.com/3?n={{firstName}}"},
+    "in a URL": {"type": "api", "method": "POST", "url": "https://x.example.com/3?n={{firstName}}"},
     "as a literal": {"type": "api", "method": "POST", "url": "https://x.example.com/?n={{firstName}}"},
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_placeholder_of_lemlist_arrives_unescaped(run: dict[str, Any], way: str) -> None:
-    assert run["steps"].count(WAYS[way]) == 1
+@pytest.mark.parametrize("form", FORMS)
+def test_lemlist_placeholder_arrives_unchanged(run: dict[str, Any], form: str) -> None:
+    assert run["steps"].count(FORMS[form]) == 1
 
 
-def test_the_values_of_a_lead_arrive_unescaped(run: dict[str, Any]) -> None:
+def test_values_of_a_lead_arrive_unchanged(run: dict[str, Any]) -> None:
     assert run["leads"]["ana+x@example.com"]["variables"] == {
         "email": "ana+x@example.com",
         "icebreaker": "{{firstName}}, hello",
@@ -112,16 +112,16 @@ def test_the_values_of_a_lead_arrive_unescaped(run: dict[str, Any]) -> None:
         assert run["leads"][f"{name}@example.com"]["variables"]["icebreaker"] == "{{firstName}}!"
 
 
-def test_the_branches_of_a_condition_are_wired_by_output(run: dict[str, Any]) -> None:
+def test_branches_of_a_condition_are_available_as_output(run: dict[str, Any]) -> None:
     branches = [sequence["steps"] for sequence in run["sequences"].values() if sequence["level"] == 1]
     assert sorted(step["message"] for (step,) in branches) == ["fallback", "linkedinInviteAccepted"]
 
 
-def test_a_worker_that_was_cut_off_leaves_each_step_and_lead_once(run: dict[str, Any]) -> None:
-    words = Counter(step["message"] for step in run["main"] if step["type"] == "phone")
-    assert words == {"cut off 1": 1, "cut off 2": 1, "equal": 2}
-    added_before = {line.split(" was added")[0][-22:] for line in run["log"].splitlines() if CUT_OFF in line}
-    assert len(added_before) == 3
+def test_interrupted_worker_leaves_each_step_and_lead_once(run: dict[str, Any]) -> None:
+    messages = Counter(step["message"] for step in run["main"] if step["type"] == "phone")
+    assert messages == {"interrupted 1": 1, "interrupted 2": 1, "equal": 2}
+    found = {line.split(" (phone)")[0][-22:] for line in run["log"].splitlines() if FOUND in line}
+    assert len(found) == 3
     assert "cut@example.com" in run["leads"]
     assert run["lead_count"] == 4
 

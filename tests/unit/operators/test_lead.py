@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lead is created exactly once whatever happens, and a voice note is checked before it is sent."""
+"""A lead is created exactly once in every failure, and a voice note is checked before it is sent."""
 
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, Asset, ObjectStoragePath
 
+from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfExists
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistDuplicateError,
@@ -26,10 +26,7 @@ from airflow_provider_lemlist.exceptions import (
 )
 from airflow_provider_lemlist.operators.lead import (
     CreateLeadOperator,
-    IfElsewhere,
-    IfExists,
     UploadVoiceAudioOperator,
-    decide,
 )
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.templating import AirflowText
@@ -40,7 +37,9 @@ CREATE = "POST /campaigns/{campaignId}/leads/"
 
 def create(campaign_id: str, lead: Any = None, **options: Any) -> CreateLeadOperator:
     lead = {"email": ADDRESS, "firstName": "Ana"} if lead is None else lead
-    return CreateLeadOperator(task_id="create_lead", campaign_id=campaign_id, lead=lead, **options)
+    return CreateLeadOperator(
+        **{"task_id": "create_lead", "campaign_id": campaign_id, "lead": lead, **options}
+    )
 
 
 @pytest.fixture
@@ -48,44 +47,8 @@ def campaign_id(lemlist: Sandbox) -> str:
     return str(lemlist.campaign()["_id"])
 
 
-class TestDecide:
-    CHOICES = tuple(itertools.product(get_args(IfExists), get_args(IfElsewhere)))
-
-    @pytest.mark.parametrize(("if_exists", "if_elsewhere"), CHOICES)
-    def test_a_first_attempt_does_what_the_user_asked(
-        self, if_exists: IfExists, if_elsewhere: IfElsewhere
-    ) -> None:
-        for has_email in (True, False):
-            asked: dict[str, Any] = {
-                "interrupted": False,
-                "has_email": has_email,
-                "if_exists": if_exists,
-                "if_elsewhere": if_elsewhere,
-            }
-            assert decide(**asked) == "create"
-            assert decide(**asked, duplicate="campaign") == if_exists
-            assert decide(**asked, duplicate="elsewhere") == if_elsewhere
-
-    @pytest.mark.parametrize(("if_exists", "if_elsewhere"), CHOICES)
-    def test_after_a_cut_off_attempt_the_lead_in_the_campaign_is_ours(
-        self, if_exists: IfExists, if_elsewhere: IfElsewhere
-    ) -> None:
-        asked: dict[str, Any] = {
-            "interrupted": True,
-            "has_email": True,
-            "if_exists": if_exists,
-            "if_elsewhere": if_elsewhere,
-        }
-        assert decide(**asked) == "create"  # lemlist refuses a second one
-        assert decide(**asked, duplicate="campaign") == "return"
-        assert decide(**asked, duplicate="elsewhere") == "look"
-
-    def test_a_lead_that_cannot_be_looked_up_is_never_created_on_suspicion(self) -> None:
-        assert decide(interrupted=True, has_email=False) == "doubt"
-
-
 class TestCreateLead:
-    def test_the_lead_is_created_and_its_id_returned(
+    def test_lead_is_created_and_its_id_returned(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any
     ) -> None:
         lead_id = any_worker.run(create(campaign_id, {"email": ADDRESS, "plan": 3, "x": None}))
@@ -98,14 +61,14 @@ class TestCreateLead:
         assert pushed["lead"]["campaignId"] == campaign_id
         assert not lemlist.violations()
 
-    def test_flags_travel_only_when_they_are_set(
+    def test_flags_are_sent_only_if_they_are_true(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
         worker.run(create(campaign_id, deduplicate=True, find_phone="{{ params.yes }}", verify_email=False))
         (request,) = lemlist.requests(CREATE)
         assert request["query"] == "deduplicate=true&findPhone=true"
 
-    def test_ids_are_rendered_and_the_words_of_the_lead_are_not(
+    def test_ids_are_rendered_and_texts_of_the_lead_are_not(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
         lead = {"email": ADDRESS, "icebreaker": "{{firstName}}!", "when": AirflowText("{{day}} [[ ds ]]")}
@@ -122,9 +85,14 @@ class TestCreateLead:
 
     @pytest.mark.parametrize(
         ("if_exists", "outcome"),
-        [("return", None), ("skip", AirflowSkipException), ("fail", LemlistDuplicateError)],
+        [
+            ("return", None),
+            ("update", None),
+            ("skip", AirflowSkipException),
+            ("fail", LemlistDuplicateError),
+        ],
     )
-    def test_a_lead_that_is_there_is_returned_skipped_or_failed(
+    def test_if_exists_returns_updates_skips_or_fails(
         self,
         lemlist: Sandbox,
         campaign_id: str,
@@ -132,21 +100,21 @@ class TestCreateLead:
         if_exists: IfExists,
         outcome: type[Exception] | None,
     ) -> None:
-        there = lemlist.lead(campaign_id, ADDRESS)
+        existing = lemlist.lead(campaign_id, ADDRESS)
         task = create(campaign_id, if_exists=if_exists)
         if outcome is None:
-            assert any_worker.run(task) == there["_id"]
-            assert any_worker.xcoms["create_lead"]["lead"]["contactId"] == there["contactId"]
+            assert any_worker.run(task) == existing["_id"]
+            assert any_worker.xcoms["create_lead"]["lead"]["contactId"] == existing["contactId"]
         else:
-            with pytest.raises(outcome) as told:
+            with pytest.raises(outcome) as raised:
                 any_worker.run(task)
-            assert ADDRESS not in str(told.value)
+            assert ADDRESS not in str(raised.value)
         assert len(lemlist.state()["leads"]) == 1
 
     @pytest.mark.parametrize(
         ("if_elsewhere", "outcome"), [("skip", AirflowSkipException), ("fail", LemlistDuplicateError)]
     )
-    def test_a_lead_of_another_campaign_is_skipped_or_failed(
+    def test_if_elsewhere_skips_or_fails(
         self,
         lemlist: Sandbox,
         campaign_id: str,
@@ -160,51 +128,49 @@ class TestCreateLead:
         assert len(lemlist.state()["leads"]) == 1
 
     @pytest.mark.parametrize("status", [400, 409, 500])
-    def test_the_text_decides_what_a_duplicate_is(
+    def test_duplicate_is_recognised_with_any_status(
         self, lemlist: Sandbox, campaign_id: str, worker: Any, status: int
     ) -> None:
         lemlist.fault(CREATE, "duplicate", status=status, where="elsewhere")
         with pytest.raises(AirflowSkipException):
             worker.run(create(campaign_id, deduplicate=True))
 
-    def test_a_duplicate_that_is_not_listed_yet_is_tried_again_by_airflow(
+    def test_duplicate_that_is_not_listed_yet_is_retried_by_airflow(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
         lemlist.fault(CREATE, "duplicate", where="campaign")
-        with pytest.raises(LemlistUnexpectedReplyError) as told:
+        with pytest.raises(LemlistUnexpectedReplyError) as raised:
             worker.run(create(campaign_id))
-        assert told.value.retryable
+        assert raised.value.retryable
 
-    def test_an_asset_event_carries_what_was_created(
-        self, lemlist: Sandbox, campaign_id: str, worker: Any
-    ) -> None:
+    def test_asset_event_contains_the_ids(self, lemlist: Sandbox, campaign_id: str, worker: Any) -> None:
         task = create(campaign_id, outlets=[Asset("lemlist://leads/all")])
         lead_id = worker.run(task)
         assert worker.asset_extras == {
             "lemlist://leads/all": {"lead_id": lead_id, "campaign_id": campaign_id}
         }
 
-    def test_nothing_is_pushed_beside_the_id_when_xcom_is_off(
+    def test_lead_is_not_pushed_if_do_xcom_push_is_false(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
         worker.run(create(campaign_id, do_xcom_push=False))
         assert "lead" not in worker.xcoms["create_lead"]
 
 
-class TestOnceAndOnlyOnce:
-    def test_a_worker_killed_after_the_effect_leaves_one_lead(
+class TestExactlyOnce:
+    def test_retry_after_a_kill_after_the_effect_leaves_one_lead(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
     ) -> None:
         task = create(campaign_id, if_exists="fail")
         kill(task, "create_lead")
         with pytest.raises(SystemExit):
             any_worker.run(task)
-        # Whatever the user asked for leads that were there before: this one is ours.
+        # if_exists concerns leads that existed before; the first attempt created this one.
         lead_id = any_worker.run(create(campaign_id, if_exists="fail"), attempt=2)
         (lead,) = lemlist.state()["leads"]
         assert lead["_id"] == lead_id
 
-    def test_a_worker_killed_before_the_effect_creates_the_lead_later(
+    def test_retry_after_a_kill_before_the_effect_creates_the_lead(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
     ) -> None:
         task = create(campaign_id)
@@ -215,7 +181,7 @@ class TestOnceAndOnlyOnce:
         assert len(lemlist.state()["leads"]) == 1
 
     @pytest.mark.parametrize("kind", ["reset", "cut_body", "html", "empty", "missing_id"])
-    def test_a_lost_answer_leaves_one_lead(
+    def test_lost_response_leaves_one_lead(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kind: str
     ) -> None:
         lemlist.fault(CREATE, kind, times=1, when="after")
@@ -223,31 +189,31 @@ class TestOnceAndOnlyOnce:
         (lead,) = lemlist.state()["leads"]
         assert lead["_id"] == lead_id
 
-    def test_a_lead_without_an_address_is_left_to_a_person_after_a_kill(
+    def test_lead_without_email_is_uncertain_after_a_kill(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
     ) -> None:
-        nameless = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
-        task = create(campaign_id, nameless)
+        without_email = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
+        task = create(campaign_id, without_email)
         kill(task, "create_lead")
         with pytest.raises(SystemExit):
             any_worker.run(task)
         with pytest.raises(LemlistUncertainError, match=campaign_id):
-            any_worker.run(create(campaign_id, nameless), attempt=2)
+            any_worker.run(create(campaign_id, without_email), attempt=2)
         assert len(lemlist.state()["leads"]) == 1
-        # The person has looked and cleared the task.
-        any_worker.run(create(campaign_id, nameless), cleared=1)
+        # The user has checked the campaign and cleared the task.
+        any_worker.run(create(campaign_id, without_email), cleared=1)
         assert len(lemlist.state()["leads"]) == 2
 
-    def test_a_kill_after_the_answer_needs_no_look_where_airflow_keeps_notes(
+    def test_history_returns_the_created_lead_without_email_to_a_retry(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
-        nameless = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
-        first = worker.run(create(campaign_id, nameless))
-        again = worker.run(create(campaign_id, nameless), attempt=2)
+        without_email = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
+        first = worker.run(create(campaign_id, without_email))
+        again = worker.run(create(campaign_id, without_email), attempt=2)
         assert again == first
         assert len(lemlist.state()["leads"]) == 1
 
-    def test_after_a_failure_that_was_none_of_lemlists_doing_the_users_wish_holds(
+    def test_if_exists_applies_after_an_attempt_that_created_nothing(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
         lemlist.fault(CREATE, "status", status=503, times=20, when="before")
@@ -258,7 +224,7 @@ class TestOnceAndOnlyOnce:
         with pytest.raises(AirflowSkipException):
             worker.run(create(campaign_id, if_exists="skip"), attempt=2)
 
-    def test_a_doubt_outlives_a_failure_in_between(
+    def test_lead_in_doubt_stays_in_doubt_after_another_failure(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
     ) -> None:
         task = create(campaign_id, if_exists="fail")
@@ -273,7 +239,7 @@ class TestOnceAndOnlyOnce:
         lead_id = any_worker.run(create(campaign_id, if_exists="fail"), attempt=3)
         assert [lead["_id"] for lead in lemlist.state()["leads"]] == [lead_id]
 
-    def test_a_cleared_task_does_what_the_user_asked_where_airflow_keeps_no_notes(
+    def test_if_exists_applies_to_a_cleared_task_without_history(
         self, lemlist: Sandbox, campaign_id: str, old_worker: Any
     ) -> None:
         old_worker.run(create(campaign_id, if_exists="skip"))
@@ -281,20 +247,67 @@ class TestOnceAndOnlyOnce:
             old_worker.run(create(campaign_id, if_exists="skip"), cleared=1)
 
     @pytest.mark.parametrize("lead", [{"email": ADDRESS}, {"linkedinUrl": "https://www.linkedin.com/in/ana"}])
-    def test_a_cleared_task_finds_its_lead_and_creates_it_again_only_when_it_is_gone(
+    def test_cleared_task_finds_its_lead_and_recreates_a_deleted_one_only_on_request(
         self, lemlist: Sandbox, campaign_id: str, worker: Any, lead: dict[str, str]
     ) -> None:
         task = create(campaign_id, lead, if_exists="skip")
         first = worker.run(task)
         assert worker.run(create(campaign_id, lead, if_exists="skip"), cleared=1) == first
         task.hook.delete_lead(campaign_id, first)
-        second = worker.run(create(campaign_id, lead, if_exists="skip"), cleared=2)
+        for cleared in (2, 3):  # also after clearing it again
+            with pytest.raises(AirflowSkipException, match=f"{first} was deleted"):
+                worker.run(create(campaign_id, lead, if_exists="skip"), cleared=cleared)
+        with pytest.raises(LemlistNotFoundError, match=first):
+            worker.run(create(campaign_id, lead, if_gone="fail"), cleared=4)
+        assert lemlist.state()["leads"] == []
+        second = worker.run(create(campaign_id, lead, if_gone="create"), cleared=5)
         assert [lead["_id"] for lead in lemlist.state()["leads"]] == [second]
+        assert worker.run(create(campaign_id, lead, if_gone="create"), cleared=6) == second
 
-    def test_a_task_that_is_cleared_for_another_person_creates_this_one_too(
+    def test_cleared_task_whose_values_changed_warns_and_updates_on_request(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = worker.run(create(campaign_id, {"email": ADDRESS, "firstName": "Ana", "plan": "trial"}))
+        changed = {"email": ADDRESS, "firstName": "Ana", "plan": "pro"}
+        task = create(campaign_id, changed)
+        warnings: list[str] = []
+        monkeypatch.setattr(task.log, "warning", lambda text, *values: warnings.append(text % values))
+        assert worker.run(task, cleared=1) == first
+        (warning,) = warnings
+        assert "plan" in warning
+        assert "pro" not in warning  # no values in the log
+        assert not lemlist.requests("PATCH /campaigns/{campaignId}/leads/{leadId}")
+        assert worker.run(create(campaign_id, changed, if_exists="update"), cleared=2) == first
+        (request,) = lemlist.requests("PATCH /campaigns/{campaignId}/leads/{leadId}")
+        assert json.loads(request["request"]["body"]) == {"plan": "pro"}
+
+    def test_short_outage_of_create_and_look_up_is_retried_and_leaves_one_lead(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any
+    ) -> None:
+        lemlist.fault(CREATE, "status", status=503, times=1, when="after")
+        lemlist.fault("GET /leads/*", "status", status=503, times=20)
+        with pytest.raises(LemlistServerError) as raised:
+            any_worker.run(create(campaign_id, if_exists="fail"))
+        assert raised.value.retryable
+        lemlist.clear_faults()
+        lead_id = any_worker.run(create(campaign_id, if_exists="fail"), attempt=2)
+        assert [lead["_id"] for lead in lemlist.state()["leads"]] == [lead_id]
+
+    def test_outage_on_the_last_attempt_is_uncertain_and_clearing_reconciles(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
-        # As when the rows that a task is mapped over were read anew.
+        lemlist.fault(CREATE, "status", status=503, times=1, when="after")
+        lemlist.fault("GET /leads/*", "status", status=503, times=20)
+        with pytest.raises(LemlistUncertainError, match=campaign_id):
+            worker.run(create(campaign_id, if_exists="fail"), retries=0)
+        lemlist.clear_faults()
+        lead_id = worker.run(create(campaign_id, if_exists="fail"), retries=0, cleared=1)
+        assert [lead["_id"] for lead in lemlist.state()["leads"]] == [lead_id]
+
+    def test_task_cleared_with_another_person_creates_that_lead_too(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        # As if the rows that a task is mapped over were read again.
         ids = [
             worker.run(create(campaign_id, {"email": f"{name}@example.com"}), cleared=cleared)
             for cleared, name in enumerate(("ana", "bob"))
@@ -302,7 +315,7 @@ class TestOnceAndOnlyOnce:
         leads = {lead["variables"]["email"]: lead["_id"] for lead in lemlist.state()["leads"]}
         assert leads == {"ana@example.com": ids[0], "bob@example.com": ids[1]}
 
-    def test_a_task_that_is_cleared_for_another_campaign_fills_this_one_too(
+    def test_task_cleared_with_another_campaign_creates_the_lead_there_too(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
         other = lemlist.campaign()["_id"]
@@ -310,24 +323,24 @@ class TestOnceAndOnlyOnce:
         worker.run(create(other), cleared=1)
         assert {lead["campaignId"] for lead in lemlist.state()["leads"]} == {campaign_id, other}
 
-    def test_another_lead_without_an_address_is_left_to_a_person_after_clearing(
+    def test_another_lead_without_email_is_uncertain_after_clearing(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
         ana, bob = ({"linkedinUrl": f"https://www.linkedin.com/in/{name}"} for name in ("ana", "bob"))
         worker.run(create(campaign_id, ana))
-        with pytest.raises(LemlistUncertainError, match="create_lead"):
+        with pytest.raises(LemlistUncertainError, match=campaign_id):
             worker.run(create(campaign_id, bob), cleared=1)
         assert len(lemlist.state()["leads"]) == 1
-        # The person has looked and cleared the task.
+        # The user has checked the campaign and cleared the task.
         worker.run(create(campaign_id, bob), cleared=2)
         assert len(lemlist.state()["leads"]) == 2
 
-    def test_the_note_of_a_task_tells_nobody_who_the_person_is(self, campaign_id: str, worker: Any) -> None:
+    def test_history_contains_no_email(self, campaign_id: str, worker: Any) -> None:
         worker.run(create(campaign_id))
-        assert worker.notes["create_lead"]
-        assert "brien" not in str(worker.notes)
+        assert worker.stores["create_lead"]
+        assert "brien" not in str(worker.stores)
 
-    def test_our_lead_is_found_behind_a_duplicate_elsewhere(
+    def test_retry_finds_its_lead_although_lemlist_reports_a_duplicate_elsewhere(
         self, lemlist: Sandbox, campaign_id: str, any_worker: Any, kill: Callable[..., None]
     ) -> None:
         task = create(campaign_id, deduplicate=True, if_elsewhere="fail")
@@ -339,38 +352,94 @@ class TestOnceAndOnlyOnce:
         assert [lead["_id"] for lead in lemlist.state()["leads"]] == [lead_id]
 
 
-class TestWritten:
-    """What is written in the DAG file is checked when the file is parsed, and the error names the task."""
+class TestArguments:
+    """Values written in the DAG file are checked when it is parsed, and the error names the task."""
 
     @pytest.mark.parametrize(
         "lead",
         [{"email": "x"}, {"first_name": "Ana"}, {"email": ADDRESS, "tags": ["a"]}, {}, [1], None, 7],
         ids=repr,
     )
-    def test_a_wrong_lead_is_an_import_error(self, lead: Any) -> None:
+    def test_wrong_lead_is_an_import_error(self, lead: Any) -> None:
         with pytest.raises(LemlistValidationError, match="create_lead"):
             CreateLeadOperator(task_id="create_lead", campaign_id="cam_1", lead=lead)
 
     @pytest.mark.parametrize(
         "options",
-        [{"if_exists": "ignore"}, {"if_elsewhere": "return"}, {"variables": "plan"}],
+        [{"if_exists": "ignore"}, {"if_elsewhere": "return"}, {"if_gone": "update"}, {"variables": "plan"}],
         ids=lambda options: next(iter(options)),
     )
-    def test_a_wrong_choice_is_an_import_error(self, options: dict[str, Any]) -> None:
+    def test_wrong_choice_is_an_import_error(self, options: dict[str, Any]) -> None:
         with pytest.raises(LemlistConfigurationError, match="create_lead"):
             create("cam_1", **options)
 
     @pytest.mark.parametrize("value", ["", "  ", None, 5, "cam 1"])
-    def test_a_wrong_id_is_an_import_error(self, value: Any) -> None:
+    def test_wrong_id_is_an_import_error(self, value: Any) -> None:
         with pytest.raises(LemlistValidationError, match="campaign_id of task 'create_lead'"):
             create(value)
 
     @pytest.mark.parametrize("value", ["yes", 1, 0, [True]])
-    def test_a_wrong_flag_is_an_import_error(self, value: Any) -> None:
+    def test_wrong_flag_is_an_import_error(self, value: Any) -> None:
         with pytest.raises(LemlistValidationError, match="find_email"):
             create("cam_1", find_email=value)
 
-    def test_what_is_not_known_yet_may_pass_and_the_rest_is_checked(self) -> None:
+    @pytest.mark.parametrize("lead", [{"firstName": "Ada"}, {"email": None, "firstName": "Ada"}], ids=repr)
+    def test_lead_without_identity_is_refused_unless_allowed(self, lead: dict[str, Any]) -> None:
+        with pytest.raises(LemlistValidationError, match=r"no email.*allow_without_email=True"):
+            create("cam_1", lead)
+        create("cam_1", lead, allow_without_email=True)
+        create("cam_1", {**lead, "phone": "+44 20 7946 0000"})
+        create("cam_1", {**lead, "linkedinUrl": "https://www.linkedin.com/in/ada"})
+
+    def test_empty_email_from_upstream_is_refused_when_the_task_runs(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            upstream = create("cam_1", task_id="upstream")
+            task = create(campaign_id, {"email": upstream.output, "firstName": "Ada"})
+        worker.xcoms["upstream"] = {"return_value": None}
+        with pytest.raises(LemlistValidationError, match="no email"):
+            worker.run(task)
+        assert not lemlist.requests()
+
+    @pytest.mark.parametrize("empty", [None, "", " ", "None"], ids=repr)
+    def test_empty_campaign_from_upstream_is_refused_when_the_task_runs(
+        self, lemlist: Sandbox, worker: Any, empty: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            upstream = create("cam_1", task_id="upstream")
+            task = create(upstream.output)
+        worker.xcoms["upstream"] = {"return_value": empty}
+        with pytest.raises(LemlistValidationError, match="The campaign_id of task 'create_lead' is empty"):
+            worker.run(task)
+        assert not lemlist.requests()
+
+    def test_spaces_around_an_id_are_removed(self, lemlist: Sandbox, campaign_id: str, worker: Any) -> None:
+        worker.run(create(f" {campaign_id}\n"))
+        assert len(lemlist.state()["leads"]) == 1
+
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("News of {{ ds }}", "ds"),
+            ("{{params.name}}", "params"),
+            ("{{ dag_run.conf['x'] }}", "dag_run"),
+            ("{{ data_interval_start | ds }}", "data_interval_start"),
+            ("{% if var.value.x %}x{% endif %}", "var"),
+            ("{{ ti.xcom_pull('x') }}", "ti"),
+        ],
+    )
+    def test_airflow_template_in_a_value_is_an_import_error_that_names_airflow_text(
+        self, text: str, name: str
+    ) -> None:
+        with pytest.raises(LemlistValidationError, match=rf"icebreaker: .*'{name}'.*AirflowText"):
+            create("cam_1", {"email": ADDRESS, "icebreaker": text})
+
+    @pytest.mark.parametrize("text", ["{{firstName}}", "{{ params }}", "{{ads}}", "{{Company ds}}", "ds }}"])
+    def test_lemlist_placeholders_are_accepted(self, text: str) -> None:
+        create("cam_1", {"email": ADDRESS, "icebreaker": text})
+
+    def test_values_known_at_parse_time_are_checked_and_the_others_are_not(self) -> None:
         with DAG("d", schedule=None):
             upstream = create("cam_1")
             written: list[tuple[Any, Any, dict[str, Any]]] = [
@@ -387,7 +456,7 @@ class TestWritten:
                     lead={"email": upstream.output, "timezone": "Mars/Base"},
                 )
 
-    def test_an_upstream_value_makes_the_dependency(self) -> None:
+    def test_upstream_value_adds_a_dependency(self) -> None:
         with DAG("d", schedule=None):
             upstream = create("cam_1")
             task = CreateLeadOperator(
@@ -395,7 +464,7 @@ class TestWritten:
             )
         assert task.upstream_task_ids == {"create_lead"}
 
-    def test_what_came_wrong_from_upstream_is_told_before_sending(
+    def test_wrong_value_from_upstream_is_an_error_before_sending(
         self, lemlist: Sandbox, worker: Any
     ) -> None:
         for lead in ("text", {"email": "x"}, {"email": ADDRESS, "note": dict(AirflowText("[[ ds ]]"))}):
@@ -405,7 +474,7 @@ class TestWritten:
                 task.execute({"ti": None})
         assert not lemlist.requests()
 
-    def test_every_template_field_is_a_parameter(self) -> None:
+    def test_every_template_field_is_an_attribute(self) -> None:
         for cls in (CreateLeadOperator, UploadVoiceAudioOperator):
             task = create("cam_1") if cls is CreateLeadOperator else upload("lea_1", "stp_1", "x.m4a")
             assert all(hasattr(task, name) for name in cls.template_fields)
@@ -431,7 +500,7 @@ class TestUploadVoiceAudio:
         return lemlist.lead(campaign["_id"], ADDRESS)["_id"], step["_id"]
 
     @pytest.mark.parametrize("form", ["path", "text", "file url", "object storage path"])
-    def test_the_file_arrives_whole_from_wherever_it_is(
+    def test_file_is_uploaded_completely_from_every_form_of_path(
         self, lemlist: Sandbox, worker: Any, ids: tuple[str, str], note: Path, form: str
     ) -> None:
         audio = {
@@ -455,7 +524,7 @@ class TestUploadVoiceAudio:
         (request,) = lemlist.requests("POST /leads/audio")
         assert request["query"] == "leadId=lea_2026-11-20&stepId=stp_1"
 
-    def test_a_lost_answer_and_a_retry_leave_one_audio(
+    def test_lost_response_and_a_retry_leave_one_audio(
         self, lemlist: Sandbox, any_worker: Any, ids: tuple[str, str], note: Path
     ) -> None:
         lemlist.fault("POST /leads/audio", "reset", when="after", times=1)
@@ -466,7 +535,7 @@ class TestUploadVoiceAudio:
     @pytest.mark.parametrize(
         "case", ["missing", "empty", "directory", "directory.m4a", "no audio", "no name"]
     )
-    def test_a_file_that_cannot_be_a_voice_note_is_told_before_sending(
+    def test_unusable_file_is_an_error_before_sending(
         self, lemlist: Sandbox, worker: Any, tmp_path: Path, case: str
     ) -> None:
         path = tmp_path / {"missing": "x.m4a", "empty": "e.m4a", "no audio": "e.pdf", "no name": "e"}.get(
@@ -480,10 +549,10 @@ class TestUploadVoiceAudio:
             worker.run(upload("lea_1", "stp_1", str(path)))
         assert not lemlist.requests()
 
-    def test_a_file_that_may_not_be_read_is_told_before_sending(
+    def test_unreadable_file_is_an_error_before_sending(
         self, lemlist: Sandbox, worker: Any, note: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(*args: Any, **kwargs: Any) -> None:  # who tests as root may read everything
+        def refuse(*args: Any, **kwargs: Any) -> None:  # chmod has no effect for root
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(ObjectStoragePath, "open", refuse)
@@ -491,11 +560,11 @@ class TestUploadVoiceAudio:
             worker.run(upload("lea_1", "stp_1", note))
         assert not lemlist.requests()
 
-    def test_a_storage_that_this_worker_cannot_open_is_told_with_the_remedy(self, worker: Any) -> None:
+    def test_storage_that_cannot_be_opened_names_the_provider_to_install(self, worker: Any) -> None:
         with pytest.raises(LemlistConfigurationError, match="Install the provider"):
             worker.run(upload("lea_1", "stp_1", "nosuchstore://bucket/x.m4a"))
 
-    def test_the_storage_may_say_that_it_is_audio(
+    def test_content_type_of_the_storage_is_used_without_an_extension(
         self, lemlist: Sandbox, worker: Any, ids: tuple[str, str], note: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = ObjectStoragePath(f"file://{note.rename(note.with_suffix(''))}")
@@ -508,6 +577,6 @@ class TestUploadVoiceAudio:
         assert b"Content-Type: audio/mpeg" in base64.b64decode(request["request"]["body"])
 
     @pytest.mark.parametrize("options", [{"lead_id": ""}, {"step_id": None}, {"audio": " "}], ids=repr)
-    def test_what_is_written_wrong_is_an_import_error(self, options: dict[str, Any]) -> None:
+    def test_wrong_argument_is_an_import_error(self, options: dict[str, Any]) -> None:
         with pytest.raises(LemlistValidationError, match="'upload'"):
             upload(**{"lead_id": "lea_1", "step_id": "stp_1", "audio": "x.m4a", **options})

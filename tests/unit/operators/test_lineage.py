@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenLineage, asked as its provider asks, hears what a task has read and which campaign it has filled."""
+"""The OpenLineage provider gets the data that a task has read and the campaign that it has filled."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ADA = {"email": "ada@example.com"}
 Datasets = list[tuple[str, str]]
 
 
-def told(task: BaseOperator) -> tuple[Datasets, Datasets]:
-    """Return the inputs and outputs that OpenLineage hears of."""
+def lineage_of(task: BaseOperator) -> tuple[Datasets, Datasets]:
+    """Return the inputs and outputs that OpenLineage extracts."""
     run: Any = SimpleNamespace(run_id="manual__1")
-    facts = ExtractorManager().extract_metadata(run, task, TaskInstanceState.SUCCESS, SimpleNamespace())
+    metadata = ExtractorManager().extract_metadata(run, task, TaskInstanceState.SUCCESS, SimpleNamespace())
     return (
-        [(dataset.namespace, dataset.name) for dataset in facts.inputs],
-        [(dataset.namespace, dataset.name) for dataset in facts.outputs],
+        [(dataset.namespace, dataset.name) for dataset in metadata.inputs],
+        [(dataset.namespace, dataset.name) for dataset in metadata.outputs],
     )
 
 
@@ -51,34 +51,36 @@ def real_lemlist(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["lead", "step", "load"],
 )
 @pytest.mark.usefixtures("real_lemlist")
-def test_the_campaign_is_the_output(task: BaseOperator) -> None:
-    assert told(task) == ([], [("lemlist://api.lemlist.com", "campaigns/cam_1")])
+def test_campaign_is_the_output(task: BaseOperator) -> None:
+    assert lineage_of(task) == ([], [("lemlist://api.lemlist.com", "campaigns/cam_1")])
 
 
-def test_the_audio_is_the_input_and_the_campaign_known_from_the_answer(lemlist: Sandbox, worker: Any) -> None:
+def test_audio_is_the_input_and_the_campaign_of_the_response_the_output(
+    lemlist: Sandbox, worker: Any
+) -> None:
     campaign = lemlist.campaign()
     step = lemlist.step(campaign["sequenceId"], "linkedinVoiceNote")
     lead = lemlist.lead(campaign["_id"], "ada@example.com")
     task = UploadVoiceAudioOperator(task_id="task", lead_id=lead["_id"], step_id=step["_id"], audio=AUDIO)
     worker.run(task)
     here = f"lemlist://{lemlist.origin.removeprefix('http://')}"
-    assert told(task) == ([("file", str(AUDIO))], [(here, f"campaigns/{campaign['_id']}")])
+    assert lineage_of(task) == ([("file", str(AUDIO))], [(here, f"campaigns/{campaign['_id']}")])
 
 
 @pytest.mark.usefixtures("real_lemlist")
-def test_the_file_of_a_load_is_the_input(tmp_path: Path) -> None:
+def test_file_of_a_load_is_the_input(tmp_path: Path) -> None:
     task = LoadLeadsOperator(task_id="task", campaign_id="cam_1", path=tmp_path / "leads.csv")
-    assert told(task)[0] == [("file", f"{tmp_path}/leads.csv")]
+    assert lineage_of(task)[0] == [("file", f"{tmp_path}/leads.csv")]
 
 
 @pytest.mark.usefixtures("real_lemlist")
-def test_the_tables_of_a_query_are_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_of_a_query_are_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "postgres://reader@db.example.com/crm")
-    # The one question that it asks the database.
+    # The only query that it would send to the database.
     monkeypatch.setattr(PostgresHook, "get_openlineage_default_schema", lambda self: "public")
     sql = "SELECT email FROM people JOIN sales.signups USING (email)"
     task = LoadLeadsOperator(task_id="task", campaign_id="cam_1", sql=sql, sql_conn_id="warehouse")
-    inputs, outputs = told(task)
+    inputs, outputs = lineage_of(task)
     assert sorted(inputs) == [
         ("postgres://db.example.com:5432", "crm.public.people"),
         ("postgres://db.example.com:5432", "crm.sales.signups"),
@@ -87,17 +89,17 @@ def test_the_tables_of_a_query_are_the_inputs(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("real_lemlist")
-def test_a_dry_run_has_filled_no_campaign(tmp_path: Path) -> None:
+def test_dry_run_has_no_output(tmp_path: Path) -> None:
     task = LoadLeadsOperator(task_id="task", campaign_id="cam_1", path=tmp_path / "leads.csv", dry_run=True)
-    assert told(task) == ([("file", f"{tmp_path}/leads.csv")], [])
+    assert lineage_of(task) == ([("file", f"{tmp_path}/leads.csv")], [])
 
 
 @pytest.mark.usefixtures("real_lemlist")
-def test_a_step_whose_campaign_nobody_names_has_no_output() -> None:
+def test_step_without_a_campaign_id_has_no_output() -> None:
     task = AddStepOperator(task_id="task", sequence_id="seq_1", step=LinkedinVisit())
-    assert told(task) == ([], [])
+    assert lineage_of(task) == ([], [])
 
 
-def test_a_file_in_a_bucket_is_named_without_the_bucket() -> None:
+def test_file_in_a_bucket_is_named_without_the_bucket() -> None:
     path = ObjectStoragePath("s3://bucket/2026/leads.csv")
     assert (path.namespace, name_in_storage(path)) == ("s3://bucket", "2026/leads.csv")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoadLeadsOperator on the sandbox: every row once, every row accounted for, mistakes before the first."""
+"""LoadLeadsOperator on the sandbox: every row once, an outcome for every row, mistakes before the first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from airflow_provider_lemlist.exceptions import (
     LemlistServerError,
     LemlistValidationError,
 )
-from airflow_provider_lemlist.load.loader import MOST_THREADS
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+from airflow_provider_lemlist.load.pool import MAX_THREADS
 from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.templating import AirflowText
@@ -37,7 +38,7 @@ from tests.waiting import wait_for
 
 CREATE = "POST /campaigns/{campaignId}/leads/"
 UPDATE = "PATCH /campaigns/{campaignId}/leads/{leadId}"
-LOOK = "GET /leads/{email}"
+LOOK_UP = "GET /leads/{email}"
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def campaign(lemlist: Sandbox) -> str:
 
 
 class Runner:
-    """Runs attempts of one task on one ledger."""
+    """Run attempts of one task on one ledger."""
 
     def __init__(self, campaign_id: str, ledger: Path) -> None:
         self.campaign_id = campaign_id
@@ -67,7 +68,7 @@ class Runner:
         task = task or self.task(**arguments)
         self.pushed = {}
         ti = SimpleNamespace(
-            dag_id="nightly", run_id="manual__1", task_id="load", map_index=-1, try_number=1, task=task,
+            dag_id="daily", run_id="manual__1", task_id="load", map_index=-1, try_number=1, task=task,
             xcom_push=lambda key, value: self.pushed.update({key: json.loads(json.dumps(value))}),
         )  # fmt: skip
         events = SimpleNamespace(extra=self.extra)
@@ -81,7 +82,7 @@ class Runner:
         return task.execute(context)
 
     def rows(self, ledger: Path | None = None) -> dict[int, dict[str, Any]]:
-        """Read every outcome by row number, and make sure that there is one for each."""
+        """Read the outcomes by row number, and make sure that no row has two."""
         lines = [
             json.loads(line)
             for file in (ledger or self.ledger).glob("*.ndjson")
@@ -107,11 +108,11 @@ def emails(lemlist: Sandbox) -> Counter[str]:
     return Counter(lead["variables"].get("email", "") for lead in lemlist.state()["leads"])
 
 
-# --- Every row is accounted for -------------------------------------------------------------------------
+# --- Every row has an outcome -------------------------------------------------------------------------
 
 
-def test_every_row_is_in_the_campaign_once_and_in_the_ledger_once(lemlist: Sandbox, run: Runner) -> None:
-    report = run(leads=[*people(30), {"email": "P3@example.com"}, {"email": "nobody"}], max_failed=1)
+def test_every_row_is_in_campaign_once_and_in_ledger_once(lemlist: Sandbox, run: Runner) -> None:
+    report = run(leads=[*people(30), {"email": "P3@example.com"}, {"email": "no address"}], max_failed=1)
     assert emails(lemlist) == Counter(f"p{n}@example.com" for n in range(1, 31))
     assert report == {
         "rows": 32, "created": 30, "duplicate": 1, "invalid": 1, "not_tried": 0, "settled_before": 0,
@@ -126,17 +127,17 @@ def test_every_row_is_in_the_campaign_once_and_in_the_ledger_once(lemlist: Sandb
     assert (rows[32]["outcome"], rows[32]["message"][:6]) == ("invalid", "email:")
 
 
-def test_a_cleared_task_costs_no_request_for_what_is_settled(lemlist: Sandbox, run: Runner) -> None:
-    leads = [*people(5), {"email": "nobody"}, {"email": "p1@example.com"}]
+def test_cleared_task_sends_no_request_for_settled_rows(lemlist: Sandbox, run: Runner) -> None:
+    leads = [*people(5), {"email": "no address"}, {"email": "p1@example.com"}]
     first = run(leads=leads, max_failed=1)
     before = len(lemlist.requests(CREATE))
-    again = run(leads=list(reversed(leads)), max_failed=1)  # a query without ORDER BY
+    again = run(leads=list(reversed(leads)), max_failed=1)  # as a query without ORDER BY returns them
     assert len(lemlist.requests(CREATE)) == before == 5
     assert again == first | {"settled_before": 6}
-    assert not lemlist.requests(LOOK)
+    assert not lemlist.requests(LOOK_UP)
 
 
-def test_people_who_are_there_are_told_from_those_elsewhere(lemlist: Sandbox, run: Runner) -> None:
+def test_people_in_this_and_in_other_campaigns_have_different_outcomes(lemlist: Sandbox, run: Runner) -> None:
     other = lemlist.campaign("Other")["_id"]
     lemlist.lead(run.campaign_id, "p1@example.com")
     lemlist.lead(other, "p2@example.com")
@@ -144,63 +145,63 @@ def test_people_who_are_there_are_told_from_those_elsewhere(lemlist: Sandbox, ru
     assert run.outcomes() == ["exists", "elsewhere", "created"]
 
 
-def test_people_elsewhere_may_count_as_failures(lemlist: Sandbox, run: Runner) -> None:
+def test_if_elsewhere_fail_counts_people_in_other_campaigns_as_failed(lemlist: Sandbox, run: Runner) -> None:
     lemlist.lead(lemlist.campaign("Other")["_id"], "p2@example.com")
     with pytest.raises(LemlistError, match="1 failed of 3 rows"):
         run(leads=people(3), deduplicate=True, if_elsewhere="fail")
 
 
-def test_the_campaign_gets_its_asset_event(lemlist: Sandbox, run: Runner) -> None:
+def test_outlet_asset_gets_event_with_report(lemlist: Sandbox, run: Runner) -> None:
     report = run(leads=people(2), outlets=[Asset("lemlist://campaign")])
     assert run.extra == report
 
 
-def test_an_empty_source_is_no_error(lemlist: Sandbox, run: Runner) -> None:
+def test_empty_source_is_no_error(lemlist: Sandbox, run: Runner) -> None:
     lemlist.step(lemlist.state()["campaigns"][0]["sequenceId"], "manual", title="{{firstName}}")
     assert run(leads=[])["rows"] == 0
 
 
-def test_without_a_ledger_path_every_run_has_a_ledger_of_its_own(
+def test_default_ledger_path_is_one_per_run(
     lemlist: Sandbox, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     report = run(leads=people(1), ledger_path=None)
-    assert report["ledger_path"] == str(tmp_path / "lemlist-ledgers" / "nightly" / "manual__1" / "load")
+    assert report["ledger_path"] == str(tmp_path / "lemlist-ledgers" / "daily" / "manual__1" / "load")
     assert run.rows(Path(report["ledger_path"]))[1]["outcome"] == "created"
 
 
-def test_failed_rows_fail_the_task_after_the_others_and_are_taken_up_again(
+def test_failed_rows_fail_task_after_the_others_and_are_sent_again_by_retry(
     lemlist: Sandbox, run: Runner
 ) -> None:
     lemlist.fault(CREATE, "status", status=400, text="Something about this lead", skip=1, times=2)
-    with pytest.raises(LemlistError, match="2 failed of 6 rows, and max_failed is 0") as told:
+    with pytest.raises(LemlistError, match="2 failed of 6 rows, and max_failed is 0") as raised:
         run(leads=people(6))
-    assert not isinstance(told.value, AirflowFailException)  # Airflow shall retry
+    assert not isinstance(raised.value, AirflowFailException)  # so Airflow retries
     assert run.pushed["report"]["created"] == 4
     assert Counter(run.outcomes()) == {"created": 4, "failed": 2}
     before = len(lemlist.requests())
     assert run(leads=people(6))["created"] == 6
-    assert len(lemlist.requests()) - before == 2 + 2  # campaign and sequences, two rows, no look
+    assert len(lemlist.requests()) - before == 2 + 2  # campaign and sequences, two rows, no look-up
     assert run.outcomes() == ["created"] * 6
     assert Counter(row["attempts"] for row in run.rows().values()) == {1: 4, 2: 2}
 
 
-def test_invalid_rows_alone_are_not_retried_by_airflow(lemlist: Sandbox, run: Runner) -> None:
-    with pytest.raises(LemlistValidationError, match="1 invalid of 3 rows") as told:
+def test_task_with_only_invalid_rows_is_not_retried(lemlist: Sandbox, run: Runner) -> None:
+    with pytest.raises(LemlistValidationError, match="1 invalid of 3 rows") as raised:
         run(leads=[*people(2), {"email": "x"}])
-    assert isinstance(told.value, AirflowFailException)
+    assert isinstance(raised.value, AirflowFailException)
     assert emails(lemlist).total() == 2
 
 
-def test_max_failed_lets_some_rows_fail(lemlist: Sandbox, run: Runner) -> None:
+def test_max_failed_allows_some_rows_to_fail(lemlist: Sandbox, run: Runner) -> None:
     assert run(leads=[*people(2), {"email": "x"}, "y"], max_failed=2)["invalid"] == 2
 
 
-# --- Cut off --------------------------------------------------------------------------------------------
+# --- Killed --------------------------------------------------------------------------------------------
 
 
-def cut_off(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperator, *, effect: bool) -> None:
-    """Let the process die while a row is under way: nothing is written any more, not even at the end."""
+def kill(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperator, *, effect: bool) -> None:
+    """Simulate the death of the process while a row is in flight: nothing more is written to the ledger."""
     from airflow_provider_lemlist.load.ledger import Ledger
 
     real = task.hook.create_lead
@@ -209,7 +210,7 @@ def cut_off(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperato
         if effect:
             real(*arguments, **flags)
         monkeypatch.setattr(Ledger, "write", lambda *_, **__: None)
-        monkeypatch.setattr(Ledger, "give_back", lambda *_: None)
+        monkeypatch.setattr(Ledger, "release", lambda *_: None)
         raise RuntimeError("dead")
 
     monkeypatch.setattr(task.hook, "create_lead", die)
@@ -220,26 +221,26 @@ def cut_off(run: Runner, monkeypatch: pytest.MonkeyPatch, task: LoadLeadsOperato
 
 
 @pytest.mark.parametrize("effect", [True, False], ids=["after the effect", "before it"])
-def test_a_row_that_was_under_way_is_looked_for_and_never_sent_twice(
+def test_row_in_flight_at_kill_is_looked_up_and_not_created_twice(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, effect: bool
 ) -> None:
-    cut_off(run, monkeypatch, run.task(leads=people(1)), effect=effect)
+    kill(run, monkeypatch, run.task(leads=people(1)), effect=effect)
     assert emails(lemlist).total() == effect
     run(leads=people(1))
     assert emails(lemlist) == {"p1@example.com": 1}
     row = run.rows()[1]
     assert (row["outcome"], row["attempts"]) == ("created", 2)
     assert row["lead_id"] == lemlist.state()["leads"][0]["_id"]
-    assert len(lemlist.requests(LOOK)) == 1
+    assert len(lemlist.requests(LOOK_UP)) == 1
     assert len(lemlist.requests(CREATE)) == 1
 
 
 @pytest.mark.parametrize("effect", [True, False], ids=["after the effect", "before it"])
-def test_a_row_without_an_address_that_was_under_way_is_left_to_a_person(
+def test_row_without_email_in_flight_at_kill_is_uncertain(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, effect: bool
 ) -> None:
     leads = [{"linkedinUrl": "https://www.linkedin.com/in/ana"}]
-    cut_off(run, monkeypatch, run.task(leads=leads), effect=effect)
+    kill(run, monkeypatch, run.task(leads=leads), effect=effect)
     before = len(lemlist.requests(CREATE))
     for _ in range(2):
         with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
@@ -248,11 +249,11 @@ def test_a_row_without_an_address_that_was_under_way_is_left_to_a_person(
     assert "cannot be looked up" in run.rows()[1]["message"]
 
 
-def test_a_row_that_was_under_way_without_an_address_is_not_sent_with_one(
+def test_row_in_flight_at_kill_without_email_is_not_sent_with_email_later(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
-    cut_off(run, monkeypatch, run.task(leads=[lead]), effect=True)
+    kill(run, monkeypatch, run.task(leads=[lead]), effect=True)
     for _ in range(2):
         with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
             run(leads=[lead | {"email": "ana@example.com"}])
@@ -260,7 +261,7 @@ def test_a_row_that_was_under_way_without_an_address_is_not_sent_with_one(
     assert "cannot be looked up" in run.rows()[1]["message"]
 
 
-def test_a_lost_answer_of_a_row_without_an_address_is_uncertain_and_never_sent_again(
+def test_lost_response_for_row_without_email_is_uncertain_and_not_sent_again(
     lemlist: Sandbox, run: Runner
 ) -> None:
     leads = [{"linkedinUrl": f"https://www.linkedin.com/in/p{n}"} for n in range(3)]
@@ -273,21 +274,39 @@ def test_a_lost_answer_of_a_row_without_an_address_is_uncertain_and_never_sent_a
     assert Counter(run.outcomes()) == {"created": 2, "uncertain": 1}
 
 
-def test_a_duplicate_that_an_attempt_of_ours_made_counts_as_created(
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_outage_during_create_and_look_up_is_reconciled_by_next_attempt(
+    lemlist: Sandbox, run: Runner, when: str
+) -> None:
+    lemlist.fault(CREATE, "status", status=503, when=when)
+    lemlist.fault(LOOK_UP, "status", status=503, times=1000)
+    with pytest.raises(LemlistError, match="1 failed of 1 rows") as raised:
+        run(leads=people(1))
+    assert raised.value.retryable
+    created, looked_up = len(lemlist.requests(CREATE)), len(lemlist.requests(LOOK_UP))
+    lemlist.clear_faults()
+    run(leads=people(1))
+    assert run.outcomes() == ["created"]
+    assert emails(lemlist) == {"p1@example.com": 1}
+    assert len(lemlist.requests(CREATE)) - created == (when == "before")
+    assert len(lemlist.requests(LOOK_UP)) - looked_up == 1
+
+
+def test_duplicate_created_by_earlier_attempt_counts_as_created(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut_off(run, monkeypatch, run.task(leads=people(1)), effect=True)
-    lemlist.fault(LOOK, "status", status=404, text="Lead not found")  # it was not listed yet
+    kill(run, monkeypatch, run.task(leads=people(1)), effect=True)
+    lemlist.fault(LOOK_UP, "status", status=404, text="Lead not found")  # it is not listed yet
     run(leads=people(1))
     row = run.rows()[1]
     assert (row["outcome"], row["lead_id"]) == ("created", lemlist.state()["leads"][0]["_id"])
 
 
-def test_an_update_that_was_cut_off_after_the_refusal_is_made(
+def test_update_that_was_interrupted_is_sent_by_next_attempt(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lemlist.lead(run.campaign_id, "p1@example.com", plan="free")
-    cut_off(run, monkeypatch, run.task(leads=people(1, plan="pro"), if_exists="update"), effect=False)
+    kill(run, monkeypatch, run.task(leads=people(1, plan="pro"), if_exists="update"), effect=False)
     run(leads=people(1, plan="pro"), if_exists="update")
     assert run.outcomes() == ["updated"]
     assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
@@ -303,9 +322,7 @@ STOPS = {
 
 
 @pytest.mark.parametrize("what", STOPS)
-def test_what_concerns_every_row_stops_the_load_and_the_rest_stays_untried(
-    lemlist: Sandbox, run: Runner, what: str
-) -> None:
+def test_error_that_concerns_every_row_aborts_load(lemlist: Sandbox, run: Runner, what: str) -> None:
     details, error = STOPS[what]
     lemlist.fault(CREATE, skip=10, times=1000, **details)
     with pytest.raises(error):
@@ -321,13 +338,11 @@ def test_what_concerns_every_row_stops_the_load_and_the_rest_stays_untried(
     assert run.outcomes() == ["created"] * 200
 
 
-def test_a_lemlist_that_is_down_stops_the_load_instead_of_failing_every_row(
-    lemlist: Sandbox, run: Runner
-) -> None:
+def test_outage_of_lemlist_aborts_load_instead_of_failing_every_row(lemlist: Sandbox, run: Runner) -> None:
     lemlist.fault(CREATE, "status", status=503, times=100_000)
-    with pytest.raises(LemlistServerError) as told:
+    with pytest.raises(LemlistServerError) as raised:
         run(leads=people(200))
-    assert told.value.retryable
+    assert raised.value.retryable
     assert 20 <= run.pushed["report"]["failed"] < 60
     lemlist.clear_faults()
     run(leads=people(200))
@@ -336,7 +351,7 @@ def test_a_lemlist_that_is_down_stops_the_load_instead_of_failing_every_row(
 
 @contextmanager
 def once_some_are_there(lemlist: Sandbox, act: Callable[[], None]) -> Iterator[None]:
-    """Do something from outside as soon as the first rows of a load are in lemlist."""
+    """Do something in another thread as soon as the first rows of a load are in lemlist."""
 
     def wait_and_act() -> None:
         wait_for(lambda: len(lemlist.state()["leads"]) >= 3)
@@ -348,48 +363,48 @@ def once_some_are_there(lemlist: Sandbox, act: Callable[[], None]) -> Iterator[N
     thread.join()
 
 
-def test_a_killed_task_begins_no_further_row_and_keeps_its_ledger(run: Runner) -> None:
+def test_stopped_task_sends_no_further_row_and_keeps_ledger(run: Runner) -> None:
     with Sandbox(api_key=uuid4().hex, latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
         run.campaign_id = slow.campaign()["_id"]
         task = run.task(leads=people(300))
         begun: list[int] = []
 
-        def kill() -> None:
+        def stop() -> None:
             task.on_kill()
             begun.append(len(slow.requests(CREATE)))
 
         with (
-            once_some_are_there(slow, kill),
-            pytest.raises(LemlistError, match="stopped from outside") as told,
+            once_some_are_there(slow, stop),
+            pytest.raises(LemlistError, match="The load was stopped") as raised,
         ):
             run(task)
-        assert told.value.retryable
-        assert len(slow.requests(CREATE)) <= begun[0] + MOST_THREADS  # each had a row under way
+        assert raised.value.retryable
+        assert len(slow.requests(CREATE)) <= begun[0] + MAX_THREADS  # each had a row in flight
         created = [row for row in run.rows().values() if row["outcome"] == "created"]
         assert 1 <= len(created) == len(slow.state()["leads"]) < 300
 
 
-def test_an_interruption_by_airflow_leaves_the_ledger_whole(run: Runner) -> None:
-    """As ``execution_timeout`` does: an exception out of nowhere in the thread that executes."""
+def test_interruption_by_airflow_leaves_ledger_complete(run: Runner) -> None:
+    """Like ``execution_timeout``, which raises in the thread that executes the task."""
 
-    class TimeIsUp(BaseException):
+    class TimedOut(BaseException):
         pass
 
     with Sandbox(api_key=uuid4().hex, latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
         import signal
 
-        def ring(*_: Any) -> None:
-            raise TimeIsUp
+        def on_alarm(*_: Any) -> None:
+            raise TimedOut
 
         def interrupt() -> None:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
 
         patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
         run.campaign_id = slow.campaign()["_id"]
-        old = signal.signal(signal.SIGALRM, ring)
+        old = signal.signal(signal.SIGALRM, on_alarm)
         try:
-            with once_some_are_there(slow, interrupt), pytest.raises(TimeIsUp):
+            with once_some_are_there(slow, interrupt), pytest.raises(TimedOut):
                 run(leads=people(300))
         finally:
             signal.signal(signal.SIGALRM, old)
@@ -398,7 +413,7 @@ def test_an_interruption_by_airflow_leaves_the_ledger_whole(run: Runner) -> None
         assert run.pushed["report"]["not_tried"] == 300 - len(created)
 
 
-def test_a_task_that_is_killed_while_it_reads_sends_nothing(lemlist: Sandbox, run: Runner) -> None:
+def test_task_stopped_while_reading_source_sends_nothing(lemlist: Sandbox, run: Runner) -> None:
     task = run.task(leads=people(3))
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -412,7 +427,7 @@ def test_a_task_that_is_killed_while_it_reads_sends_nothing(lemlist: Sandbox, ru
     assert not lemlist.requests(CREATE)
 
 
-def test_the_second_task_on_a_ledger_is_told(lemlist: Sandbox, run: Runner) -> None:
+def test_second_task_on_same_ledger_fails_with_name_of_first(lemlist: Sandbox, run: Runner) -> None:
     from airflow_provider_lemlist.load.ledger import Ledger
     from airflow_provider_lemlist.storage import storage_path
 
@@ -427,20 +442,18 @@ def test_the_second_task_on_a_ledger_is_told(lemlist: Sandbox, run: Runner) -> N
 # --- Before the first row -------------------------------------------------------------------------------
 
 
-def test_a_campaign_that_is_not_there_is_found_out_before_the_source_is_read(
-    lemlist: Sandbox, run: Runner
-) -> None:
+def test_missing_campaign_is_found_before_source_is_read(lemlist: Sandbox, run: Runner) -> None:
     with pytest.raises(LemlistNotFoundError):
-        run(campaign_id="cam_nobody", leads=(pytest.fail("was read") for _ in "x"))
+        run(campaign_id="cam_missing", leads=(pytest.fail("was read") for _ in "x"))
 
 
-def test_columns_that_are_all_strange_to_lemlist_stop_the_load(lemlist: Sandbox, run: Runner) -> None:
-    with pytest.raises(LemlistValidationError, match=r"No column gives a field.*'E-Mail-Adresse', 'Vorname'"):
+def test_source_without_any_lemlist_field_aborts_load(lemlist: Sandbox, run: Runner) -> None:
+    with pytest.raises(LemlistValidationError, match=r"No column maps to .*'E-Mail-Adresse', 'Vorname'"):
         run(leads=[{"E-Mail-Adresse": "ana@example.com", "Vorname": "Ana"}])
     assert not lemlist.requests(CREATE)
 
 
-def test_half_a_character_is_one_invalid_row(lemlist: Sandbox, run: Runner) -> None:
+def test_truncated_character_makes_one_invalid_row(lemlist: Sandbox, run: Runner) -> None:
     assert run(leads=[*people(1), {"email": "x@example.com", "jobTitle": "Chef \ud83d"}], max_failed=1)[
         "created"
     ]
@@ -455,11 +468,9 @@ def texts(lemlist: Sandbox, run: Runner) -> None:
 
 
 @pytest.mark.usefixtures("texts")
-def test_a_variable_that_no_column_gives_stops_the_load_before_the_first_row(
-    lemlist: Sandbox, run: Runner
-) -> None:
+def test_variable_without_column_aborts_load_before_first_row(lemlist: Sandbox, run: Runner) -> None:
     with pytest.raises(
-        LemlistValidationError, match=r"no column gives: 'icebreaker' \(did you mean 'ice_breakr'\?\)"
+        LemlistValidationError, match=r"no column provides: 'icebreaker' \(did you mean 'ice_breakr'\?\)"
     ):
         run(leads=[{"email": "a@example.com", "firstName": "A", "ice_breakr": "x"}], variables=["ice_breakr"])
     assert not lemlist.requests(CREATE)
@@ -470,19 +481,21 @@ def test_a_variable_that_no_column_gives_stops_the_load_before_the_first_row(
     "more",
     [{"defaults": {"icebreaker": "Hello"}}, {"if_variable_missing": "warn"}, {"linkedin_enrichment": True}],
 )
-def test_a_missing_variable_may_be_given_or_meant(lemlist: Sandbox, run: Runner, more: Any) -> None:
+def test_missing_variable_may_have_default_or_be_accepted_or_enriched(
+    lemlist: Sandbox, run: Runner, more: Any
+) -> None:
     assert run(leads=people(1), **more)["created"] == 1
 
 
 @pytest.mark.usefixtures("texts")
-def test_a_variable_that_is_blank_in_some_rows_is_counted(
+def test_variable_blank_in_some_rows_is_logged(
     lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(leads=[*people(2, icebreaker="x"), {"email": "b@example.com", "firstName": "", "icebreaker": "y"}])
     assert "uses 'firstName', which is blank in row 3" in caplog.text.replace("campaign use", "campaign uses")
 
 
-def test_the_findings_name_rows_and_no_person(
+def test_findings_name_rows_and_no_person(
     lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -499,83 +512,83 @@ def test_the_findings_name_rows_and_no_person(
     assert not [word for word in ("secret", "Secret", "p1@", lemlist.api_key) if word in caplog.text]
 
 
-def test_a_dry_run_does_everything_but_send(lemlist: Sandbox, run: Runner) -> None:
+def test_dry_run_sends_nothing(lemlist: Sandbox, run: Runner) -> None:
     report = run(leads=[*people(3), {"email": "x"}], dry_run=True, max_failed=1)
     assert (report["rows"], report["invalid"], report["not_tried"], report["ledger_path"]) == (4, 1, 3, None)
     assert not lemlist.requests(CREATE)
     assert not run.ledger.exists()
-    with pytest.raises(LemlistValidationError, match="nothing was sent"):
+    with pytest.raises(LemlistValidationError, match="Nothing was sent"):
         run(leads=[{"email": "x"}], dry_run=True)
     run(leads=people(2))
     assert run(leads=people(3), dry_run=True)["not_tried"] == 1
 
 
-# --- The run before -------------------------------------------------------------------------------------
+# --- The previous run -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def night(run: Runner, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Run one night after another, each with its own ledger and that of the night before."""
-    nights = iter(range(1000))
+def day(run: Runner, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run one day after another, each with its own ledger and that of the day before."""
+    days = iter(range(1000))
 
-    def night(leads: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        number = next(nights)
-        run.ledger = tmp_path / f"night-{number}"
-        return run(leads=leads, previous_ledger=str(tmp_path / f"night-{number - 1}"), **more)
+    def day(leads: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        number = next(days)
+        run.ledger = tmp_path / f"day-{number}"
+        return run(leads=leads, previous_ledger=str(tmp_path / f"day-{number - 1}"), **more)
 
-    return night
+    return day
 
 
-def test_a_nightly_refresh_sends_what_changed_and_nothing_else(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+def test_daily_run_sends_only_changes(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
     leads = people(4, plan="free", seats="1")
-    night(leads, if_exists="update")
+    day(leads, if_exists="update")
     leads[1] |= {"plan": "pro"}
     before = len(lemlist.requests())
-    report = night([*leads, {"email": "new@example.com"}], if_exists="update")
+    report = day([*leads, {"email": "new@example.com"}], if_exists="update")
     assert (report["unchanged"], report["updated"], report["created"]) == (3, 1, 1)
     assert len(lemlist.requests()) - before == 2 + 1 + 1
     (patch,) = lemlist.requests(UPDATE)
     assert json.loads(patch["request"]["body"]) == {"plan": "pro"}
-    report = night([*leads, {"email": "new@example.com"}], if_exists="update")
+    report = day([*leads, {"email": "new@example.com"}], if_exists="update")
     assert (report["unchanged"], report["rows"]) == (5, 5)
 
 
-def test_a_night_that_was_left_out_breaks_no_chain(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
-    for day in ("20", "21", "24"):
-        run.ledger = tmp_path / "nights" / f"2026-11-{day}"
-        run(leads=PROFILES, previous_ledger=str(tmp_path / "nights"))
+def test_skipped_day_breaks_no_chain_of_ledgers(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
+    for date in ("20", "21", "24"):
+        run.ledger = tmp_path / "days" / f"2026-11-{date}"
+        run(leads=PROFILES, previous_ledger=str(tmp_path / "days"))
     assert run.outcomes() == ["exists", "exists"]
     assert len(lemlist.state()["leads"]) == 2
-    about = json.loads((run.ledger / "ledger.json").read_bytes())
-    assert about["previous"].endswith("2026-11-21")
+    description = json.loads((run.ledger / "ledger.json").read_bytes())
+    assert description["previous"].endswith("2026-11-21")
 
 
-def test_what_needs_no_request_is_neither_in_the_estimate_nor_in_a_dry_run(
-    lemlist: Sandbox, night: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+def test_rows_without_request_are_not_in_estimate_nor_dry_run(
+    lemlist: Sandbox, day: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    night(people(4))
+    day(people(4))
     caplog.set_level(logging.INFO)
-    report = night(people(5), if_exists="update", dry_run=True)
+    report = day(people(5), if_exists="update", dry_run=True)
     assert (report["unchanged"], report["not_tried"]) == (4, 1)
     assert "The previous ledger settles 4 rows without a request." in caplog.text
     assert "1 row to send, at least" in caplog.text
 
 
-def test_with_skip_whom_the_previous_run_loaded_costs_nothing(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+def test_if_exists_skip_sends_no_request_for_people_of_previous_run(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    night(people(3))
-    night(people(4, plan="pro"))
+    day(people(3))
+    day(people(4, plan="pro"))
     assert len(lemlist.requests(CREATE)) == 4
     assert run.outcomes() == ["exists"] * 3 + ["created"]
-    night([{"linkedinUrl": "https://linkedin.com/in/ana"}])
-    night([{"linkedinUrl": "https://linkedin.com/in/ana"}])
+    day([{"linkedinUrl": "https://linkedin.com/in/ana"}])
+    day([{"linkedinUrl": "https://linkedin.com/in/ana"}])
     assert len(lemlist.state()["leads"]) == 5
 
 
-def test_without_a_previous_ledger_update_sends_what_differs_in_lemlist(
+def test_update_without_previous_ledger_sends_fields_that_differ_in_lemlist(
     lemlist: Sandbox, run: Runner
 ) -> None:
     lemlist.lead(run.campaign_id, "p1@example.com", firstName="P1", plan="free")
@@ -586,65 +599,109 @@ def test_without_a_previous_ledger_update_sends_what_differs_in_lemlist(
     assert json.loads(patch["request"]["body"]) == {"plan": "pro"}
 
 
-def test_a_lead_that_was_deleted_or_unsubscribed_is_not_put_back(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+def test_deleted_or_unsubscribed_lead_is_not_created_again(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
     hook = LemlistHook()
-    night(people(3))
+    day(people(3))
     hook.delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
     hook.unsubscribe_lead(run.campaign_id, "p2@example.com")
     for plan in ("a", "b"):
-        night(people(3, plan=plan), if_exists="update")
+        day(people(3, plan=plan), if_exists="update")
         assert run.outcomes() == ["gone", "gone", "updated"]
     assert emails(lemlist)["p1@example.com"] == 0
+
+
+@pytest.mark.parametrize(
+    ("if_gone", "outcomes"), [("skip", ["gone", "gone"]), ("create", ["created", "gone"])]
+)
+def test_deleted_lead_is_created_again_only_if_gone_says_so(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]], if_gone: str, outcomes: list[str]
+) -> None:
+    hook = LemlistHook()
+    day(people(2, plan="a"))
+    hook.delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
+    hook.unsubscribe_lead(run.campaign_id, "p2@example.com")  # an unsubscribed person is never put back
+    day(people(2, plan="b"), if_exists="update")
+    assert run.outcomes() == ["gone", "gone"]
+    day(people(2, plan="b"), if_exists="update", if_gone=if_gone)
+    assert run.outcomes() == outcomes
+    assert emails(lemlist)["p1@example.com"] == (if_gone == "create")
+    if if_gone == "create":
+        assert day(people(1, plan="b"), if_exists="update")["unchanged"] == 1
+
+
+def test_if_gone_fail_counts_deleted_lead_as_failed(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
+) -> None:
+    day(people(2, plan="a"))
+    LemlistHook().delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
+    with pytest.raises(LemlistError, match="1 failed of 2 rows"):
+        day(people(2, plan="b"), if_exists="update", if_gone="fail")
+    assert run.outcomes() == ["failed", "updated"]
+    assert emails(lemlist)["p1@example.com"] == 0
+    day(people(2, plan="b"), if_exists="update")
+    assert run.outcomes() == ["gone", "unchanged"]
+
+
+def test_deleted_lead_without_email_is_not_created_again_twice_after_a_kill(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, day: Callable[..., dict[str, Any]]
+) -> None:
+    day(PROFILES[:1])
+    LemlistHook().delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
+    more = {
+        "leads": [PROFILES[0] | {"plan": "b"}],
+        "previous_ledger": str(run.ledger),
+        "if_exists": "update",
+        "if_gone": "create",
+    }
+    run.ledger = run.ledger.with_name("day-1")
+    kill(run, monkeypatch, run.task(**more), effect=True)
+    with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
+        run(**more)
+    assert len(lemlist.state()["leads"]) == 1
 
 
 PROFILES = [{"linkedinUrl": f"https://www.linkedin.com/in/{name}", "plan": "a"} for name in ("ana", "ben")]
 
 
 @pytest.mark.parametrize(
-    "tonight",
+    "source",
     [PROFILES[1:], [PROFILES[0] | {"timezone": "Mars"}, PROFILES[1]], []],
-    ids=["gone", "invalid", "empty"],
+    ids=["missing", "invalid", "empty"],
 )
-def test_who_is_missing_or_invalid_one_night_is_known_the_next(
-    lemlist: Sandbox, night: Callable[..., dict[str, Any]], tonight: list[dict[str, Any]]
+def test_person_missing_or_invalid_on_one_day_is_known_on_the_next(
+    lemlist: Sandbox, day: Callable[..., dict[str, Any]], source: list[dict[str, Any]]
 ) -> None:
-    night(PROFILES)
+    day(PROFILES)
     for _ in range(2):
-        night(tonight, max_failed=1)
-    assert night(PROFILES)["exists"] == 2
+        day(source, max_failed=1)
+    assert day(PROFILES)["exists"] == 2
     assert len(lemlist.state()["leads"]) == 2
 
 
-def test_who_was_deleted_is_not_put_back_after_a_night_without_them(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+def test_deleted_lead_is_not_created_again_after_a_day_without_the_person(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
-    night(people(2))
+    day(people(2))
     LemlistHook().delete_lead(run.campaign_id, run.rows()[1]["lead_id"])
-    night(people(2)[1:], if_exists="update")
-    night(people(2, plan="b"), if_exists="update")
+    day(people(2)[1:], if_exists="update")
+    day(people(2, plan="b"), if_exists="update")
     assert run.outcomes() == ["gone", "updated"]
 
 
-def test_who_gains_an_address_and_loses_it_again_stays_one_lead(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+def test_person_who_gains_and_loses_address_stays_one_lead(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    night(PROFILES[:1])
-    night([PROFILES[0] | {"email": "ana@example.com", "plan": "b"}], if_exists="update")
-    night([PROFILES[0] | {"plan": "c"}], if_exists="update")
+    day(PROFILES[:1])
+    day([PROFILES[0] | {"email": "ana@example.com", "plan": "b"}], if_exists="update")
+    day([PROFILES[0] | {"plan": "c"}], if_exists="update")
     assert run.outcomes() == ["updated"]
     (lead,) = lemlist.state()["leads"]
     assert lead["variables"] == PROFILES[0] | {"plan": "c"}
 
 
-def test_one_person_with_and_without_an_address_is_sent_once_in_whatever_order(
-    lemlist: Sandbox, run: Runner
-) -> None:
+def test_person_with_and_without_address_is_sent_once_in_any_order(lemlist: Sandbox, run: Runner) -> None:
     leads = [PROFILES[0], PROFILES[0] | {"email": "ana@example.com"}, PROFILES[1]]
     for order in (leads, leads[::-1], leads[:1]):
         run(leads=order)
@@ -652,41 +709,41 @@ def test_one_person_with_and_without_an_address_is_sent_once_in_whatever_order(
     assert Counter(run.outcomes()) == {"created": 2, "duplicate": 1}
 
 
-def test_an_update_that_failed_is_sent_again_the_next_night(
-    lemlist: Sandbox, run: Runner, night: Callable[..., dict[str, Any]]
+def test_failed_update_is_sent_again_the_next_day(
+    lemlist: Sandbox, run: Runner, day: Callable[..., dict[str, Any]]
 ) -> None:
-    night(people(2, plan="a"))
+    day(people(2, plan="a"))
     lemlist.fault(UPDATE, "status", status=400, text="no")
     with pytest.raises(LemlistError):
-        night(people(2, plan="b"), if_exists="update")
+        day(people(2, plan="b"), if_exists="update")
     assert Counter(run.outcomes()) == {"failed": 1, "updated": 1}
-    assert night(people(2, plan="b"), if_exists="update")["updated"] == 1
+    assert day(people(2, plan="b"), if_exists="update")["updated"] == 1
     assert {lead["variables"]["plan"] for lead in lemlist.state()["leads"]} == {"b"}
 
 
-def test_what_skip_did_not_send_is_sent_by_a_later_update(
-    lemlist: Sandbox, night: Callable[..., dict[str, Any]]
+def test_change_not_sent_by_skip_is_sent_by_later_update(
+    lemlist: Sandbox, day: Callable[..., dict[str, Any]]
 ) -> None:
-    night(people(1, plan="free"))
-    night(people(1, plan="pro"))
-    assert night(people(1, plan="pro"), if_exists="update")["updated"] == 1
+    day(people(1, plan="free"))
+    day(people(1, plan="pro"))
+    assert day(people(1, plan="pro"), if_exists="update")["updated"] == 1
     assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
 
 
-def test_what_changed_while_a_row_was_in_doubt_is_sent_by_a_later_update(
-    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, night: Callable[..., dict[str, Any]]
+def test_change_while_row_was_in_doubt_is_sent_by_later_update(
+    lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch, day: Callable[..., dict[str, Any]]
 ) -> None:
-    run.ledger = run.ledger.with_name("night-0")
-    cut_off(run, monkeypatch, run.task(leads=people(1, plan="free")), effect=True)
-    assert night(people(1, plan="pro"))["created"] == 1
-    assert night(people(1, plan="pro"), if_exists="update")["updated"] == 1
+    run.ledger = run.ledger.with_name("day-0")
+    kill(run, monkeypatch, run.task(leads=people(1, plan="free")), effect=True)
+    assert day(people(1, plan="pro"))["created"] == 1
+    assert day(people(1, plan="pro"), if_exists="update")["updated"] == 1
     assert lemlist.state()["leads"][0]["variables"]["plan"] == "pro"
 
 
 # --- Sources, templates, arguments ----------------------------------------------------------------------
 
 
-def test_a_query_fills_a_campaign(
+def test_query_is_loaded(
     lemlist: Sandbox, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = sqlite3.connect(tmp_path / "w.db")
@@ -699,26 +756,26 @@ def test_a_query_fills_a_campaign(
     assert lemlist.state()["leads"][0]["variables"] == {"email": "ana@example.com", "since": "2026-11-20"}
 
 
-def test_a_file_fills_a_campaign(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
+def test_file_is_loaded(lemlist: Sandbox, run: Runner, tmp_path: Path) -> None:
     (tmp_path / "leads-2026-11-20.csv").write_text("email;firstName\nana@example.com;\n")
     run(path=f"{tmp_path}/leads-{{{{ ds }}}}.csv", defaults={"firstName": "{{x}}"})
     assert lemlist.state()["leads"][0]["variables"] == {"email": "ana@example.com", "firstName": "{{x}}"}
 
 
-def test_values_are_lemlists_and_airflow_fills_in_what_is_marked(lemlist: Sandbox, run: Runner) -> None:
+def test_airflow_renders_only_airflow_text_in_values(lemlist: Sandbox, run: Runner) -> None:
     leads = [
         {"email": "a@example.com", "icebreaker": "{{firstName}} {% raw", "since": AirflowText("[[ ds ]]")},
         {"email": "b@example.com", "icebreaker": literal("{{ ds }}")},
     ]
     run(leads=leads)
-    # Rows go out side by side: which of the two arrives first is nobody's promise.
+    # Rows are sent concurrently, in no particular order.
     assert sorted((lead["variables"] for lead in lemlist.state()["leads"]), key=itemgetter("email")) == [
         {"email": "a@example.com", "icebreaker": "{{firstName}} {% raw", "since": "2026-11-20"},
         {"email": "b@example.com", "icebreaker": "{{ ds }}"},
     ]
 
 
-def test_what_an_upstream_task_gives_makes_a_dependency(run: Runner) -> None:
+def test_upstream_result_in_leads_makes_a_dependency(run: Runner) -> None:
     with DAG("d", schedule=None):
         up = BaseOperator(task_id="up")
         whole = run.task(leads=up.output)
@@ -731,7 +788,7 @@ def test_what_an_upstream_task_gives_makes_a_dependency(run: Runner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({}, "exactly one of leads, sql and path; none is given"),
         ({"leads": [], "path": "x.csv"}, "leads and path are given"),
@@ -748,42 +805,83 @@ def test_what_an_upstream_task_gives_makes_a_dependency(run: Runner) -> None:
         ({"leads": [], "column_map": ["a"]}, "must be a dict"),
         ({"leads": [], "column_map": {"fn": "firstname"}}, "is close to 'firstName'"),
         ({"leads": [], "defaults": {"timezone": "Paris"}}, "IANA"),
+        ({"leads": [], "if_gone": "put back"}, "must be one of skip, create, fail"),
+        (
+            {"leads": [{"icebreaker": "See you {{ ds }}"}]},
+            r"leads\[0\] of task 'load'.*icebreaker: .*AirflowText",
+        ),
+        ({"leads": [], "defaults": {"icebreaker": "{{ params.x }}"}}, "defaults of task 'load'.*AirflowText"),
         ({"leads": [], "campaign_id": ""}, "must be an id"),
         ({"leads": [], "find_email": "perhaps"}, "must be true or false"),
     ],
 )
-def test_a_mistake_is_found_when_the_dag_is_parsed(run: Runner, arguments: Any, told: str) -> None:
-    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=told):
+def test_invalid_arguments_are_found_when_dag_is_parsed(run: Runner, arguments: Any, message: str) -> None:
+    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=message):
         run.task(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"leads": literal("text")}, "must be a list of dicts, not str"),
         ({"leads": literal(None)}, "must be one source"),
         ({"leads": literal(7)}, "must be a list of dicts, not int"),
         ({"path": "{{ '' }}"}, "is empty"),
         ({"path": "ftp9://x/y.csv"}, "cannot open"),
-        ({"sql": "{{ '' }}", "sql_conn_id": "x"}, "must be a query"),
+        ({"sql": "{{ '' }}", "sql_conn_id": "x"}, "The sql of task 'load' is empty"),
         (
             {"leads": [], "ledger_path": "/x/{{ ds }}", "previous_ledger": "/x/2026-11-20"},
             "is the ledger itself",
         ),
     ],
 )
-def test_a_mistake_that_shows_when_it_is_rendered_costs_no_request(
-    lemlist: Sandbox, run: Runner, arguments: Any, told: str
+def test_invalid_rendered_arguments_send_no_request(
+    lemlist: Sandbox, run: Runner, arguments: Any, message: str
 ) -> None:
-    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=told):
+    with pytest.raises((LemlistConfigurationError, LemlistValidationError), match=message):
         run(**arguments)
     assert not lemlist.requests()
 
 
-def test_airflows_own_dry_run_of_a_task_still_works(run: Runner) -> None:
+SQL = {"sql": "SELECT 1 AS email", "sql_conn_id": "x"}
+
+
+@pytest.mark.parametrize("empty", ["{{ None }}", "{{ '' }}", "{{ params.missing }}", literal(None), " "])
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("path", {}),
+        ("sql", {"sql_conn_id": "x"}),
+        ("sql_conn_id", SQL),
+        ("storage_conn_id", {"leads": []}),
+        ("ledger_path", {"leads": []}),
+        ("previous_ledger", {"leads": []}),
+    ],
+)
+def test_given_but_empty_argument_sends_no_request(
+    lemlist: Sandbox, run: Runner, name: str, others: dict[str, Any], empty: Any
+) -> None:
+    with pytest.raises(LemlistValidationError, match=f"The {name} of task 'load' is empty"):
+        run(**{**others, name: empty})
+    assert not lemlist.requests()
+
+
+def test_none_in_the_dag_file_means_not_given(run: Runner) -> None:
+    assert (
+        run(leads=people(1), storage_conn_id=None, previous_ledger=None, path=None, sql=None)["created"] == 1
+    )
+
+
+def test_none_for_a_map_index_is_not_the_default(lemlist: Sandbox, run: Runner) -> None:
+    task = run.task(leads=[], ledger_path=None, _airflow_from_mapped=True)
+    with pytest.raises(LemlistValidationError, match="The ledger_path of task 'load' is empty"):
+        run(task)
+
+
+def test_dry_run_method_of_base_operator_still_works(run: Runner) -> None:
     run.task(leads=[], dry_run=True).dry_run()
 
 
-def test_every_template_field_is_an_argument_of_its_name(run: Runner) -> None:
+def test_every_template_field_is_an_attribute(run: Runner) -> None:
     task = run.task(leads=[])
     assert all(hasattr(task, name) for name in task.template_fields)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A step is added exactly once whatever happens, and a wrong one is told when the DAG is parsed."""
+"""A step is added exactly once in every failure, and a wrong one is an error when the DAG is parsed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset
+from airflow.providers.common.compat.sdk import DAG, Asset, XComArg
 
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
+    LemlistDuplicateError,
     LemlistMediaRefusedError,
     LemlistNotFoundError,
     LemlistRateLimitError,
     LemlistUncertainError,
     LemlistValidationError,
 )
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.sandbox import Sandbox
-from airflow_provider_lemlist.steps import CATALOGUE, Api, Conditional, Email, LinkedinInvite, Sms
+from airflow_provider_lemlist.steps import CATALOGUE, Api, Conditional, Email, LinkedinInvite, Manual, Sms
 from airflow_provider_lemlist.templating import AirflowText
 
 ADD = "POST /sequences/{sequenceId}/steps"
@@ -51,7 +53,7 @@ def sent(lemlist: Sandbox) -> list[dict[str, Any]]:
 
 
 class TestAddStep:
-    def test_a_campaign_alone_means_its_main_sequence(
+    def test_campaign_alone_means_its_main_sequence(
         self, lemlist: Sandbox, campaign: dict[str, Any], any_worker: Any
     ) -> None:
         step_id = any_worker.run(add(campaign_id=campaign["_id"]))
@@ -60,17 +62,17 @@ class TestAddStep:
         pushed = any_worker.xcoms["add_step"]
         assert pushed["return_value"] == pushed["step"]["_id"] == step_id
         assert pushed["campaign_id"] == campaign["_id"]
-        assert len(lemlist.requests()) == 2  # one look, one step
+        assert len(lemlist.requests()) == 2  # one to list the steps, one to add the step
         assert not lemlist.violations()
 
-    def test_a_sequence_alone_costs_one_request(
+    def test_sequence_alone_needs_one_request_if_equal_steps_are_added(
         self, lemlist: Sandbox, campaign: dict[str, Any], any_worker: Any
     ) -> None:
-        any_worker.run(add(sequence_id=campaign["sequenceId"]))
+        any_worker.run(add(sequence_id=campaign["sequenceId"], if_exists="add"))
         assert len(lemlist.requests()) == 1
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
-    def test_a_condition_pushes_its_branches_and_steps_go_into_them(
+    def test_condition_pushes_its_branches_and_steps_can_be_added_to_them(
         self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
     ) -> None:
         condition = Conditional(condition_key="linkedinInviteAccepted", delay_type="within", delay=2)
@@ -84,7 +86,7 @@ class TestAddStep:
             (step,) = steps_of(lemlist, pushed[key])
             assert step["message"] == key
 
-    def test_a_sequence_of_another_campaign_is_told(
+    def test_sequence_of_another_campaign_is_an_error(
         self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
     ) -> None:
         other = lemlist.campaign("Other")
@@ -92,21 +94,21 @@ class TestAddStep:
             worker.run(add(campaign_id=campaign["_id"], sequence_id=other["sequenceId"]))
         assert not lemlist.requests(ADD)
 
-    def test_an_asset_event_carries_what_was_created(
+    def test_asset_event_contains_the_step_id(
         self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
     ) -> None:
         task = add(sequence_id=campaign["sequenceId"], outlets=[Asset("lemlist://steps/all")])
         step_id = worker.run(task)
         assert worker.asset_extras["lemlist://steps/all"]["step_id"] == step_id
 
-    def test_a_media_error_of_lemlist_keeps_its_code(
+    def test_media_error_has_the_code_of_lemlist(
         self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
     ) -> None:
         lemlist.fault(ADD, "status", status=413, text="LINKEDIN_MEDIA_TOO_LARGE")
         step = LinkedinInvite(images=["https://cdn.example.com/a.png"])
-        with pytest.raises(LemlistMediaRefusedError) as told:
+        with pytest.raises(LemlistMediaRefusedError) as raised:
             worker.run(add(step, sequence_id=campaign["sequenceId"]))
-        assert told.value.code == "LINKEDIN_MEDIA_TOO_LARGE"
+        assert raised.value.code == "LINKEDIN_MEDIA_TOO_LARGE"
 
     @pytest.mark.parametrize("kind", CATALOGUE)
     def test_every_type_is_accepted(
@@ -129,14 +131,14 @@ class TestAddStep:
 
 
 class TestRendering:
-    def test_the_texts_of_lemlist_stay_and_the_rest_is_rendered(
+    def test_texts_for_lemlist_are_unchanged_and_the_rest_is_rendered(
         self, lemlist: Sandbox, campaign: dict[str, Any], worker: Any
     ) -> None:
         step = {**HELLO, "delay": "{{ params.delay }}"}
         worker.run(add(step, sequence_id=campaign["sequenceId"]))
         assert sent(lemlist) == [{**HELLO, "delay": 3}]
 
-    def test_a_flag_and_a_list_are_rendered(self, lemlist: Sandbox, campaign: Any, worker: Any) -> None:
+    def test_flag_and_list_are_rendered(self, lemlist: Sandbox, campaign: Any, worker: Any) -> None:
         endorse = {
             "type": "linkedinEndorse",
             "endorseAnyFallback": "{{ params.yes }}",
@@ -150,7 +152,7 @@ class TestRendering:
             {"type": "linkedinInvite", "images": ["https://cdn.example.com/2026-11-20.png"]},
         ]
 
-    def test_airflow_text_mixes_both(self, lemlist: Sandbox, campaign: Any, worker: Any) -> None:
+    def test_airflow_text_can_contain_both(self, lemlist: Sandbox, campaign: Any, worker: Any) -> None:
         step = Email(subject=AirflowText("{{firstName}}, [[ ds ]]"), message="m")
         worker.run(add(step, sequence_id=campaign["sequenceId"]))
         worker.run(
@@ -163,7 +165,7 @@ class TestRendering:
         assert sent(lemlist)[0]["subject"] == "{{firstName}}, 2026-11-20"
         assert sent(lemlist)[1]["url"] == "https://x.example.com/2026-11-20?n={{firstName}}"
 
-    def test_a_rendered_value_that_is_wrong_is_told_before_sending(
+    def test_wrong_rendered_value_is_an_error_before_sending(
         self, lemlist: Sandbox, campaign: Any, worker: Any
     ) -> None:
         for delay in ("{{ ds }}", "{{ params.delay * 1000 }}"):
@@ -171,7 +173,7 @@ class TestRendering:
                 worker.run(add({**HELLO, "delay": delay}, sequence_id=campaign["sequenceId"]))
         assert not lemlist.requests()
 
-    def test_an_airflow_text_that_came_as_data_is_never_rendered_nor_sent(
+    def test_airflow_text_from_upstream_is_neither_rendered_nor_sent(
         self, lemlist: Sandbox, campaign: Any, worker: Any
     ) -> None:
         with DAG("d", schedule=None):
@@ -183,7 +185,7 @@ class TestRendering:
             worker.run(task)
         assert not lemlist.requests()
 
-    def test_a_step_from_upstream_is_left_alone_and_makes_the_dependency(
+    def test_step_from_upstream_is_not_rendered_and_adds_a_dependency(
         self, lemlist: Sandbox, campaign: Any, worker: Any
     ) -> None:
         with DAG("d", schedule=None):
@@ -198,73 +200,187 @@ class TestRendering:
         assert sent(lemlist) == [HELLO, {"type": "sms", "message": "Hi {{firstName}}"}]
 
 
-class TestOnceAndOnlyOnce:
-    def cut_off(self, worker: Any, kill: Callable[..., None], task: Any, **how: Any) -> None:
+class TestIfExists:
+    def test_second_run_of_a_dag_does_not_add_its_steps_again(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        first = any_worker.run(add(campaign_id=campaign["_id"]))
+        for _ in range(2):
+            any_worker.next_run()
+            assert any_worker.run(add(campaign_id=campaign["_id"])) == first
+        assert any_worker.xcoms["add_step"]["step"]["_id"] == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
+
+    @pytest.mark.parametrize("step", [Manual(title="Send the contract"), HELLO], ids=["manual", "email"])
+    def test_second_run_finds_its_step_if_lemlist_lists_few_fields_or_it_was_edited(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, step: Any
+    ) -> None:
+        lemlist.step(campaign["sequenceId"], **Manual(title="Call the boss"))
+        first = any_worker.run(add(step, campaign_id=campaign["_id"]))
+        any_worker.next_run()
+        edited = {**step, "delay": 5} if step is HELLO else step
+        assert any_worker.run(add(edited, campaign_id=campaign["_id"])) == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    def test_equal_step_is_added_again_on_request(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        first = any_worker.run(add(campaign_id=campaign["_id"], if_exists="add"))
+        any_worker.next_run()
+        assert any_worker.run(add(campaign_id=campaign["_id"], if_exists="add")) != first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    def test_equal_step_fails_the_task_on_request(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        lemlist.step(campaign["sequenceId"], **HELLO)
+        with pytest.raises(LemlistDuplicateError, match="Nothing was sent"):
+            any_worker.run(add(campaign_id=campaign["_id"], if_exists="fail"))
+        assert not lemlist.requests(ADD)
+
+    @pytest.mark.parametrize("chained", [True, False])
+    def test_two_equal_steps_of_one_dag_stay_two_in_every_run(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, chained: bool
+    ) -> None:
+        def tasks() -> tuple[AddStepOperator, AddStepOperator]:
+            with DAG("d", schedule=None):
+                first, second = (add(task_id=name, campaign_id=campaign["_id"]) for name in ("a", "b"))
+                if chained:
+                    first >> second
+                return first, second
+
+        first, second = tasks()
+        ids = {"a": any_worker.run(first), "b": None}
+        if not chained:
+            any_worker.xcoms.clear()  # the second lists the steps before Airflow stores the XCom of the first
+        ids["b"] = any_worker.run(second)
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+        any_worker.xcoms = {name: {"return_value": step_id} for name, step_id in ids.items()}
+        any_worker.next_run()
+        again = {task.task_id: any_worker.run(task) for task in reversed(tasks())}
+        assert again == ids
+        any_worker.next_run()
+        any_worker.earlier_xcoms.clear()  # XComs are deleted after some time
+        assert set(map(any_worker.run, tasks())) == {*ids.values()}
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    def test_equal_steps_of_a_mapped_task_are_added_once_each_in_all_runs(
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+    ) -> None:
+        def run() -> list[str]:
+            with DAG("d", schedule=None):
+                mapped = AddStepOperator.partial(task_id="add_step", campaign_id=campaign["_id"]).expand(
+                    step=[dict(HELLO), dict(HELLO), {**HELLO, "subject": "Another"}]
+                )
+            return [any_worker.run_mapped(mapped, index) for index in range(3)]
+
+        first = run()
+        assert len(set(first)) == 3
+        any_worker.next_run()
+        assert run() == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 3
+
+
+class TestExactlyOnce:
+    def run_and_kill(self, worker: Any, kill: Callable[..., None], task: Any, **how: Any) -> None:
         kill(task, "add_step", **how)
         with pytest.raises(SystemExit):
             worker.run(task)
 
     @pytest.mark.parametrize("by", ["campaign_id", "sequence_id"])
-    def test_a_worker_killed_after_the_effect_leaves_one_step(
+    def test_retry_after_a_kill_after_the_effect_leaves_one_step(
         self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any, by: str
     ) -> None:
         place = {by: campaign["_id" if by == "campaign_id" else "sequenceId"]}
-        self.cut_off(any_worker, kill, add(**place))
+        self.run_and_kill(any_worker, kill, add(**place))
         step_id = any_worker.run(add(**place), attempt=2)
         (step,) = steps_of(lemlist, campaign["sequenceId"])
         assert step["_id"] == step_id == any_worker.xcoms["add_step"]["step"]["_id"]
 
     @pytest.mark.parametrize("by", ["campaign_id", "sequence_id"])
-    def test_a_worker_killed_before_the_effect_adds_the_step_later(
+    def test_retry_after_a_kill_before_the_effect_adds_the_step(
         self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any, by: str
     ) -> None:
         place = {by: campaign["_id" if by == "campaign_id" else "sequenceId"]}
-        self.cut_off(any_worker, kill, add(**place), before=True)
+        self.run_and_kill(any_worker, kill, add(**place), before=True)
         any_worker.run(add(**place), attempt=2)
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
     @pytest.mark.parametrize("before", [True, False], ids=["before the effect", "after the effect"])
-    def test_with_notes_an_equal_step_of_yesterday_is_not_taken_for_ours(
+    def test_with_history_an_older_equal_step_is_not_returned(
         self, lemlist: Sandbox, campaign: Any, worker: Any, kill: Any, before: bool
     ) -> None:
         old = lemlist.step(campaign["sequenceId"], **HELLO)
-        self.cut_off(worker, kill, add(campaign_id=campaign["_id"]), before=before)
-        step_id = worker.run(add(campaign_id=campaign["_id"]), attempt=2)
-        there = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
-        assert there == [old["_id"], step_id]
+        self.run_and_kill(worker, kill, add(campaign_id=campaign["_id"], if_exists="add"), before=before)
+        step_id = worker.run(add(campaign_id=campaign["_id"], if_exists="add"), attempt=2)
+        listed = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
+        assert listed == [old["_id"], step_id]
 
-    def test_a_step_once_recognised_stays_recognised(
+    def test_recognised_step_is_recognised_by_later_attempts(
         self, lemlist: Sandbox, campaign: Any, worker: Any, kill: Any
     ) -> None:
         lemlist.step(campaign["sequenceId"], **HELLO)
-        self.cut_off(worker, kill, add(campaign_id=campaign["_id"]))
-        step_id = worker.run(add(campaign_id=campaign["_id"]), attempt=2)
-        lemlist.step(campaign["sequenceId"], **HELLO)  # somebody adds a third one
-        assert worker.run(add(campaign_id=campaign["_id"]), attempt=3) == step_id
-        assert worker.run(add(campaign_id=campaign["_id"]), cleared=1) == step_id
+        self.run_and_kill(worker, kill, add(campaign_id=campaign["_id"], if_exists="add"))
+        step_id = worker.run(add(campaign_id=campaign["_id"], if_exists="add"), attempt=2)
+        lemlist.step(campaign["sequenceId"], **HELLO)  # a third one, added by hand
+        assert worker.run(add(campaign_id=campaign["_id"], if_exists="add"), attempt=3) == step_id
+        assert worker.run(add(campaign_id=campaign["_id"], if_exists="add"), cleared=1) == step_id
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 3
 
-    def test_without_notes_the_one_equal_step_is_taken_for_ours_and_said(
-        self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any, monkeypatch: pytest.MonkeyPatch
+    def test_without_history_the_one_equal_step_is_returned(
+        self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any
     ) -> None:
         old = lemlist.step(campaign["sequenceId"], **HELLO)
-        self.cut_off(old_worker, kill, add(campaign_id=campaign["_id"]), before=True)
-        again = add(campaign_id=campaign["_id"])
-        warnings: list[str] = []
-        monkeypatch.setattr(again.log, "warning", lambda text, *values: warnings.append(text % values))
-        assert old_worker.run(again, attempt=2) == old["_id"]
-        assert [text for text in warnings if f"If step {old['_id']} is an older one" in text]
+        self.run_and_kill(old_worker, kill, add(campaign_id=campaign["_id"], if_exists="add"), before=True)
+        assert old_worker.run(add(campaign_id=campaign["_id"]), attempt=2) == old["_id"]
 
-    def test_without_notes_two_equal_steps_are_left_to_a_person(
+    def test_without_history_two_equal_steps_are_uncertain(
         self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any
     ) -> None:
         lemlist.step(campaign["sequenceId"], **HELLO)
-        self.cut_off(old_worker, kill, add(campaign_id=campaign["_id"]))
-        with pytest.raises(LemlistUncertainError):
-            old_worker.run(add(campaign_id=campaign["_id"]), attempt=2)
+        self.run_and_kill(old_worker, kill, add(campaign_id=campaign["_id"], if_exists="add"))
+        for if_exists in ("return", "add"):
+            with pytest.raises(LemlistUncertainError):
+                old_worker.run(add(campaign_id=campaign["_id"], if_exists=if_exists), attempt=2)
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
 
-    def test_an_equal_step_of_another_task_is_not_taken_for_ours(
+    def test_without_history_an_older_step_with_another_title_is_not_returned(
+        self, lemlist: Sandbox, campaign: Any, old_worker: Any, kill: Any
+    ) -> None:
+        place = {"sequence_id": campaign["sequenceId"]}
+        lemlist.step(campaign["sequenceId"], **Manual(title="Call the boss"))
+        self.run_and_kill(old_worker, kill, add(Manual(title="Send the contract"), **place), before=True)
+        with pytest.raises(LemlistUncertainError, match="manual"):
+            old_worker.run(add(Manual(title="Send the contract"), **place), attempt=2)
+        # The user has checked the sequence and cleared the task.
+        old_worker.run(add(Manual(title="Send the contract"), **place), cleared=1)
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
+
+    @pytest.mark.parametrize("by", ["campaign_id", "sequence_id"])
+    def test_html_changed_by_lemlist_does_not_cause_a_second_step(
+        self, campaign: Any, lemlist: Sandbox, any_worker: Any, by: str
+    ) -> None:
+        place = {by: campaign["_id" if by == "campaign_id" else "sequenceId"]}
+        lemlist.fault(ADD, "reset", times=1, when="after")
+        find_sequence, get_sequences = LemlistHook.find_sequence, LemlistHook.get_sequences
+
+        def tidied(sequence: dict[str, Any]) -> dict[str, Any]:
+            rows = [{**row, "message": "<p>Hello {{firstName}}</p>"} for row in sequence["steps"]]
+            return {**sequence, "steps": rows}
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LemlistHook, "find_sequence", lambda *a, **k: tidied(find_sequence(*a, **k)))
+            patch.setattr(
+                LemlistHook,
+                "get_sequences",
+                lambda *a: {key: tidied(value) for key, value in get_sequences(*a).items()},
+            )
+            first = any_worker.run(add(**place))
+            any_worker.next_run()
+            assert any_worker.run(add(**place)) == first
+        assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
+
+    def test_equal_step_of_another_task_is_not_returned(
         self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any
     ) -> None:
         def tasks() -> tuple[AddStepOperator, AddStepOperator]:
@@ -274,29 +390,29 @@ class TestOnceAndOnlyOnce:
 
         first, second = tasks()
         any_worker.run(first)
-        self.cut_off(any_worker, kill, second, before=True)
+        self.run_and_kill(any_worker, kill, second, before=True)
         any_worker.run(tasks()[1], attempt=2)
-        there = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
-        assert there == [any_worker.xcoms[name]["return_value"] for name in ("first", "second")]
+        listed = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
+        assert listed == [any_worker.xcoms[name]["return_value"] for name in ("first", "second")]
 
     @pytest.mark.parametrize("kind", ["reset", "cut_body", "html", "empty", "missing_id"])
-    def test_a_lost_answer_leaves_one_step(
+    def test_lost_response_leaves_one_step(
         self, lemlist: Sandbox, campaign: Any, any_worker: Any, kind: str
     ) -> None:
         lemlist.step(campaign["sequenceId"], **HELLO)  # an equal one was there
         lemlist.fault(ADD, kind, times=1, when="after")
-        step_id = any_worker.run(add(campaign_id=campaign["_id"]))
-        there = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
-        assert len(there) == 2
-        assert there[1] == step_id
+        step_id = any_worker.run(add(campaign_id=campaign["_id"], if_exists="add"))
+        listed = [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])]
+        assert len(listed) == 2
+        assert listed[1] == step_id
 
-    def test_a_kill_between_answer_and_success_leaves_one_step(
+    def test_kill_between_response_and_success_leaves_one_step(
         self, lemlist: Sandbox, campaign: Any, any_worker: Any
     ) -> None:
         first = any_worker.run(add(campaign_id=campaign["_id"]))
         assert any_worker.run(add(campaign_id=campaign["_id"]), attempt=2) == first
 
-    def test_a_cleared_task_finds_its_step_and_adds_it_again_only_when_it_is_gone(
+    def test_cleared_task_finds_its_step_and_adds_it_again_only_if_it_was_deleted(
         self, lemlist: Sandbox, campaign: Any, any_worker: Any
     ) -> None:
         task = add(campaign_id=campaign["_id"])
@@ -307,7 +423,7 @@ class TestOnceAndOnlyOnce:
         second = any_worker.run(add(campaign_id=campaign["_id"]), cleared=2)
         assert [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])] == [second]
 
-    def test_a_step_that_the_dag_file_changed_since_is_kept_and_said(
+    def test_changed_step_of_a_cleared_task_is_kept_with_a_warning(
         self, lemlist: Sandbox, campaign: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = worker.run(add(campaign_id=campaign["_id"]))
@@ -315,10 +431,10 @@ class TestOnceAndOnlyOnce:
         warnings: list[str] = []
         monkeypatch.setattr(changed.log, "warning", lambda text, *values: warnings.append(text % values))
         assert worker.run(changed, cleared=1) == first
-        assert [text for text in warnings if f"{first} differs from what the task says now" in text]
+        assert [text for text in warnings if f"{first}: differs from the step of the task" in text]
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
-    def test_a_failure_that_a_retry_cures_keeps_what_was_known_before(
+    def test_retryable_failure_keeps_the_history(
         self, lemlist: Sandbox, campaign: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         task = add(campaign_id=campaign["_id"])
@@ -332,17 +448,17 @@ class TestOnceAndOnlyOnce:
         worker.run(add(campaign_id=campaign["_id"]), attempt=2)
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
-    def test_a_condition_of_a_killed_worker_still_pushes_its_branches(
+    def test_retry_after_a_kill_pushes_the_branches_of_the_condition(
         self, lemlist: Sandbox, campaign: Any, any_worker: Any, kill: Any
     ) -> None:
         condition = Conditional(condition_key="emailsOpened", delay_type="within", delay=2)
-        self.cut_off(any_worker, kill, add(condition, campaign_id=campaign["_id"]))
+        self.run_and_kill(any_worker, kill, add(condition, campaign_id=campaign["_id"]))
         any_worker.run(add(condition, campaign_id=campaign["_id"]), attempt=2)
         assert {"emailsOpened", "fallback"} <= set(any_worker.xcoms["add_step"])
 
 
-class TestWritten:
-    """What is written in the DAG file is checked when the file is parsed, and the error names the task."""
+class TestArguments:
+    """Values written in the DAG file are checked when it is parsed, and the error names the task."""
 
     @pytest.mark.parametrize(
         "step",
@@ -358,17 +474,51 @@ class TestWritten:
         ],
         ids=repr,
     )
-    def test_a_wrong_step_is_an_import_error(self, step: Any) -> None:
+    def test_wrong_step_is_an_import_error(self, step: Any) -> None:
         with pytest.raises(LemlistValidationError, match="The step of task 'add_step'"):
             add(step, sequence_id="seq_1")
 
-    def test_a_step_has_a_place(self) -> None:
+    @pytest.mark.parametrize("name", ["sequence_id", "campaign_id"])
+    @pytest.mark.parametrize("empty", [None, "", "None"], ids=repr)
+    def test_empty_id_from_upstream_is_refused_when_the_task_runs(
+        self, lemlist: Sandbox, campaign: Any, worker: Any, name: str, empty: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            upstream = add(task_id="upstream", sequence_id="seq_1")
+            other = {"campaign_id": campaign["_id"], "sequence_id": campaign["sequenceId"]}
+            task = add(**{**other, name: upstream.output})
+        worker.xcoms["upstream"] = {"return_value": empty}
+        with pytest.raises(LemlistValidationError, match=f"The {name} of task 'add_step' is empty"):
+            worker.run(task)
+        assert not lemlist.requests()
+
+    def test_empty_branch_of_a_mapped_task_does_not_mean_the_main_sequence(
+        self, lemlist: Sandbox, campaign: Any, worker: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            mapped = AddStepOperator.partial(
+                task_id="add_step", campaign_id=campaign["_id"], step=HELLO
+            ).expand(sequence_id=XComArg(add(task_id="upstream", sequence_id="seq_1")))
+        with pytest.raises(LemlistValidationError, match="The sequence_id of task 'add_step' is empty"):
+            worker.run_mapped(mapped, 0, sequence_id=None)
+        assert not lemlist.requests()
+
+    @pytest.mark.parametrize("field", ["subject", "message"])
+    def test_airflow_template_in_a_text_for_lemlist_is_an_import_error(self, field: str) -> None:
+        step = {**HELLO, field: "News of {{ ds }}"}
+        with pytest.raises(LemlistValidationError, match=f"{field}: .*'ds'.*AirflowText"):
+            add(step, campaign_id="cam_1")
+        with pytest.raises(LemlistValidationError, match="AirflowText"):
+            AddStepOperator.partial(task_id="a", campaign_id="cam_1").expand(step=[HELLO, step])
+        add({**HELLO, field: AirflowText("News of [[ ds ]]"), "delay": "{{ params.delay }}"}, campaign_id="c")
+
+    def test_sequence_id_or_campaign_id_is_required(self) -> None:
         with pytest.raises(LemlistConfigurationError, match="'add_step' needs sequence_id, or campaign_id"):
             add()
         with pytest.raises(LemlistValidationError, match="sequence_id"):
             add(sequence_id=" ")
 
-    def test_what_is_not_known_yet_may_pass_and_the_rest_is_checked(self) -> None:
+    def test_values_known_at_parse_time_are_checked_and_the_others_are_not(self) -> None:
         with DAG("d", schedule=None):
             upstream = add(task_id="upstream", sequence_id="seq_1")
             add(
@@ -397,14 +547,14 @@ class TestWritten:
                 )
 
 
-def test_a_kill_tells_what_was_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_logs_what_was_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     task = add(sequence_id="seq_1")
-    told: list[str] = []
+    warnings: list[str] = []
     monkeypatch.setattr(
-        type(task), "log", SimpleNamespace(warning=lambda words, *values: told.append(words % values))
+        type(task), "log", SimpleNamespace(warning=lambda text, *values: warnings.append(text % values))
     )
     task.on_kill()  # before anything began
-    assert told == []
-    task._under_way = "add a step"
+    assert warnings == []
+    task._in_flight = "add a step"
     task.on_kill()
-    assert "add a step" in told[0]
+    assert "add a step" in warnings[0]

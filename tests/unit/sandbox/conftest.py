@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sandbox without a rate limit, and a client that is independent of ours."""
+"""A sandbox without a rate limit, and an HTTP client that is independent of the hook."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.waiting import LONGEST
 
 
 class Client(requests.Session):
-    """A plain HTTP client that knows the base URL and the key."""
+    """A plain HTTP client with the base URL and the key."""
 
     def __init__(self, lemlist: Sandbox) -> None:
         super().__init__()

@@ -16,77 +16,77 @@ def lead(lemlist: Sandbox, campaign: dict[str, Any]) -> str:
     return str(lemlist.lead(campaign["_id"], "ana@example.com", firstName="Ana")["_id"])
 
 
-def asked(http: Client, **query: Any) -> list[dict[str, Any]]:
-    answer = http.get("/activities", params={"version": "v2", **query})
-    assert answer.status_code == 200, answer.text
-    return answer.json()  # type: ignore[no-any-return]  # JSON
+def listed(http: Client, **query: Any) -> list[dict[str, Any]]:
+    response = http.get("/activities", params={"version": "v2", **query})
+    assert response.status_code == 200, response.text
+    return response.json()  # type: ignore[no-any-return]  # JSON
 
 
-def test_the_newest_comes_first_whatever_the_order_of_arrival(
-    lemlist: Sandbox, http: Client, lead: str
-) -> None:
+def test_activities_are_sorted_newest_first(lemlist: Sandbox, http: Client, lead: str) -> None:
     for moment in (NOON, NOON + 20, NOON + 10):
         lemlist.activity(lead_id=lead, type="emailsOpened", created_at=moment)
-    found = [each["createdAt"] for each in asked(http)]
+    found = [each["createdAt"] for each in listed(http)]
     assert found == sorted(found, reverse=True)
 
 
-def test_pages_are_cut_by_offset_and_a_hundred_is_the_most(lemlist: Sandbox, http: Client, lead: str) -> None:
-    made = [
+def test_a_page_has_at_most_100_activities(lemlist: Sandbox, http: Client, lead: str) -> None:
+    added = [
         lemlist.activity(lead_id=lead, type="emailsOpened", created_at=NOON + number)["_id"]
         for number in range(120)
     ]
-    pages = [asked(http, limit=limit, offset=offset) for limit, offset in ((100, 0), (100, 100), (500, 0))]
+    pages = [listed(http, limit=limit, offset=offset) for limit, offset in ((100, 0), (100, 100), (500, 0))]
     assert [len(page) for page in pages] == [100, 20, 100]
-    assert [each["_id"] for page in pages[:2] for each in page] == made[::-1]
+    assert [each["_id"] for page in pages[:2] for each in page] == added[::-1]
 
 
-def test_both_bounds_are_inclusive_in_either_notation(lemlist: Sandbox, http: Client, lead: str) -> None:
+def test_both_bounds_are_inclusive_in_both_formats(lemlist: Sandbox, http: Client, lead: str) -> None:
     for number in range(5):
         lemlist.activity(lead_id=lead, type="emailsOpened", created_at=NOON + number)
-    shown = [each["createdAt"] for each in asked(http)][::-1]
-    assert len(asked(http, minDate=NOON + 1, maxDate=NOON + 3)) == 3
-    assert len(asked(http, minDate=shown[1], maxDate=shown[3])) == 3
-    assert len(asked(http, startDate=shown[1], endDate=shown[3])) == 3
-    assert len(asked(http, minDate=shown[4], startDate=shown[0])) == 1, "minDate wins"
+    shown = [each["createdAt"] for each in listed(http)][::-1]
+    assert len(listed(http, minDate=NOON + 1, maxDate=NOON + 3)) == 3
+    assert len(listed(http, minDate=shown[1], maxDate=shown[3])) == 3
+    assert len(listed(http, startDate=shown[1], endDate=shown[3])) == 3
+    assert len(listed(http, minDate=shown[4], startDate=shown[0])) == 1, "minDate wins"
 
 
 @pytest.mark.parametrize("least", [NOON, NOON + 1])
-def test_the_upper_bound_must_be_greater(lemlist: Sandbox, http: Client, least: int) -> None:
-    answer = http.get(f"/activities?version=v2&minDate={least}&maxDate={NOON}")
-    assert answer.status_code == 400
+def test_the_upper_bound_must_be_greater_than_the_lower(lemlist: Sandbox, http: Client, least: int) -> None:
+    response = http.get(f"/activities?version=v2&minDate={least}&maxDate={NOON}")
+    assert response.status_code == 400
     assert lemlist.violations()[-1]["rule"] == "body"
 
 
-def test_filters_are_by_type_campaign_lead_and_first(lemlist: Sandbox, http: Client, lead: str) -> None:
+def test_activities_are_filtered_by_type_campaign_lead_and_is_first(
+    lemlist: Sandbox, http: Client, lead: str
+) -> None:
     other = lemlist.lead(lemlist.campaign("Second")["_id"], "bo@example.com")
     for kind in ("emailsSent", "emailsOpened", "emailsOpened"):
         lemlist.activity(lead_id=lead, type=kind)
     lemlist.activity(lead_id=other["_id"], type="emailsOpened")
-    assert len(asked(http, type="emailsOpened")) == 3
-    assert len(asked(http, leadId=lead)) == 3
-    assert len(asked(http, campaignId=other["campaignId"])) == 1
-    assert len(asked(http, type="emailsOpened", isFirst="true")) == 2
-    assert len(asked(http, type="emailsOpened", isFirst="false")) == 1
+    assert len(listed(http, type="emailsOpened")) == 3
+    assert len(listed(http, leadId=lead)) == 3
+    assert len(listed(http, campaignId=other["campaignId"])) == 1
+    assert len(listed(http, type="emailsOpened", isFirst="true")) == 2
+    assert len(listed(http, type="emailsOpened", isFirst="false")) == 1
 
 
 def test_an_unknown_type_is_refused(http: Client) -> None:
     assert http.get("/activities?version=v2&type=emailOpened").status_code == 400
 
 
-def test_it_names_the_step_and_the_person_as_they_were(
+def test_an_activity_contains_its_step_and_the_name_of_that_time(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], lead: str
 ) -> None:
     step = lemlist.step(campaign["sequenceId"], "email", subject="a", message="b")
     lemlist.activity(lead_id=lead, type="emailsReplied", step_id=step["_id"])
     http.patch(f"/campaigns/{campaign['_id']}/leads/{lead}", json={"firstName": "Anna"})
-    (found,) = asked(http)
+    (found,) = listed(http)
     assert (found["stepId"], found["sequenceId"]) == (step["_id"], campaign["sequenceId"])
     assert (found["leadFirstName"], found["lead"]["variables"]["firstName"]) == ("Ana", "Anna")
     assert found["lead"]["state"] == "emailsReplied"
 
 
-def test_without_v2_the_variables_are_at_the_top_and_it_is_noted(
+def test_without_version_v2_the_variables_are_at_the_top_level(
     lemlist: Sandbox, http: Client, lead: str
 ) -> None:
     lemlist.activity(lead_id=lead, type="emailsReplied")
@@ -96,16 +96,22 @@ def test_without_v2_the_variables_are_at_the_top_and_it_is_noted(
     assert lemlist.violations()[-1]["rule"] == "query"
 
 
-# --- Made by hand -----------------------------------------------------------------------------------------
+# --- Added through the controls ---------------------------------------------------------------------------
 
 
-def test_an_activity_is_made_by_http_at_the_moment_that_is_named(
-    lemlist: Sandbox, http: Client, lead: str
-) -> None:
+def test_an_activity_can_be_marked_as_caused_by_a_bot(lemlist: Sandbox, http: Client, lead: str) -> None:
+    lemlist.activity(lead_id=lead, type="emailsOpened", created_at=NOON)
+    lemlist.activity(lead_id=lead, type="emailsOpened", created_at=NOON + 1, bot=True)
+    body = {"leadId": lead, "type": "emailsClicked", "createdAt": NOON + 2, "bot": True}
+    http.post(f"{lemlist.origin}/_sandbox/activities", json=body)
+    assert [each["bot"] for each in listed(http)] == [True, True, False]
+
+
+def test_an_activity_is_added_over_http_with_its_time(lemlist: Sandbox, http: Client, lead: str) -> None:
     control = f"{lemlist.origin}/_sandbox/activities"
     for moment in (NOON, "2026-03-02T10:00:00Z"):
         http.post(control, json={"leadId": lead, "type": "emailsReplied", "createdAt": moment})
-    found = [each["createdAt"] for each in asked(http)]
+    found = [each["createdAt"] for each in listed(http)]
     assert found == ["2026-09-21T14:13:20.000Z", "2026-03-02T10:00:00.000Z"]
 
 
@@ -118,10 +124,11 @@ def test_an_activity_is_made_by_http_at_the_moment_that_is_named(
         ({"stepId": "stp_none"}, 404),
         ({"leadId": "lea_none"}, 404),
         ({"step": "stp_none"}, 400),
+        ({"bot": "yes"}, 400),
     ],
     ids=str,
 )
-def test_a_bad_activity_is_refused_and_breaks_nothing(
+def test_an_invalid_activity_is_refused(
     lemlist: Sandbox, http: Client, lead: str, wrong: dict[str, Any], status: int
 ) -> None:
     body = {"leadId": lead, "type": "emailsReplied", **wrong}

@@ -12,10 +12,14 @@ from tests.unit.sandbox.conftest import Client
 YEAR = {"startDate": "2000-01-01T00:00:00Z", "endDate": "2100-01-01T00:00:00Z"}
 
 
-def test_a_new_campaign_runs_by_its_state_and_is_a_draft_by_its_status(http: Client) -> None:
-    made = http.post("/campaigns", json={"name": "Spring", "autoReview": True}).json()
-    assert (made["state"], made["sequenceId"][:4], made["scheduleIds"][0][:4]) == ("running", "seq_", "skd_")
-    read = http.get(f"/campaigns/{made['_id']}").json()
+def test_a_new_campaign_has_the_state_running_and_the_status_draft(http: Client) -> None:
+    created = http.post("/campaigns", json={"name": "Spring", "autoReview": True}).json()
+    assert (created["state"], created["sequenceId"][:4], created["scheduleIds"][0][:4]) == (
+        "running",
+        "seq_",
+        "skd_",
+    )
+    read = http.get(f"/campaigns/{created['_id']}").json()
     assert (read["status"], read["timezone"], read["creator"]["userEmail"]) == (
         "draft",
         "Europe/Paris",
@@ -36,12 +40,12 @@ def test_a_new_campaign_runs_by_its_state_and_is_a_draft_by_its_status(http: Cli
     ],
     ids=str,
 )
-def test_a_bad_campaign_is_refused(lemlist: Sandbox, http: Client, body: dict[str, Any]) -> None:
+def test_an_invalid_campaign_is_refused(lemlist: Sandbox, http: Client, body: dict[str, Any]) -> None:
     assert http.post("/campaigns", json=body).status_code == 400
     assert lemlist.state()["campaigns"] == []
 
 
-def test_the_list_pages_by_offset_and_by_page_and_sorts_by_age(lemlist: Sandbox, http: Client) -> None:
+def test_the_list_pages_by_offset_or_page_and_sorts_by_creation(lemlist: Sandbox, http: Client) -> None:
     ids = [lemlist.campaign(str(number))["_id"] for number in range(5)]
 
     def found(**query: Any) -> list[str]:
@@ -50,20 +54,20 @@ def test_the_list_pages_by_offset_and_by_page_and_sorts_by_age(lemlist: Sandbox,
     assert found() == ids
     assert found(limit=2, offset=3) == ids[3:]
     assert found(limit=2, page=2) == ids[2:4]
-    assert found(sortOrder="desc") == ids[::-1]
+    assert found(sortBy="createdAt", sortOrder="desc") == ids[::-1]
     assert found(status="running") == []
     assert found(createdBy="usr_none") == []
     assert lemlist.violations() == []
 
 
-def test_a_hundred_campaigns_are_the_most_of_one_page(lemlist: Sandbox, http: Client) -> None:
+def test_a_page_has_at_most_100_campaigns(lemlist: Sandbox, http: Client) -> None:
     for number in range(101):
         lemlist.campaign(str(number))
     assert len(http.get("/campaigns?version=v2&limit=500").json()) == 100
-    assert lemlist.violations()[-1]["what"] == "limit is 500, the most is 100"
+    assert lemlist.violations()[-1]["what"] == "limit is 500, the maximum is 100"
 
 
-def test_the_list_has_a_second_shape() -> None:
+def test_the_list_can_be_an_object() -> None:
     with Sandbox(limit="none", campaign_list="object") as lemlist, Client(lemlist) as http:
         for number in range(3):
             lemlist.campaign(str(number))
@@ -74,13 +78,18 @@ def test_the_list_has_a_second_shape() -> None:
         assert last["pagination"]["totalRecords"] == 3
 
 
-def test_without_v2_the_list_is_noted(lemlist: Sandbox, http: Client) -> None:
+def test_a_list_without_version_v2_is_a_violation(lemlist: Sandbox, http: Client) -> None:
     http.get("/campaigns")
     assert lemlist.violations()[-1]["rule"] == "query"
 
 
+def test_the_list_is_sorted_only_by_creation(lemlist: Sandbox, http: Client) -> None:
+    assert http.get("/campaigns?version=v2&sortBy=name").status_code == 400
+    assert lemlist.violations()[-1]["what"] == "Expected createdAt in sortBy"
+
+
 @pytest.mark.parametrize("restart", ["ignored", "refused"])
-def test_starting_what_runs_is_ignored_or_refused(restart: str) -> None:
+def test_starting_a_running_campaign_is_ignored_or_refused(restart: str) -> None:
     with Sandbox(limit="none", restart=restart) as lemlist, Client(lemlist) as http:
         path = f"/campaigns/{lemlist.campaign()['_id']}"
         assert http.post(f"{path}/start").json()["state"] == "running"
@@ -90,7 +99,7 @@ def test_starting_what_runs_is_ignored_or_refused(restart: str) -> None:
         assert lemlist.state()["campaigns"][0]["status"] == "paused"
 
 
-def test_an_update_changes_settings_and_refuses_what_it_does_not_know(
+def test_an_update_changes_settings_and_refuses_unknown_fields(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any]
 ) -> None:
     path = f"/campaigns/{campaign['_id']}"
@@ -104,7 +113,7 @@ def test_an_update_changes_settings_and_refuses_what_it_does_not_know(
 # --- Statistics -------------------------------------------------------------------------------------------
 
 
-def test_statistics_count_what_happened(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+def test_statistics_count_activities(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
     step = lemlist.step(campaign["sequenceId"], "email", subject="x", message="y")
     for number in range(3):
         lead = lemlist.lead(campaign["_id"], f"p{number}@example.com")
@@ -112,8 +121,8 @@ def test_statistics_count_what_happened(lemlist: Sandbox, http: Client, campaign
     for kind in ("emailsOpened", "emailsOpened", "emailsReplied"):
         lemlist.activity(lead_id=lead["_id"], type=kind, step_id=step["_id"])
     stats = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params=YEAR).json()
-    told = [stats[name] for name in ("nbLeads", "nbLeadsReached", "nbLeadsOpened", "opened", "replied")]
-    assert told == [3, 3, 1, 2, 1]
+    counts = [stats[name] for name in ("nbLeads", "nbLeadsReached", "nbLeadsOpened", "opened", "replied")]
+    assert counts == [3, 3, 1, 2, 1]
     assert (stats["steps"][0]["sent"], stats["steps"][0]["opened"]) == (3, 2)
     past = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params={**YEAR, "endDate": "2001-01-01"}).json()
     assert past["messagesSent"] == 0
@@ -130,20 +139,20 @@ def test_statistics_count_what_happened(lemlist: Sandbox, http: Client, campaign
         ({**YEAR, "sendUser": "usr_1|a@b.c"}, "Bad params: the send user email is not related to"),
     ],
 )
-def test_bad_statistics_are_refused(
+def test_invalid_statistics_queries_are_refused(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], query: dict[str, str], text: str
 ) -> None:
-    answer = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params=query)
-    assert answer.status_code == 400
-    assert answer.text.startswith(text)
-    assert lemlist.violations()[-1]["what"] == answer.text
+    response = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params=query)
+    assert response.status_code == 400
+    assert response.text.startswith(text)
+    assert lemlist.violations()[-1]["what"] == response.text
 
 
 @pytest.mark.parametrize(
     ("channels", "replied"),
     [("", 3), ("[]", 3), ('["email"]', 1), ('["linkedin"]', 1), ('["others", "email"]', 2)],
 )
-def test_statistics_are_of_the_channels_that_were_asked_for(
+def test_statistics_are_filtered_by_channel(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], channels: str, replied: int
 ) -> None:
     lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
@@ -153,9 +162,7 @@ def test_statistics_are_of_the_channels_that_were_asked_for(
     assert http.get(path, params=query).json()["replied"] == replied
 
 
-def test_statistics_are_of_the_sender_that_was_asked_for(
-    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
-) -> None:
+def test_statistics_are_filtered_by_sender(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
     lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
     lemlist.activity(lead_id=lead, type="emailsSent")
     users = http.get("/team?version=v2").json()["users"]
@@ -164,7 +171,7 @@ def test_statistics_are_of_the_sender_that_was_asked_for(
     assert [http.get(path, params=query).json()["delivered"] for query in queries] == [1, 0]
 
 
-def test_a_batch_of_statistics_tells_what_failed(http: Client, campaign: dict[str, Any]) -> None:
+def test_a_batch_of_statistics_lists_the_errors(http: Client, campaign: dict[str, Any]) -> None:
     path = "/v2/campaigns/stats/batch"
     body = {"campaignIds": [campaign["_id"], "cam_none"], "channels": ["email"], **YEAR}
     found = http.post(path, json=body).json()
@@ -182,9 +189,9 @@ def test_leads_are_exported_as_csv_and_as_json(
 ) -> None:
     lemlist.lead(campaign["_id"], "ana@example.com", firstName='A, "B"', **{"Company size": "9"})
     path = f"/campaigns/{campaign['_id']}/export/leads"
-    answer = http.get(path, params={"state": "all"})
-    assert answer.headers["Content-Type"].startswith("text/csv")
-    head, row = answer.text.splitlines()
+    response = http.get(path, params={"state": "all"})
+    assert response.headers["Content-Type"].startswith("text/csv")
+    head, row = response.text.splitlines()
     assert head == "emailStatus,email,firstName,Company size,lastState,status,_id"
     assert row.startswith(',ana@example.com,"A, ""B""",9,scanned,review,lea_')
     (lead,) = http.get(path, params={"state": "all", "format": "json"}).json()
@@ -193,7 +200,7 @@ def test_leads_are_exported_as_csv_and_as_json(
     assert http.get(path, params={"state": "all", "format": "xml"}).status_code == 400
 
 
-def test_an_export_without_state_may_be_whole() -> None:
+def test_an_export_without_state_can_contain_all_leads() -> None:
     with Sandbox(limit="none", state_required=False) as lemlist, Client(lemlist) as http:
         campaign = lemlist.campaign()["_id"]
         lemlist.lead(campaign, "ana@example.com")
@@ -213,14 +220,14 @@ def test_an_export_without_state_may_be_whole() -> None:
         ("nonsense", ""),
     ],
 )
-def test_an_export_is_filtered_by_states_and_their_groups(
+def test_an_export_is_filtered_by_states_and_groups_of_states(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], state: str, people: str
 ) -> None:
-    happened = {"sent": "emailsSent", "opened": "emailsOpened", "replied": "emailsReplied"}
+    activities = {"sent": "emailsSent", "opened": "emailsOpened", "replied": "emailsReplied"}
     for name in ("new", "sent", "opened", "replied", "paused"):
         lead = lemlist.lead(campaign["_id"], f"{name}@example.com")
-        if name in happened:
-            lemlist.activity(lead_id=lead["_id"], type=happened[name])
+        if name in activities:
+            lemlist.activity(lead_id=lead["_id"], type=activities[name])
     http.post(f"/leads/pause/{lead['_id']}")
     query = {"state": state, "format": "json"}
     found = http.get(f"/campaigns/{campaign['_id']}/export/leads", params=query).json()

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,11 +27,11 @@ def count(lemlist: Sandbox) -> int:
     return len(lemlist.state()["leads"])
 
 
-# --- Which request, how often -----------------------------------------------------------------------------
+# --- Which requests, how often ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("route", "struck"),
+    ("route", "applied"),
     [
         ("*", True),
         ("* *", True),
@@ -44,31 +46,31 @@ def count(lemlist: Sandbox) -> int:
         ("POST /campaigns/cam_2/leads/", False),
     ],
 )
-def test_a_route_is_a_documented_path_or_one_with_wildcards(route: str, struck: bool) -> None:
+def test_a_route_is_a_documented_path_or_one_with_wildcards(route: str, applied: bool) -> None:
     path = "/campaigns/cam_1/leads/"
-    assert matches(route, "POST", "/campaigns/{campaignId}/leads/", path) is struck
+    assert matches(route, "POST", "/campaigns/{campaignId}/leads/", path) is applied
 
 
-def test_a_fault_strikes_as_often_as_it_says_after_those_it_skips(lemlist: Sandbox, http: Client) -> None:
+def test_a_fault_applies_the_given_times_after_skipped_requests(lemlist: Sandbox, http: Client) -> None:
     lemlist.fault("GET /team", "status", status=503, times=2, skip=1)
     assert [http.get("/team").status_code for _ in range(5)] == [200, 503, 503, 200, 200]
-    assert lemlist.state()["faults"][0]["struck"] == 2
+    assert lemlist.state()["faults"][0]["applied"] == 2
 
 
-def test_a_chance_is_seeded(lemlist: Sandbox) -> None:
-    def strikes(seed: int) -> list[bool]:
+def test_a_probability_is_seeded(lemlist: Sandbox) -> None:
+    def selections(seed: int) -> list[bool]:
         script = Script(seed)
         script.add(Fault("*", "status", probability=0.3))
-        return [script.strike("GET", None, "/") is not None for _ in range(200)]
+        return [script.select("GET", None, "/") is not None for _ in range(200)]
 
-    assert strikes(1) == strikes(1) != strikes(2)
-    assert 30 < sum(strikes(1)) < 90
+    assert selections(1) == selections(1) != selections(2)
+    assert 30 < sum(selections(1)) < 90
 
 
-def test_faults_are_set_read_and_cleared_by_http(lemlist: Sandbox, http: Client) -> None:
+def test_faults_are_added_listed_and_cleared_over_http(lemlist: Sandbox, http: Client) -> None:
     control = f"{lemlist.origin}/_sandbox/faults"
-    made = http.post(control, json={"route": "GET /team", "kind": "status", "status": 502})
-    assert (made.status_code, made.json()["when"]) == (200, "before")
+    added = http.post(control, json={"route": "GET /team", "kind": "status", "status": 502})
+    assert (added.status_code, added.json()["when"]) == (200, "before")
     assert len(http.get(control).json()) == 1
     assert http.get("/team").status_code == 502
     http.post(control, json={"route": "*", "kind": "reset", "probability": 1})
@@ -91,6 +93,10 @@ def test_faults_are_set_read_and_cleared_by_http(lemlist: Sandbox, http: Client)
         {"route": "*", "kind": "slow", "seconds": "1"},
         {"route": "*", "kind": "status", "status": 99},
         {"route": "*", "kind": "status", "text": 5},
+        {"route": "*", "kind": "reset", "status": 502},
+        {"route": "*", "kind": "cdn", "text": "no"},
+        {"route": "*", "kind": "status", "where": "campaign"},
+        {"route": "*", "kind": "missing_id", "when": "before"},
         {"route": "*", "kind": "redirect", "location": "http://a\n"},
         {"route": 5, "kind": "reset"},
         {"route": "GET team", "kind": "reset"},
@@ -98,12 +104,12 @@ def test_faults_are_set_read_and_cleared_by_http(lemlist: Sandbox, http: Client)
     ],
     ids=str,
 )
-def test_a_bad_fault_is_refused(lemlist: Sandbox, http: Client, wrong: dict[str, Any]) -> None:
+def test_an_invalid_fault_is_refused(lemlist: Sandbox, http: Client, wrong: dict[str, Any]) -> None:
     assert http.post(f"{lemlist.origin}/_sandbox/faults", json=wrong).status_code == 400
     assert lemlist.state()["faults"] == []
 
 
-# --- What each kind does ----------------------------------------------------------------------------------
+# --- Each kind --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -111,14 +117,14 @@ def test_a_bad_fault_is_refused(lemlist: Sandbox, http: Client, wrong: dict[str,
     ("kind", "details"),
     [("status", {"status": 502}), ("html", {}), ("empty", {}), ("rate_limited", {}), ("redirect", {})],
 )
-def test_a_wrong_answer_comes_before_or_after_the_effect(
+def test_a_faulty_response_comes_before_or_after_the_effect(
     lemlist: Sandbox, http: Client, leads: str, kind: str, details: dict[str, Any], when: str
 ) -> None:
     lemlist.fault(CREATE, kind, when=when, **details)
-    answer = http.post(leads, json=ANA, allow_redirects=False)
+    response = http.post(leads, json=ANA, allow_redirects=False)
     expected = {"status": 502, "html": 200, "empty": 200, "rate_limited": 429, "redirect": 302}
-    assert answer.status_code == expected[kind]
-    assert answer.headers["X-RateLimit-Limit"] == "20"
+    assert response.status_code == expected[kind]
+    assert response.headers["X-RateLimit-Limit"] == "20"
     assert count(lemlist) == (when == "after")
     assert lemlist.requests()[-1]["fault"] == kind
 
@@ -138,17 +144,17 @@ def test_a_broken_connection_comes_before_or_after_the_effect(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_hanging_request_never_answers(lemlist: Sandbox, http: Client, leads: str, when: str) -> None:
+def test_a_hanging_request_gets_no_response(lemlist: Sandbox, http: Client, leads: str, when: str) -> None:
     lemlist.fault(CREATE, "hang", when=when)
     with pytest.raises(requests.ReadTimeout):
         http.post(leads, json=ANA, timeout=(LONGEST, 0.2))
-    # It hangs until its client has gone, and only then its entry in the log is complete.
+    # The request hangs until its client disconnects; then its entry in the log is completed.
     wait_for(lambda: [each for each in lemlist.requests("POST *") if each["milliseconds"]])
     assert count(lemlist) == (when == "after")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_slow_request_answers_in_the_end(lemlist: Sandbox, http: Client, leads: str, when: str) -> None:
+def test_a_slow_request_gets_its_response(lemlist: Sandbox, http: Client, leads: str, when: str) -> None:
     lemlist.fault(CREATE, "slow", when=when, seconds=0.2)
     started = time.monotonic()
     assert http.post(leads, json=ANA).json()["email"] == ANA["email"]
@@ -156,11 +162,11 @@ def test_a_slow_request_answers_in_the_end(lemlist: Sandbox, http: Client, leads
     assert count(lemlist) == 1
 
 
-def test_an_answer_may_lack_its_id(lemlist: Sandbox, http: Client, leads: str) -> None:
+def test_a_response_can_lack_its_id(lemlist: Sandbox, http: Client, leads: str) -> None:
     lemlist.fault(CREATE, "missing_id")
-    answer = http.post(leads, json=ANA).json()
-    assert answer["email"] == ANA["email"]
-    assert "_id" not in answer
+    response = http.post(leads, json=ANA).json()
+    assert response["email"] == ANA["email"]
+    assert "_id" not in response
     assert count(lemlist) == 1
 
 
@@ -169,36 +175,105 @@ def test_an_answer_may_lack_its_id(lemlist: Sandbox, http: Client, leads: str) -
     ("where", "text"),
     [("campaign", "Lead already in the campaign"), ("elsewhere", "Lead already in other campaign")],
 )
-def test_a_duplicate_comes_under_each_status(
+def test_a_duplicate_can_have_each_status(
     lemlist: Sandbox, http: Client, leads: str, status: int, where: str, text: str
 ) -> None:
     lemlist.fault(CREATE, "duplicate", where=where, status=status)
-    answer = http.post(leads, json=ANA)
-    assert (answer.status_code, answer.text) == (status, text)
+    response = http.post(leads, json=ANA)
+    assert (response.status_code, response.text) == (status, text)
     assert count(lemlist) == 0
 
 
-def test_the_cdn_answers_without_the_headers_of_the_api(lemlist: Sandbox, http: Client) -> None:
+def test_the_cdn_responds_without_the_headers_of_the_api(lemlist: Sandbox, http: Client) -> None:
     lemlist.fault("*", "cdn")
-    answer = http.get("/team")
-    assert (answer.status_code, answer.text) == (403, "error code: 1010")
-    assert "Retry-After" not in answer.headers
+    response = http.get("/team")
+    assert (response.status_code, response.text) == (403, "error code: 1010")
+    assert "Retry-After" not in response.headers
 
 
-def test_a_scripted_429_names_its_own_wait(lemlist: Sandbox, http: Client) -> None:
+def test_an_injected_429_has_its_own_retry_after(lemlist: Sandbox, http: Client) -> None:
     lemlist.fault("*", "rate_limited", times=2, seconds=0.5)
-    answers = [http.get("/team") for _ in range(3)]
-    assert [each.status_code for each in answers] == [429, 429, 200]
-    assert (answers[0].headers["Retry-After"], answers[0].headers["X-RateLimit-Remaining"]) == ("0.5", "0")
-    assert lemlist.violations() == [], "the client did nothing wrong"
+    responses = [http.get("/team") for _ in range(3)]
+    assert [each.status_code for each in responses] == [429, 429, 200]
+    assert (responses[0].headers["Retry-After"], responses[0].headers["X-RateLimit-Remaining"]) == (
+        "0.5",
+        "0",
+    )
+    assert lemlist.violations() == [], "an injected fault is no violation of the client"
 
 
-def test_a_redirect_points_where_the_script_says(lemlist: Sandbox, http: Client) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("status", "title"), [(404, "404 Not Found"), (502, "502 Bad Gateway")])
+def test_a_gateway_responds_with_an_html_page_under_the_given_status(
+    lemlist: Sandbox, http: Client, leads: str, status: int, title: str, when: str
+) -> None:
+    lemlist.fault(CREATE, "html", status=status, when=when)
+    response = http.post(leads, json=ANA)
+    assert (response.status_code, response.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert f"<title>{title}</title>" in response.text
+    assert "X-RateLimit-Limit" not in response.headers, "the response is not of the API"
+    assert count(lemlist) == (when == "after")
+
+
+def test_an_html_page_can_have_any_text(lemlist: Sandbox, http: Client) -> None:
+    lemlist.fault("*", "html", status=520, text="<h1>down</h1>")
+    response = http.get("/team")
+    assert (response.status_code, response.text) == (520, "<h1>down</h1>")
+
+
+def test_an_empty_response_can_have_the_status_204(lemlist: Sandbox, http: Client, leads: str) -> None:
+    lemlist.fault(CREATE, "empty", status=204)
+    response = http.post(leads, json=ANA)
+    assert (response.status_code, response.content, count(lemlist)) == (204, b"", 1)
+    assert http.get("/team").status_code == 200, "the connection is still usable"
+
+
+# --- Outages ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "status", "status": 503}, {"kind": "reset", "when": "before"}], ids=str
+)
+def test_a_fault_applies_to_every_route_until_it_is_cleared(
+    lemlist: Sandbox, http: Client, leads: str, fault: dict[str, Any]
+) -> None:
+    def statuses() -> list[int | None]:
+        for method, path in (("GET", "/team"), ("POST", leads), ("GET", "/nowhere")):
+            with contextlib.suppress(requests.ConnectionError):
+                http.request(method, path, json=ANA)
+        return [each["status"] for each in lemlist.requests()[-3:]]
+
+    lemlist.fault("*", probability=1, **fault)
+    assert statuses() == [fault.get("status")] * 3
+    assert count(lemlist) == 0
+    lemlist.clear_faults()
+    assert statuses() == [200] * 3
+
+
+def test_an_unreachable_sandbox_refuses_connections_and_keeps_its_data(
+    lemlist: Sandbox, http: Client, leads: str
+) -> None:
+    for number in range(2):
+        lemlist.fault("POST *", "hang")
+        with ThreadPoolExecutor(1) as pool:
+            hanging = pool.submit(http.post, leads, json={"email": f"p{number}@example.com"})
+            wait_for(lambda: len(lemlist.requests("POST *")) > number)  # noqa: B023
+            with lemlist.unreachable():
+                with pytest.raises(requests.ConnectionError, match=r"reset by peer|aborted"):
+                    hanging.result(LONGEST)
+                for url in (f"{lemlist.url}/team", lemlist.origin):
+                    with pytest.raises(requests.ConnectionError, match="refused"):
+                        http.get(url)
+        assert http.get("/team").status_code == 200
+        assert count(lemlist) == number + 1
+
+
+def test_a_redirect_has_the_given_location(lemlist: Sandbox, http: Client) -> None:
     lemlist.fault("*", "redirect", status=307, location="http://127.0.0.1:9/elsewhere")
-    answer = http.get("/team", allow_redirects=False)
-    assert (answer.status_code, answer.headers["Location"]) == (307, "http://127.0.0.1:9/elsewhere")
+    response = http.get("/team", allow_redirects=False)
+    assert (response.status_code, response.headers["Location"]) == (307, "http://127.0.0.1:9/elsewhere")
 
 
-def test_every_kind_was_tried_here() -> None:
-    tried = "status html empty rate_limited redirect reset cut_body hang slow missing_id duplicate cdn"
-    assert set(tried.split()) == set(KINDS)
+def test_every_kind_of_fault_is_tested() -> None:
+    tested = "status html empty rate_limited redirect reset cut_body hang slow missing_id duplicate cdn"
+    assert set(tested.split()) == set(KINDS)

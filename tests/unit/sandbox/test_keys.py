@@ -10,7 +10,7 @@ from tests.unit.sandbox.conftest import Client
 KEYS = [
     ("sandbox-key", 200, "Sandbox team"),
     ("", 400, "No API key provided"),
-    ("nobody's", 401, "The authentication you supplied is incorrect"),
+    ("unknown-key", 401, "The authentication you supplied is incorrect"),
     ("low-plan-key", 402, "route is available starting emailPro plan"),
     ("blocked-key", 403, "User linked to this API key is blocked"),
     ("no-user-key", 404, "No user found for this API key"),
@@ -19,10 +19,10 @@ KEYS = [
 
 
 @pytest.mark.parametrize(("key", "status", "text"), KEYS)
-def test_each_key_is_answered_as_its_state_says(http: Client, key: str, status: int, text: str) -> None:
-    answer = http.get("/team", auth=("", key))
-    assert answer.status_code == status
-    assert text in answer.text
+def test_each_state_of_a_key_has_its_error(http: Client, key: str, status: int, text: str) -> None:
+    response = http.get("/team", auth=("", key))
+    assert response.status_code == status
+    assert text in response.text
 
 
 @pytest.mark.parametrize(
@@ -31,30 +31,30 @@ def test_each_key_is_answered_as_its_state_says(http: Client, key: str, status: 
     ids=["bearer", "not base64", "no colon", "a login"],
 )
 def test_only_basic_with_an_empty_login_is_accepted(lemlist: Sandbox, authorization: str) -> None:
-    answer = requests.get(f"{lemlist.url}/team", headers={"Authorization": authorization}, timeout=5)
-    assert (answer.status_code, answer.text) == (401, "The authentication you supplied is incorrect")
+    response = requests.get(f"{lemlist.url}/team", headers={"Authorization": authorization}, timeout=5)
+    assert (response.status_code, response.text) == (401, "The authentication you supplied is incorrect")
 
 
-def test_without_a_header_no_key_was_provided(lemlist: Sandbox) -> None:
-    answer = requests.get(f"{lemlist.url}/team", timeout=5)
-    assert (answer.status_code, answer.text) == (400, "No API key provided")
+def test_a_request_without_authorization_provides_no_key(lemlist: Sandbox) -> None:
+    response = requests.get(f"{lemlist.url}/team", timeout=5)
+    assert (response.status_code, response.text) == (400, "No API key provided")
 
 
-def test_a_key_with_any_character_can_be_accepted(lemlist: Sandbox, http: Client) -> None:
+def test_a_key_can_contain_any_character(lemlist: Sandbox, http: Client) -> None:
     lemlist.accept_key("a:b/c+d é")
     assert http.get("/team", auth=("", "a:b/c+d é".encode())).status_code == 200
     with pytest.raises(ValueError, match="state must be one of"):
         lemlist.accept_key("x", "sleepy")
 
 
-def test_a_default_user_agent_is_refused_by_the_cdn_if_asked_for() -> None:
+def test_the_cdn_can_refuse_default_user_agents() -> None:
     with Sandbox(strict_user_agent=True) as lemlist, Client(lemlist) as http:
-        answer = http.get("/team")
-        assert (answer.status_code, answer.text) == (403, "error code: 1010")
+        response = http.get("/team")
+        assert (response.status_code, response.text) == (403, "error code: 1010")
         assert http.get("/team", headers={"User-Agent": "mine/1.0"}).status_code == 200
 
 
-def test_no_answer_and_no_log_holds_a_key(lemlist: Sandbox, http: Client) -> None:
+def test_no_response_and_no_log_contains_a_key(lemlist: Sandbox, http: Client) -> None:
     for path in ("/team", "/campaigns?version=v2", "/nowhere"):
         http.get(path)
     seen = [http.get(f"{lemlist.origin}/_sandbox/{each}").text for each in ("state", "requests")]

@@ -31,39 +31,39 @@ def stored(lemlist: Sandbox, lead: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_lead_keeps_its_fields_and_its_variables(lemlist: Sandbox, http: Client, leads: str) -> None:
-    answer = http.post(leads, json=ANA)
-    assert answer.status_code == 200
-    assert answer.json()["firstName"] == "Ana"
-    assert "plan" not in answer.json()
-    assert stored(lemlist, answer.json())["variables"] == ANA
+    response = http.post(leads, json=ANA)
+    assert response.status_code == 200
+    assert response.json()["firstName"] == "Ana"
+    assert "plan" not in response.json()
+    assert stored(lemlist, response.json())["variables"] == ANA
 
 
-def test_a_lead_without_an_address_is_allowed_any_number_of_times(http: Client, leads: str) -> None:
+def test_leads_without_email_are_not_deduplicated(http: Client, leads: str) -> None:
     assert [http.post(leads, json={"firstName": "Ana"}).status_code for _ in range(2)] == [200, 200]
 
 
-def test_a_lead_already_in_the_campaign_is_refused_whatever_its_case(
+def test_a_lead_already_in_the_campaign_is_refused_ignoring_case(
     lemlist: Sandbox, http: Client, leads: str, ana: dict[str, Any]
 ) -> None:
-    answer = http.post(leads, json={"email": "Ana.Ruiz@Example.com"})
-    assert (answer.status_code, answer.text) == (400, "Lead already in the campaign")
-    assert answer.headers["Content-Type"].startswith("text/plain")
+    response = http.post(leads, json={"email": "Ana.Ruiz@Example.com"})
+    assert (response.status_code, response.text) == (400, "Lead already in the campaign")
+    assert response.headers["Content-Type"].startswith("text/plain")
     assert len(lemlist.state()["leads"]) == 1
 
 
 @pytest.mark.parametrize("status", [409, 500, 400])
-def test_a_lead_of_another_campaign_is_refused_only_with_deduplicate(status: int) -> None:
+def test_a_lead_in_another_campaign_is_refused_only_with_deduplicate(status: int) -> None:
     with Sandbox(limit="none", elsewhere_status=status) as lemlist, Client(lemlist) as http:
         lemlist.lead(lemlist.campaign("First")["_id"], **ANA)
         path = f"/campaigns/{lemlist.campaign('Second')['_id']}/leads/"
-        answer = http.post(path, params={"deduplicate": "true"}, json=ANA)
-        assert (answer.status_code, answer.text) == (status, "Lead already in other campaign")
+        response = http.post(path, params={"deduplicate": "true"}, json=ANA)
+        assert (response.status_code, response.text) == (status, "Lead already in other campaign")
         assert http.post(path, params={"deduplicate": "false"}, json=ANA).status_code == 200
 
 
-def test_a_campaign_that_does_not_exist_is_not_found(http: Client) -> None:
-    answer = http.post("/campaigns/cam_none/leads/", json=ANA)
-    assert (answer.status_code, answer.text) == (404, "Campaign not found")
+def test_an_unknown_campaign_is_not_found(http: Client) -> None:
+    response = http.post("/campaigns/cam_none/leads/", json=ANA)
+    assert (response.status_code, response.text) == (404, "Campaign not found")
 
 
 @pytest.mark.parametrize(
@@ -81,25 +81,25 @@ def test_a_campaign_that_does_not_exist_is_not_found(http: Client) -> None:
     ],
     ids=str,
 )
-def test_a_bad_body_is_refused_and_noted(
+def test_an_invalid_body_is_refused_and_is_a_violation(
     lemlist: Sandbox, http: Client, leads: str, body: Any, text: str
 ) -> None:
-    answer = http.post(leads, json=body)
-    assert (answer.status_code, answer.text) == (400, text)
+    response = http.post(leads, json=body)
+    assert (response.status_code, response.text) == (400, text)
     assert lemlist.violations()[-1]["rule"] == "body"
     assert lemlist.state()["leads"] == []
 
 
-def test_a_body_without_its_content_type_is_not_read(http: Client, leads: str) -> None:
+def test_a_body_without_content_type_is_refused(http: Client, leads: str) -> None:
     assert http.post(leads, data=b'{"email": "a@example.com"}').status_code == 400
 
 
 @pytest.mark.parametrize("value", ["True", "1", ""])
-def test_a_flag_is_the_word_true_or_false(http: Client, leads: str, value: str) -> None:
+def test_a_flag_must_be_true_or_false(http: Client, leads: str, value: str) -> None:
     assert http.post(leads, params={"findPhone": value}, json=ANA).status_code == 400
 
 
-def test_enrichment_flags_are_kept(lemlist: Sandbox, http: Client, leads: str) -> None:
+def test_enrichment_flags_are_stored(lemlist: Sandbox, http: Client, leads: str) -> None:
     flags = {"verifyEmail": "true", "findPhone": "true", "findEmail": "false"}
     lead = http.post(leads, params=flags, json=ANA).json()
     found = stored(lemlist, lead)
@@ -107,20 +107,20 @@ def test_enrichment_flags_are_kept(lemlist: Sandbox, http: Client, leads: str) -
     assert found["enrichment"] == {"emailStatus": "deliverable"}
 
 
-def test_an_unknown_parameter_is_noted(lemlist: Sandbox, http: Client, leads: str) -> None:
+def test_an_unknown_parameter_is_a_violation(lemlist: Sandbox, http: Client, leads: str) -> None:
     assert http.post(leads, params={"dedupe": "true"}, json=ANA).status_code == 200
     assert lemlist.violations()[-1]["what"] == "unknown parameter dedupe"
 
 
-def test_with_auto_review_a_new_lead_is_launched_at_once(lemlist: Sandbox, http: Client) -> None:
+def test_with_auto_review_a_new_lead_is_launched_immediately(lemlist: Sandbox, http: Client) -> None:
     campaign = lemlist.campaign(auto_review=True)
     lead = http.post(f"/campaigns/{campaign['_id']}/leads/", json=ANA).json()
     assert stored(lemlist, lead)["status"] == "running"
 
 
-def test_without_the_slash_nothing_is_created(lemlist: Sandbox, http: Client, leads: str) -> None:
-    answer = http.post(leads.rstrip("/"), json=ANA)
-    assert answer.headers["Content-Type"].startswith("text/html")
+def test_a_path_without_its_slash_creates_nothing(lemlist: Sandbox, http: Client, leads: str) -> None:
+    response = http.post(leads.rstrip("/"), json=ANA)
+    assert response.headers["Content-Type"].startswith("text/html")
     assert lemlist.state()["leads"] == []
 
 
@@ -128,7 +128,7 @@ def test_without_the_slash_nothing_is_created(lemlist: Sandbox, http: Client, le
 
 
 @pytest.mark.parametrize("address", ["a+b@example.com", "o/brien@example.com", "x%y@example.com"])
-def test_a_person_is_found_by_a_percent_encoded_address(
+def test_a_lead_is_found_by_percent_encoded_email(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], address: str
 ) -> None:
     lead = lemlist.lead(campaign["_id"], address)
@@ -150,27 +150,27 @@ def test_v2_lists_a_person_once_per_campaign_and_v1_is_flat(
 
 
 @pytest.mark.parametrize("path", ["/leads/nobody@example.com?version=v2", "/leads?id=lea_none"])
-def test_nobody_is_not_found(http: Client, path: str) -> None:
-    answer = http.get(path)
-    assert (answer.status_code, answer.text) == (404, "Lead not found")
+def test_an_unknown_lead_is_not_found(http: Client, path: str) -> None:
+    response = http.get(path)
+    assert (response.status_code, response.text) == (404, "Lead not found")
 
 
 @pytest.mark.parametrize(
     ("query", "what"),
     [
-        ("state=all&limit=501", "limit is 501, the most is 500"),
+        ("state=all&limit=501", "limit is 501, the maximum is 500"),
         ("state=scanned,opend", "unknown state opend"),
-        ("", "state is missing: the answer is empty without state=all"),
+        ("", "state is missing: the response is empty without state=all"),
     ],
 )
-def test_a_list_that_is_asked_for_wrongly_is_answered_and_written_down(
+def test_an_incorrect_list_query_is_served_and_is_a_violation(
     lemlist: Sandbox, http: Client, leads: str, query: str, what: str
 ) -> None:
     assert http.get(f"{leads}?{query}").status_code == 200
     assert [each["what"] for each in lemlist.violations()] == [what]
 
 
-def test_an_update_judges_the_time_zone_and_changes_the_owner(
+def test_an_update_checks_the_time_zone_and_changes_the_owner(
     lemlist: Sandbox, http: Client, ana: dict[str, Any], leads: str
 ) -> None:
     assert http.patch(leads + ana["_id"], json={"timezone": "Mars"}).status_code == 400
@@ -180,33 +180,33 @@ def test_an_update_judges_the_time_zone_and_changes_the_owner(
     assert "contactOwner" not in lead["variables"]
 
 
-def test_a_look_up_of_nobody_in_particular_is_refused(lemlist: Sandbox, http: Client) -> None:
-    answer = http.get("/leads?version=v2")
-    assert (answer.status_code, answer.text) == (400, "Bad team")
+def test_a_search_without_id_or_email_is_refused(lemlist: Sandbox, http: Client) -> None:
+    response = http.get("/leads?version=v2")
+    assert (response.status_code, response.text) == (400, "Bad team")
     assert lemlist.violations()[-1]["what"] == "Expected id or email"
 
 
 @pytest.mark.parametrize("path", ["/leads?email=ana@example.com", "/leads/ana@example.com"])
-def test_a_look_up_without_a_version_is_written_down(
+def test_a_search_without_version_is_a_violation(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], path: str
 ) -> None:
     lemlist.lead(campaign["_id"], "ana@example.com")
     assert http.get(path).status_code == 200
-    assert [each["what"] for each in lemlist.violations()] == ["version=v2 is missing: the answer is of v1"]
+    assert [each["what"] for each in lemlist.violations()] == ["version=v2 is missing: the response is of v1"]
 
 
-def test_half_a_character_in_a_lead_is_replaced_and_breaks_nothing(
+def test_a_lone_surrogate_in_a_lead_is_replaced(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], leads: str
 ) -> None:
     body = b'{"email": "ana@example.com", "firstName": "\\ud83d", "icebreaker": "\\ud83d\\ude80 \\uDE80"}'
-    made = http.post(leads, data=body, headers={"Content-Type": "application/json"})
-    assert made.json()["firstName"] == "\ufffd"
+    created = http.post(leads, data=body, headers={"Content-Type": "application/json"})
+    assert created.json()["firstName"] == "\ufffd"
     (lead,) = http.get(f"{lemlist.origin}/_sandbox/state").json()["leads"]
     assert lead["variables"]["icebreaker"] == "\U0001f680 \ufffd"
     assert http.get(f"{lemlist.origin}/campaigns/{campaign['_id']}").status_code == 200
 
 
-def test_a_campaign_lists_its_newest_leads_and_nothing_without_a_state(
+def test_a_campaign_lists_its_newest_leads_and_none_without_a_state(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], leads: str
 ) -> None:
     ids = [lemlist.lead(campaign["_id"], f"p{number}@example.com")["_id"] for number in range(3)]
@@ -220,19 +220,19 @@ def test_a_campaign_lists_its_newest_leads_and_nothing_without_a_state(
 # --- Change and remove ------------------------------------------------------------------------------------
 
 
-def test_an_update_changes_what_was_sent(
+def test_an_update_changes_the_given_fields(
     lemlist: Sandbox, http: Client, leads: str, ana: dict[str, Any]
 ) -> None:
     body = {"jobTitle": "CTO", "preferredContactMethod": "linkedIn", "score": "9"}
-    answer = http.patch(leads + ana["_id"], json=body)
-    assert (answer.json()["jobTitle"], answer.json()["preferredContactMethod"]) == ("CTO", "linkedIn")
+    response = http.patch(leads + ana["_id"], json=body)
+    assert (response.json()["jobTitle"], response.json()["preferredContactMethod"]) == ("CTO", "linkedIn")
     assert stored(lemlist, ana)["variables"] == {**ANA, "jobTitle": "CTO", "score": "9"}
 
 
 @pytest.mark.parametrize(
     ("body", "status"), [({}, 400), ({"jobTitle": 1}, 400), ({"preferredContactMethod": "fax"}, 400)]
 )
-def test_a_bad_update_is_refused(
+def test_an_invalid_update_is_refused(
     http: Client, leads: str, ana: dict[str, Any], body: Any, status: int
 ) -> None:
     assert http.patch(leads + ana["_id"], json=body).status_code == status
@@ -240,16 +240,16 @@ def test_a_bad_update_is_refused(
 
 def test_an_unsubscribed_lead_is_in_the_graveyard(http: Client, leads: str, ana: dict[str, Any]) -> None:
     assert http.delete(leads + quote(ANA["email"])).json()["_id"] == ana["_id"]
-    answer = http.patch(leads + ana["_id"], json={"jobTitle": "CTO"})
-    assert (answer.status_code, answer.text) == (500, "Lead in graveyard")
+    response = http.patch(leads + ana["_id"], json={"jobTitle": "CTO"})
+    assert (response.status_code, response.text) == (500, "Lead in graveyard")
     assert http.delete(leads + quote(ANA["email"])).status_code == 404
 
 
-def test_delete_without_action_unsubscribes_and_wants_an_address(
+def test_delete_without_action_unsubscribes_and_requires_an_email(
     lemlist: Sandbox, http: Client, leads: str, ana: dict[str, Any]
 ) -> None:
-    answer = http.delete(leads + ana["_id"])
-    assert (answer.status_code, answer.text) == (404, "An email is required to unsub a lead")
+    response = http.delete(leads + ana["_id"])
+    assert (response.status_code, response.text) == (404, "An email is required to unsub a lead")
     assert "action=remove is missing" in lemlist.violations()[-1]["what"]
     assert http.delete(leads).status_code == 404
     assert stored(lemlist, ana)["status"] == "review"
@@ -259,13 +259,13 @@ def test_delete_with_action_remove_deletes(
     lemlist: Sandbox, http: Client, leads: str, ana: dict[str, Any]
 ) -> None:
     lemlist.activity(lead_id=ana["_id"], type="emailsSent")
-    answer = http.delete(leads + ana["_id"], params={"action": "remove"})
-    assert answer.json()["plan"] == "trial"
+    response = http.delete(leads + ana["_id"], params={"action": "remove"})
+    assert response.json()["plan"] == "trial"
     assert (lemlist.state()["leads"], lemlist.state()["activities"]) == ([], [])
     assert http.post(leads, json=ANA).status_code == 200
 
 
-def test_pause_reaches_every_campaign_unless_one_is_named(
+def test_pause_applies_to_all_campaigns_or_to_the_given_one(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], ana: dict[str, Any]
 ) -> None:
     second = lemlist.lead(lemlist.campaign("Second")["_id"], **ANA)
@@ -273,11 +273,12 @@ def test_pause_reaches_every_campaign_unless_one_is_named(
     assert [(each["_id"], each["isPaused"]) for each in one] == [(ana["_id"], True)]
     assert stored(lemlist, second)["isPaused"] is False
     assert len(http.post(f"/leads/pause/{ana['_id']}").json()) == 2
+    assert http.post(f"/leads/start/{ana['_id']}?campaignId={second['campaignId']}").status_code == 404
     assert http.post(f"/leads/start/{ana['_id']}").json()[0]["isPaused"] is False
     assert stored(lemlist, second)["status"] == "paused"
 
 
-def test_marks_reach_one_campaign_or_all(
+def test_marks_apply_to_one_campaign_or_to_all(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], ana: dict[str, Any]
 ) -> None:
     second = lemlist.lead(lemlist.campaign("Second")["_id"], **ANA)
@@ -287,7 +288,7 @@ def test_marks_reach_one_campaign_or_all(
     assert stored(lemlist, second)["status"] == "notInterested"
 
 
-def test_a_review_launches_once_and_only_where_there_are_steps(
+def test_a_review_launches_a_lead_once_and_only_with_steps(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], ana: dict[str, Any]
 ) -> None:
     path = f"/leads/review/{ana['_id']}"
@@ -302,7 +303,7 @@ def test_a_review_launches_once_and_only_where_there_are_steps(
 # --- Custom variables -------------------------------------------------------------------------------------
 
 
-def test_variables_are_created_once_changed_and_erased(
+def test_variables_are_created_updated_and_erased(
     lemlist: Sandbox, http: Client, ana: dict[str, Any]
 ) -> None:
     path = f"/leads/{ana['_id']}/variables"
@@ -316,58 +317,58 @@ def test_variables_are_created_once_changed_and_erased(
     variables = stored(lemlist, ana)["variables"]
     assert (variables["region"], variables["Company name"]) == ("south", "Ñ & Co")
     assert "plan" not in variables
-    assert http.patch(path, params={"plan": "back"}).json() == {"ok": True}, "the variable itself remains"
+    assert http.patch(path, params={"plan": "back"}).json() == {"ok": True}, "the campaign keeps the variable"
 
 
 @pytest.mark.parametrize(
     ("lead", "status", "text"), [("ana%40x.org", 400, "Invalid leadId"), ("lea_0", 404, "Lead not found")]
 )
-def test_variables_of_nobody_are_refused(http: Client, lead: str, status: int, text: str) -> None:
-    answer = http.post(f"/leads/{lead}/variables?a=b")
-    assert (answer.status_code, answer.text) == (status, text)
+def test_variables_of_an_unknown_lead_are_refused(http: Client, lead: str, status: int, text: str) -> None:
+    response = http.post(f"/leads/{lead}/variables?a=b")
+    assert (response.status_code, response.text) == (status, text)
 
 
 # --- Audio ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def place(lemlist: Sandbox, campaign: dict[str, Any], ana: dict[str, Any]) -> dict[str, str]:
+def upload(lemlist: Sandbox, campaign: dict[str, Any], ana: dict[str, Any]) -> dict[str, str]:
     step = lemlist.step(campaign["sequenceId"], "linkedinVoiceNote")
     return {"leadId": ana["_id"], "stepId": step["_id"]}
 
 
-def test_audio_is_stored_and_can_be_played(lemlist: Sandbox, http: Client, place: dict[str, str]) -> None:
+def test_audio_is_stored_and_can_be_played(lemlist: Sandbox, http: Client, upload: dict[str, str]) -> None:
     sound = bytes(range(256)) * 4000
-    answer = http.post("/leads/audio", params=place, files={"file": ("note ana.m4a", sound, "audio/mp4")})
-    status = answer.json()["status"]
+    response = http.post("/leads/audio", params=upload, files={"file": ("note ana.m4a", sound, "audio/mp4")})
+    status = response.json()["status"]
     assert status["fileName"] == "note ana"
     played = http.get(status["url"])
     assert (played.content, played.headers["Content-Type"]) == (sound, "audio/mp4")
     assert lemlist.state()["audio"][0]["size"] == len(sound)
 
 
-def test_a_further_upload_replaces_the_first(lemlist: Sandbox, http: Client, place: dict[str, str]) -> None:
+def test_another_upload_replaces_the_first(lemlist: Sandbox, http: Client, upload: dict[str, str]) -> None:
     for sound in (b"one", b"three"):
-        http.post("/leads/audio", params=place, files={"file": ("a.mp3", sound, "audio/mpeg")})
+        http.post("/leads/audio", params=upload, files={"file": ("a.mp3", sound, "audio/mpeg")})
     assert [each["size"] for each in lemlist.state()["audio"]] == [5]
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"leadId": "lea_0"}, "leadId is missing or names no lead"),
-        ({"leadId": None}, "leadId is missing or names no lead"),
-        ({"stepId": "stp_0"}, "stepId is missing or names no step of the lead's campaign"),
-        ({"stepId": "another campaign's"}, "stepId is missing or names no step of the lead's campaign"),
-        ({"stepId": "a visit"}, "stepId names a step that is no voice note"),
+        ({"leadId": "lea_0"}, "leadId is missing or is no lead"),
+        ({"leadId": None}, "leadId is missing or is no lead"),
+        ({"stepId": "stp_0"}, "stepId is missing or is no step of the lead's campaign"),
+        ({"stepId": "another campaign's"}, "stepId is missing or is no step of the lead's campaign"),
+        ({"stepId": "a visit"}, "the step is no voice note"),
     ],
     ids=str,
 )
-def test_audio_needs_a_lead_and_a_voice_note_of_its_campaign(
+def test_audio_requires_a_lead_and_a_voice_note_of_its_campaign(
     lemlist: Sandbox,
     http: Client,
     campaign: dict[str, Any],
-    place: dict[str, str],
+    upload: dict[str, str],
     change: dict[str, str],
     reason: str,
 ) -> None:
@@ -376,8 +377,10 @@ def test_audio_needs_a_lead_and_a_voice_note_of_its_campaign(
         "a visit": lemlist.step(campaign["sequenceId"], "linkedinVisit")["_id"],
     }
     change = {name: others.get(value, value) for name, value in change.items()}
-    answer = http.post("/leads/audio", params=place | change, files={"file": ("a.mp3", b"x", "audio/mpeg")})
-    assert (answer.status_code, answer.text) == (400, "Bad team")
+    response = http.post(
+        "/leads/audio", params=upload | change, files={"file": ("a.mp3", b"x", "audio/mpeg")}
+    )
+    assert (response.status_code, response.text) == (400, "Bad team")
     assert lemlist.violations()[-1]["what"] == reason
 
 
@@ -391,6 +394,6 @@ def test_audio_needs_a_lead_and_a_voice_note_of_its_campaign(
     ],
     ids=["empty", "text", "wrong part", "too large"],
 )
-def test_what_is_no_audio_file_is_refused(http: Client, place: dict[str, str], files: Any) -> None:
-    answer = http.post("/leads/audio", params=place, files=files)
-    assert (answer.status_code, answer.text) == (400, "Invalid audio file")
+def test_a_file_that_is_no_audio_is_refused(http: Client, upload: dict[str, str], files: Any) -> None:
+    response = http.post("/leads/audio", params=upload, files=files)
+    assert (response.status_code, response.text) == (400, "Invalid audio file")

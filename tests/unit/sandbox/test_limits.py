@@ -36,14 +36,14 @@ def moments(gaps: list[float]) -> list[float]:
 
 
 @given(GAPS)
-def test_no_stretch_of_a_sliding_window_holds_more_than_the_limit(gaps: list[float]) -> None:
+def test_no_period_of_a_sliding_window_exceeds_the_limit(gaps: list[float]) -> None:
     passed = admitted(Sliding(5, 2.0), moments(gaps))
     for start in passed:
         assert sum(start <= moment < start + 2.0 for moment in passed) <= 5
 
 
 @given(GAPS)
-def test_a_sliding_window_refuses_nobody_without_need(gaps: list[float]) -> None:
+def test_a_sliding_window_refuses_only_above_the_limit(gaps: list[float]) -> None:
     window, passed = Sliding(5, 2.0), []
     for moment in moments(gaps):
         room = sum(moment - 2.0 < earlier for earlier in passed) < 5
@@ -54,55 +54,55 @@ def test_a_sliding_window_refuses_nobody_without_need(gaps: list[float]) -> None
 
 @pytest.mark.parametrize("kind", ["sliding", "fixed", "anchored"])
 @given(gaps=GAPS)
-def test_after_the_wait_that_it_names_a_window_has_room(kind: str, gaps: list[float]) -> None:
+def test_a_window_admits_a_request_after_the_stated_wait(kind: str, gaps: list[float]) -> None:
     window = WINDOWS[kind](5, 2.0)
     at = 100.0
     for gap in gaps:
         at += gap
-        verdict = window.admit(at)
-        assert 0 <= verdict.wait <= 2.0 + 1e-9
-        if verdict.refused:
-            at += verdict.wait + 1e-6
+        admission = window.admit(at)
+        assert 0 <= admission.wait <= 2.0 + 1e-9
+        if admission.refused:
+            at += admission.wait + 1e-6
             assert not window.admit(at).refused
 
 
-def test_a_fixed_window_lets_a_double_burst_across_its_boundary() -> None:
+def test_a_fixed_window_admits_a_double_burst_across_its_boundary() -> None:
     assert len(admitted(Fixed(5, 2.0), [1.99] * 6 + [2.01] * 6)) == 10
 
 
-def test_an_anchored_window_begins_with_the_first_request() -> None:
+def test_an_anchored_window_starts_with_the_first_request() -> None:
     window = Anchored(5, 2.0)
     assert len(admitted(window, [1.99] * 6 + [2.01] * 6)) == 5
     assert len(admitted(window, [3.98, 3.995])) == 1
 
 
-def test_keys_do_not_share_their_limit() -> None:
+def test_keys_do_not_share_a_limit() -> None:
     limit = RateLimit("sliding", 1, 2.0)
     assert [limit.admit(key, 100.0).refused for key in ("a", "b", "a")] == [False, False, True]
 
 
-def test_the_date_is_the_one_of_javascript() -> None:
-    # The example of the documents.
+def test_the_reset_date_has_the_format_of_javascript() -> None:
+    # The documented example.
     assert javascript_date(1613462562) == (
         "Tue Feb 16 2021 09:02:42 GMT+0100 (Central European Standard Time)"
     )
 
 
-def test_twenty_pass_and_the_rest_is_refused_with_every_header() -> None:
+def test_twenty_requests_are_admitted_and_all_responses_have_the_headers() -> None:
     with Sandbox(window=30) as lemlist, ThreadPoolExecutor(8) as pool:
 
-        def ask(_: int) -> requests.Response:
+        def get(_: int) -> requests.Response:
             return requests.get(f"{lemlist.url}/team", auth=("", lemlist.api_key), timeout=5)
 
-        answers = list(pool.map(ask, range(25)))
-        refused = [each for each in answers if each.status_code == 429]
+        responses = list(pool.map(get, range(25)))
+        refused = [each for each in responses if each.status_code == 429]
         assert len(refused) == 5
-        for answer in answers:
-            assert answer.headers["X-RateLimit-Limit"] == "20"
-            assert 1 <= int(answer.headers["Retry-After"]) <= 30
-            assert answer.headers["X-RateLimit-Reset"].endswith("(Central European Standard Time)")
+        for response in responses:
+            assert response.headers["X-RateLimit-Limit"] == "20"
+            assert 1 <= int(response.headers["Retry-After"]) <= 30
+            assert response.headers["X-RateLimit-Reset"].endswith("(Central European Standard Time)")
         assert {each.headers["X-RateLimit-Remaining"] for each in refused} == {"0"}
-        remaining = sorted(int(each.headers["X-RateLimit-Remaining"]) for each in answers)
+        remaining = sorted(int(each.headers["X-RateLimit-Remaining"]) for each in responses)
         assert remaining == [0] * 5 + list(range(20))
         state = lemlist.state()
         (meter,) = state["limit"]["keys"].values()
@@ -118,6 +118,6 @@ def test_a_refused_request_has_no_effect() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"requests": 0}, {"window": 0}])
-def test_a_limit_that_lets_nobody_in_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="lets nobody in"):
+def test_a_limit_that_admits_no_request_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="admits no request"):
         Sandbox(**wrong)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unsubscribes, and the lists that show each way of paging."""
+"""Unsubscribes, and the lists with each way of paging."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_any_value_can_be_unsubscribed_read_and_subscribed_again(http: Client, v
     path = f"{VALUES}/{quote(value, safe='')}"
     first = http.post(path).json()
     assert (first["value"], first["variable"], first["source"]) == (value, value, "api")
-    assert http.post(path).json() == first, "an existing one is returned"
+    assert http.post(path).json() == first, "an existing entry is returned"
     assert http.get(path).json() == first
     assert http.delete(path).json() == "Variable subscribed"
     assert (http.get(path).status_code, http.get(path).text) == (404, "Variable not found")
@@ -32,12 +32,12 @@ def test_any_value_can_be_unsubscribed_read_and_subscribed_again(http: Client, v
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_value_has_to_be_named(http: Client, method: str) -> None:
-    answer = http.request(method, f"{VALUES}/")
-    assert (answer.status_code, answer.text) == (400, "No value")
+def test_an_empty_value_is_refused(http: Client, method: str) -> None:
+    response = http.request(method, f"{VALUES}/")
+    assert (response.status_code, response.text) == (400, "No value")
 
 
-def test_many_values_are_unsubscribed_at_once_and_paged(http: Client) -> None:
+def test_many_values_are_unsubscribed_in_one_request_and_paged(http: Client) -> None:
     values = [f"p{number}@example.com" for number in range(150)]
     assert http.post(VALUES, json={"values": values}).json() == "Variables unsubscribed"
     pages = [http.get(VALUES, params={"offset": offset}).json() for offset in (0, 100)]
@@ -45,19 +45,24 @@ def test_many_values_are_unsubscribed_at_once_and_paged(http: Client) -> None:
     assert len(http.get("/v2/unsubscribes/exports/variables").text.splitlines()) == 151
 
 
-@pytest.mark.parametrize("body", [{}, {"values": "a"}, {"values": [1]}, {"values": ["a"] * 10_001}])
-def test_bad_values_unsubscribe_nobody(lemlist: Sandbox, http: Client, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"values": "a"}, {"values": [1]}, {"values": ["a"] * 10_001}, {"values": ["a"], "source": "me"}],
+)
+def test_invalid_values_unsubscribe_none(lemlist: Sandbox, http: Client, body: dict[str, Any]) -> None:
     assert http.post(VALUES, json=body).status_code == 400
     assert lemlist.state()["unsubscribes"] == []
 
 
-def test_who_complained_is_protected(lemlist: Sandbox, http: Client) -> None:
+def test_a_complaint_cannot_be_resubscribed(lemlist: Sandbox, http: Client) -> None:
     lemlist.service.world.unsubscribe("ana@example.com", "abuse")
-    answer = http.delete(f"{VALUES}/ana%40example.com")
-    assert (answer.status_code, answer.text) == (409, "Variable is protected and cannot be re-subscribed")
+    response = http.delete(f"{VALUES}/ana%40example.com")
+    assert (response.status_code, response.text) == (409, "Variable is protected and cannot be re-subscribed")
 
 
-def test_a_contact_is_flagged_and_cleared(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+def test_a_contact_is_unsubscribed_and_resubscribed(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
     contact = lemlist.lead(campaign["_id"], "ana@example.com")["contactId"]
     path = f"/v2/unsubscribes/contacts/{contact}"
     assert http.get(path).json() == {"_id": contact, "doNotContact": False}
@@ -71,7 +76,7 @@ def test_a_contact_is_flagged_and_cleared(lemlist: Sandbox, http: Client, campai
 # --- Ways of paging ---------------------------------------------------------------------------------------
 
 
-def test_companies_page_by_offset_against_a_total(http: Client) -> None:
+def test_companies_page_by_offset_up_to_a_total(http: Client) -> None:
     seen: list[str] = []
     while True:
         page = http.get("/companies", params={"offset": len(seen)}).json()
@@ -88,7 +93,7 @@ def test_companies_page_by_offset_against_a_total(http: Client) -> None:
         ("/inbox", "data", "nextPage", lists.CONVERSATIONS),
     ],
 )
-def test_schedules_and_inbox_name_the_next_page(
+def test_schedules_and_inbox_contain_the_next_page(
     lemlist: Sandbox, http: Client, path: str, items: str, next_page: str, count: int
 ) -> None:
     user = http.get("/team?version=v2").json()["userIds"][0]
@@ -96,9 +101,9 @@ def test_schedules_and_inbox_name_the_next_page(
     seen: list[str] = []
     page: int | None = 1
     while page:
-        answer = http.get(path, params={**query, "page": page}).json()
-        seen += [each["_id"] for each in answer[items]]
-        page = answer["pagination"][next_page]
+        response = http.get(path, params={**query, "page": page}).json()
+        seen += [each["_id"] for each in response[items]]
+        page = response["pagination"][next_page]
     assert len(seen) == len(set(seen)) == count
 
 
@@ -108,7 +113,7 @@ def test_tasks_page_from_zero_until_an_empty_page(http: Client) -> None:
     assert [len(each["results"]) for each in pages] == [20, 20, 13, 0]
 
 
-def test_the_watchlist_names_the_number_of_pages(http: Client) -> None:
+def test_the_watchlist_contains_the_number_of_pages(http: Client) -> None:
     pages = [http.get("/watchlist", params={"page": page, "limit": 100}).json() for page in (1, 2)]
     assert sum(len(each["data"]) for each in pages) == lists.AGENTS
     assert pages[1]["meta"]["pagination"]["totalPages"] == 2
@@ -124,23 +129,43 @@ def test_contacts_are_those_of_the_leads(lemlist: Sandbox, http: Client, campaig
 
 
 @pytest.mark.parametrize("path", ["/inbox", "/inbox?userId=usr_0", "/companies?offset=x"])
-def test_a_bad_query_is_refused(http: Client, path: str) -> None:
+def test_an_invalid_query_is_refused(http: Client, path: str) -> None:
     assert http.get(path).status_code == 400
 
 
-def test_senders_of_a_state_that_does_not_exist_are_refused(lemlist: Sandbox, http: Client) -> None:
-    answer = http.get("/team/senders?state=runing")
-    assert (answer.status_code, answer.text) == (400, "Bad params (invalid state parameter)")
+def test_senders_with_an_unknown_state_are_refused(lemlist: Sandbox, http: Client) -> None:
+    response = http.get("/team/senders?state=runing")
+    assert (response.status_code, response.text) == (400, "Bad params (invalid state parameter)")
     assert lemlist.violations()[-1]["rule"] == "body"
 
 
-def test_a_fixed_segment_goes_before_one_that_takes_any_value() -> None:
+def test_a_fixed_segment_has_priority_over_a_parameter() -> None:
     anything, fixed = (Route("GET", path, lambda call: None, None) for path in ("/a/{b}", "/a/b"))
     found = [Table([anything, fixed]).find("GET", path) for path in ("/a/b", "/a/c", "/a/", "/a")]
     assert [each and each.route for each in found] == [fixed, anything, None, None]
 
 
-def test_an_unknown_path_shows_the_web_application(lemlist: Sandbox, http: Client) -> None:
-    answer = http.get("/nowhere")
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/contacts?search=ana", "the sandbox ignores parameter search"),
+        ("/watchlist?type=jobChange", "the sandbox ignores parameter type"),
+        ("/companies?limit=1&limit=2", "parameter limit is repeated"),
+    ],
+)
+def test_a_parameter_that_has_no_effect_is_a_violation(
+    lemlist: Sandbox, http: Client, path: str, what: str
+) -> None:
+    assert http.get(path).status_code == 200
+    assert [each["what"] for each in lemlist.violations()] == [what]
+
+
+def test_a_refused_request_keeps_its_other_violations(lemlist: Sandbox, http: Client) -> None:
+    assert http.post(f"{VALUES}?source=me", json={}).status_code == 400
+    assert [each["rule"] for each in lemlist.violations()] == ["query", "body"]
+
+
+def test_an_unknown_path_returns_the_web_application(lemlist: Sandbox, http: Client) -> None:
+    response = http.get("/nowhere")
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert lemlist.violations()[-1]["rule"] == "route"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox, page
-from airflow_provider_lemlist.sandbox.journal import Exchange
+from airflow_provider_lemlist.sandbox.request_log import Exchange
 from tests.unit.sandbox.conftest import Client
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -18,7 +18,7 @@ EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.tit
 
 @pytest.fixture
 def evil(lemlist: Sandbox, http: Client) -> str:
-    """A campaign of which every text is hostile; returns its id."""
+    """Return the id of a campaign in which every text is hostile."""
     campaign = lemlist.campaign(EVIL)
     sequence = campaign["sequenceId"]
     voice = lemlist.step(sequence, "linkedinVoiceNote")
@@ -34,7 +34,7 @@ def evil(lemlist: Sandbox, http: Client) -> str:
 
 
 def browse(url: str, folder: Path) -> str:
-    """Return the document as it is in a real browser, after its scripts have run."""
+    """Return the document of a real browser after its scripts have run."""
     # --virtual-time-budget lets the page refresh itself a few times.
     command = [
         "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -44,7 +44,9 @@ def browse(url: str, folder: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def test_the_pages_show_what_is_there(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+def test_the_pages_show_campaigns_leads_steps_and_requests(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
     lemlist.step(campaign["sequenceId"], "email", subject="A question", message="b")
     lemlist.lead(campaign["_id"], "ana@example.com", firstName="Ana", plan="trial")
     http.get("/team", headers={"User-Agent": "mine/1.0"})
@@ -63,14 +65,16 @@ def test_the_pages_show_what_is_there(lemlist: Sandbox, http: Client, campaign: 
     assert http.get(f"{lemlist.origin}/campaigns/cam_none").status_code == 404
 
 
-def test_nothing_is_loaded_from_elsewhere(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
-    answer = http.get(lemlist.origin)
-    files = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+def test_the_page_loads_nothing_from_other_hosts(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    response = http.get(lemlist.origin)
+    files = re.findall(r'(?:src|href)="([^"]+)"', response.text)
     assert files
     assert all(each.startswith("/") for each in files)
     for each in files:
         assert http.get(lemlist.origin + each).status_code == 200
-    assert "default-src 'none'; script-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'self'" in response.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize("path", ["/", "/?live", "/campaigns/{}", "/campaigns/{}?live&find=<script>"])
@@ -89,41 +93,41 @@ def test_an_audio_file_that_is_html_is_never_served_as_html(
     query = {"leadId": lead["_id"], "stepId": step["_id"]}
     files = {"file": ("x.mp3", b"<script>1</script>", "text/html")}
     url = http.post("/leads/audio", params=query, files=files).json()["status"]["url"]
-    answer = http.get(url)
-    assert answer.headers["Content-Type"] == "audio/mp4"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    response = http.get(url)
+    assert response.headers["Content-Type"] == "audio/mp4"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("name", ["note.{x}", "note.{}", "note.a b?c#d", "note.*", "note", "note.m4a"])
-def test_the_address_of_an_audio_file_works_whatever_the_file_is_called(
+def test_the_url_of_an_audio_file_works_for_any_file_name(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], name: str
 ) -> None:
     step = lemlist.step(campaign["sequenceId"], "linkedinVoiceNote")
     lead = lemlist.lead(campaign["_id"], "ana@example.com")
     query = {"leadId": lead["_id"], "stepId": step["_id"]}
-    answer = http.post("/leads/audio", params=query, files={"file": (name, b"sound", "audio/mpeg")})
-    url = answer.json()["status"]["url"]
+    response = http.post("/leads/audio", params=query, files={"file": (name, b"sound", "audio/mpeg")})
+    url = response.json()["status"]["url"]
     assert re.fullmatch(r"[\w:/.]+", url)
     assert http.get(url).content == b"sound"
 
 
 @pytest.mark.chromium
 @pytest.mark.parametrize(("path", "view"), [("/", "overview_view"), ("/campaigns/{}", "campaign_view")])
-def test_in_a_real_browser_a_script_in_a_lead_is_inert(
+def test_a_browser_does_not_run_a_script_in_a_lead(
     lemlist: Sandbox, evil: str, path: str, view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered: list[str] = []
     render = getattr(page, view)
     monkeypatch.setattr(page, view, lambda *args: rendered.append(view) or render(*args))
     document = browse(lemlist.origin + path.format(evil), tmp_path)
-    assert len(rendered) > 1, "the page's own script ran and refreshed it"
+    assert len(rendered) > 1, "the page's own script refreshed the page"
     assert "&lt;script&gt;" in document
     title = re.search(r"<title>(.*?)</title>", document)
     assert title
     assert title[1] != "owned"
 
 
-def test_a_name_that_turns_the_writing_round_stays_by_itself(
+def test_a_name_with_a_text_direction_mark_is_isolated(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any]
 ) -> None:
     name = "\u202eevil"
@@ -145,7 +149,7 @@ def test_leads_are_found_and_paged(lemlist: Sandbox, http: Client, campaign: dic
     assert "p003@example.com" not in found
 
 
-def test_the_chart_counts_each_second_against_the_limit() -> None:
+def test_the_chart_counts_requests_per_second() -> None:
     now = 1_000_000.9
 
     def exchange(ago: float, status: int) -> Exchange:
@@ -157,9 +161,7 @@ def test_the_chart_counts_each_second_against_the_limit() -> None:
     assert (len(drawn.bars), drawn.allowed, drawn.top) == (60, 10.0, 20.0)
 
 
-def test_a_step_counts_what_it_caused_in_the_order_it_happened(
-    lemlist: Sandbox, campaign: dict[str, Any]
-) -> None:
+def test_a_step_counts_its_activities_in_order(lemlist: Sandbox, campaign: dict[str, Any]) -> None:
     step = lemlist.step(campaign["sequenceId"], "email", subject="a", message="b")
     lead = lemlist.lead(campaign["_id"], "ana@example.com")
     for type in ("emailsSent", "emailsOpened", "emailsOpened"):

@@ -10,7 +10,12 @@ import pytest
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.sandbox.activity_types import ACTIVITY_TYPES
 from airflow_provider_lemlist.sandbox.model import World
-from airflow_provider_lemlist.sandbox.prospects import EXECUTED, Behaviour, Prospects, journey
+from airflow_provider_lemlist.sandbox.prospects import (
+    STEP_ACTIVITIES,
+    Prospects,
+    SimulationOptions,
+    plan_events,
+)
 from airflow_provider_lemlist.steps import CATALOGUE
 from tests.unit.sandbox.conftest import Client
 from tests.waiting import wait_for
@@ -29,23 +34,23 @@ def world_with(*steps: dict[str, Any], people: int = 1) -> World:
 
 
 def types(world: World, **behaviour: Any) -> list[list[str]]:
-    """Return what happens to each lead, in order."""
+    """Return the planned activities of each lead, in order."""
     sequence = next(iter(world.campaigns.values())).sequence_id
     return [
-        [event.type for event in journey(lead, sequence, world.sequences, Behaviour(**behaviour))]
+        [event.type for event in plan_events(lead, sequence, world.sequences, SimulationOptions(**behaviour))]
         for lead in world.leads.values()
     ]
 
 
-# --- What people do ---------------------------------------------------------------------------------------
+# --- Planned events ---------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_makes_the_same_people() -> None:
+def test_the_same_seed_plans_the_same_events() -> None:
     world = world_with(EMAIL, {"type": "linkedinInvite"}, EMAIL, people=30)
     assert types(world, seed=1) == types(world, seed=1) != types(world, seed=2)
 
 
-def test_chances_are_kept() -> None:
+def test_probabilities_are_observed() -> None:
     world = world_with(EMAIL, people=400)
     counts = Counter(type for each in types(world, opens=0.5, clicks=0.5, replies=0.5) for type in each)
     assert counts["emailsSent"] == 400
@@ -60,7 +65,7 @@ def test_a_reply_ends_the_sequence() -> None:
 
 
 @pytest.mark.parametrize("accepts", [0, 1])
-def test_a_condition_leads_into_the_branch_of_what_happened(accepts: int) -> None:
+def test_a_condition_selects_the_branch_by_activity(accepts: int) -> None:
     condition = {"type": "conditional", "conditionKey": "linkedinInviteAccepted", "delayType": "waitUntil"}
     world = world_with({"type": "linkedinInvite"}, condition)
     (step,) = [each for seq in list(world.sequences.values()) for each in seq.steps if each.branches]
@@ -73,7 +78,7 @@ def test_a_condition_leads_into_the_branch_of_what_happened(accepts: int) -> Non
 
 
 @pytest.mark.parametrize("value", ["p0@example.com", "@example.com", "https://linkedin.com/in/p0", "contact"])
-def test_nobody_who_is_unsubscribed_is_contacted(value: str) -> None:
+def test_unsubscribed_leads_are_not_contacted(value: str) -> None:
     world = world_with(EMAIL)
     (lead,) = world.leads.values()
     lead.values["linkedinUrl"] = "https://linkedin.com/in/p0"
@@ -82,13 +87,13 @@ def test_nobody_who_is_unsubscribed_is_contacted(value: str) -> None:
     else:
         world.unsubscribe(value)
     prospects = Prospects(world)
-    prospects.start(Behaviour())
+    prospects.start(SimulationOptions())
     prospects.tick(0)
     prospects.tick(1000)
     assert (world.activities, lead.status) == ([], "unsubscribed")
 
 
-def test_a_condition_may_ask_what_the_lead_has() -> None:
+def test_a_condition_can_depend_on_a_field_of_the_lead() -> None:
     condition = {"type": "conditional", "conditionKey": "hasEmailAddress", "delayType": "waitUntil"}
     world = world_with(condition)
     (step,) = next(iter(world.sequences.values())).steps
@@ -96,28 +101,28 @@ def test_a_condition_may_ask_what_the_lead_has() -> None:
     assert types(world) == [["conditionChosen", "linkedinVisitDone"]]
 
 
-def test_every_kind_of_step_is_executed_with_a_documented_activity() -> None:
-    assert EXECUTED.keys() == CATALOGUE.keys()
-    assert {type for each in EXECUTED.values() for type in each} <= ACTIVITY_TYPES
+def test_every_type_of_step_has_a_documented_activity() -> None:
+    assert STEP_ACTIVITIES.keys() == CATALOGUE.keys()
+    assert {type for each in STEP_ACTIVITIES.values() for type in each} <= ACTIVITY_TYPES
 
 
 @pytest.mark.parametrize("wrong", [{"opens": 1.1}, {"speed": 0}, {"pace": -1}])
-def test_impossible_behaviour_is_refused(wrong: dict[str, float]) -> None:
+def test_invalid_simulation_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Behaviour(**wrong)
+        SimulationOptions(**wrong)
 
 
-# --- When it comes true -----------------------------------------------------------------------------------
+# --- The simulation over time -----------------------------------------------------------------------------
 
 
-def test_nothing_happens_before_its_time_nor_while_it_is_paused() -> None:
+def test_no_activity_is_added_before_it_is_due_or_while_paused() -> None:
     world = world_with(EMAIL)
     (lead,) = world.leads.values()
     (campaign,) = world.campaigns.values()
     prospects = Prospects(world)
-    prospects.start(Behaviour(opens=1, clicks=0, replies=0, pace=10))
+    prospects.start(SimulationOptions(opens=1, clicks=0, replies=0, pace=10))
     prospects.tick(1000)
-    assert (lead.place, world.activities) == ("running", [])
+    assert (lead.stage, world.activities) == ("running", [])
     prospects.tick(1010)
     assert [each.type for each in world.activities] == ["emailsSent"]
     campaign.status = "paused"
@@ -131,7 +136,7 @@ def test_nothing_happens_before_its_time_nor_while_it_is_paused() -> None:
     prospects.tick(1032)
     assert [each.type for each in world.activities] == ["emailsSent", "emailsOpened"]
     prospects.tick(1033)
-    assert lead.place == "done"
+    assert lead.stage == "done"
 
 
 def test_without_review_only_launched_leads_are_contacted() -> None:
@@ -139,20 +144,20 @@ def test_without_review_only_launched_leads_are_contacted() -> None:
     launched, _ = world.leads.values()
     launched.launch(0)
     prospects = Prospects(world)
-    prospects.start(Behaviour(review=False))
+    prospects.start(SimulationOptions(review=False))
     prospects.tick(1000)
     prospects.tick(2000)
     assert {each.lead.id for each in world.activities} == {launched.id}
 
 
-def test_after_a_campaign_is_started_its_leads_react(
+def test_leads_react_after_their_campaign_is_started(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any]
 ) -> None:
     lemlist.step(campaign["sequenceId"], "email", subject="a", message="b")
     lead = lemlist.lead(campaign["_id"], "ana@example.com")
     lemlist.simulate(opens=1, clicks=1, replies=1, speed=20)
     time.sleep(0.1)
-    assert lemlist.state()["activities"] == [], "a draft contacts nobody"
+    assert lemlist.state()["activities"] == [], "a draft contacts no leads"
     http.post(f"/campaigns/{campaign['_id']}/start")
 
     def found() -> list[str]:
@@ -168,17 +173,17 @@ def test_after_a_campaign_is_started_its_leads_react(
     ]
 
 
-def test_prospects_are_set_and_stilled_by_http(lemlist: Sandbox, http: Client) -> None:
+def test_the_simulation_is_started_and_stopped_over_http(lemlist: Sandbox, http: Client) -> None:
     control = f"{lemlist.origin}/_sandbox/simulate"
     assert http.post(control, json={"speed": 2}).json() == {"ok": True}
-    assert lemlist.service.prospects.behaviour == Behaviour(speed=2)
+    assert lemlist.service.prospects.behaviour == SimulationOptions(speed=2)
     assert http.post(control, json={"speed": 0}).status_code == 400
     assert http.post(control, json={"mood": "good"}).status_code == 400
     http.delete(control)
     assert lemlist.service.prospects.behaviour is None
 
 
-def test_an_activity_is_added_by_http(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+def test_an_activity_is_added_over_http(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
     lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
     control = f"{lemlist.origin}/_sandbox/activities"
     assert http.post(control, json={"leadId": lead, "type": "emailsReplied"}).json()["leadId"] == lead

@@ -20,7 +20,9 @@ def listed(http: Client, campaign: dict[str, Any], sequence_id: str | None = Non
     return found[sequence_id or campaign["sequenceId"]]["steps"]  # type: ignore[no-any-return]  # JSON
 
 
-def test_a_step_goes_to_the_end_or_to_its_index(http: Client, campaign: dict[str, Any], steps: str) -> None:
+def test_a_step_is_inserted_at_its_index_or_appended(
+    http: Client, campaign: dict[str, Any], steps: str
+) -> None:
     for index in (None, 99, 0, -1, 1):
         body = {"type": "phone", "message": str(index)} | ({} if index is None else {"index": index})
         http.post(steps, json=body)
@@ -30,17 +32,21 @@ def test_a_step_goes_to_the_end_or_to_its_index(http: Client, campaign: dict[str
     assert [each["sequenceStep"] for each in found] == [0, 1, 2, 3, 4]
 
 
-def test_the_first_step_has_no_delay_and_the_others_one_day(http: Client, steps: str) -> None:
+def test_the_default_delay_is_none_for_the_first_step_and_one_day_for_others(
+    http: Client, steps: str
+) -> None:
     assert [http.post(steps, json={"type": "linkedinVisit"}).json()["delay"] for _ in range(3)] == [0, 1, 1]
 
 
-def test_the_same_step_twice_makes_two(http: Client, campaign: dict[str, Any], steps: str) -> None:
+def test_adding_the_same_step_twice_creates_two_steps(
+    http: Client, campaign: dict[str, Any], steps: str
+) -> None:
     ids = {http.post(steps, json={"type": "linkedinVisit"}).json()["_id"] for _ in range(2)}
     assert {each["_id"] for each in listed(http, campaign)} == ids
     assert len(ids) == 2
 
 
-def test_a_step_is_listed_with_the_documented_fields_only(
+def test_a_listed_step_has_only_the_documented_fields(
     http: Client, campaign: dict[str, Any], steps: str
 ) -> None:
     http.post(steps, json={"type": "email", "subject": "Hi", "message": "<p>Hi</p>"})
@@ -54,12 +60,12 @@ def test_a_step_is_listed_with_the_documented_fields_only(
 # --- Conditions -------------------------------------------------------------------------------------------
 
 
-def test_a_condition_makes_two_branches_that_take_steps(
+def test_a_condition_creates_two_branches_that_accept_steps(
     http: Client, campaign: dict[str, Any], steps: str
 ) -> None:
     body = {"type": "conditional", "conditionKey": "linkedinInviteAccepted", "delayType": "waitUntil"}
-    answer = http.post(steps, json=body).json()
-    accepted, otherwise = answer["conditions"]
+    response = http.post(steps, json=body).json()
+    accepted, otherwise = response["conditions"]
     assert (accepted["key"], accepted["label"]) == ("linkedinInviteAccepted", "Accepted invite")
     assert otherwise["fallback"] is True
     assert http.post(f"/sequences/{otherwise['sequenceId']}/steps", json={"type": "sms", "message": "Hi"}).ok
@@ -68,10 +74,10 @@ def test_a_condition_makes_two_branches_that_take_steps(
     branch = found[otherwise["sequenceId"]]
     assert (branch["level"], branch["parentId"]) == (1, campaign["sequenceId"])
     assert [each["type"] for each in branch["steps"]] == ["sms"]
-    assert listed(http, campaign)[0]["conditions"] == answer["conditions"]
+    assert listed(http, campaign)[0]["conditions"] == response["conditions"]
 
 
-def test_removing_a_condition_removes_all_that_follows_from_it(
+def test_removing_a_condition_removes_its_branches(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any], steps: str
 ) -> None:
     body = {"type": "conditional", "conditionKey": "hasScore", "delayType": "waitUntil"}
@@ -100,7 +106,7 @@ def test_removing_a_condition_removes_all_that_follows_from_it(
         ({"type": "phone", "delay": 1501}, "Match error: Expected at most 1500 in field delay"),
         ({"type": "phone", "index": -2}, "Match error: Expected at least -1 in field index"),
         ({"type": "manual", "title": "x" * 401}, "Match error: Expected at most 400 characters in field"),
-        ({"type": "api", "method": "GET", "url": "ftp://x.org"}, "Match error: Expected an address that"),
+        ({"type": "api", "method": "GET", "url": "ftp://x.org"}, "Match error: Expected a URL that"),
         (
             {"type": "conditional", "conditionKey": "hasScore", "delayType": "within"},
             "Match error: Missing key 'delay' for delayType within",
@@ -109,36 +115,36 @@ def test_removing_a_condition_removes_all_that_follows_from_it(
     ],
     ids=str,
 )
-def test_a_bad_step_is_refused_and_nothing_is_added(
+def test_an_invalid_step_is_refused_and_not_added(
     http: Client, campaign: dict[str, Any], steps: str, wrong: dict[str, Any], text: str
 ) -> None:
-    answer = http.post(steps, json=wrong)
-    assert answer.status_code == 400
-    assert answer.text.startswith(text)
+    response = http.post(steps, json=wrong)
+    assert response.status_code == 400
+    assert response.text.startswith(text)
     assert listed(http, campaign) == []
 
 
 @pytest.mark.parametrize("good", [{"delay": 0}, {"delay": 1500}, {"index": -1}], ids=str)
-def test_the_limits_themselves_are_accepted(http: Client, steps: str, good: dict[str, int]) -> None:
+def test_the_limits_are_inclusive(http: Client, steps: str, good: dict[str, int]) -> None:
     assert http.post(steps, json={"type": "phone", **good}).status_code == 200
 
 
-def test_leads_are_not_sent_to_an_archived_campaign(lemlist: Sandbox, http: Client, steps: str) -> None:
+def test_leads_cannot_be_sent_to_an_archived_campaign(lemlist: Sandbox, http: Client, steps: str) -> None:
     body = {"type": "sendToAnotherCampaign", "campaignId": lemlist.campaign(status="archived")["_id"]}
     assert http.post(steps, json=body).text == "Campaign not found"
 
 
-def test_a_sequence_that_does_not_exist_is_a_bad_team(http: Client) -> None:
-    answer = http.post("/sequences/seq_none/steps", json={"type": "linkedinVisit"})
-    assert (answer.status_code, answer.text) == (400, "Bad team")
+def test_an_unknown_sequence_is_a_bad_team(http: Client) -> None:
+    response = http.post("/sequences/seq_none/steps", json={"type": "linkedinVisit"})
+    assert (response.status_code, response.text) == (400, "Bad team")
 
 
-def test_another_method_is_not_allowed(http: Client, steps: str) -> None:
-    answer = http.get(steps)
-    assert (answer.status_code, answer.text) == (405, "Bad method")
+def test_an_undocumented_method_is_refused(http: Client, steps: str) -> None:
+    response = http.get(steps)
+    assert (response.status_code, response.text) == (405, "Bad method")
 
 
-def test_a_branch_names_the_place_of_its_condition(
+def test_a_branch_contains_the_index_of_its_condition(
     http: Client, campaign: dict[str, Any], steps: str
 ) -> None:
     http.post(steps, json={"type": "linkedinVisit"})
@@ -151,18 +157,18 @@ def test_a_branch_names_the_place_of_its_condition(
 # --- LinkedIn media ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "code", "status"), [(name, *told) for name, told in SCRIPTED.items()])
-def test_each_media_code_is_there_on_demand(
+@pytest.mark.parametrize(("name", "code", "status"), [(name, *error) for name, error in SCRIPTED.items()])
+def test_each_media_code_can_be_requested(
     http: Client, campaign: dict[str, Any], steps: str, name: str, code: str, status: int
 ) -> None:
     url = f"https://cdn.example.com/{name}.png"
-    answer = http.post(steps, json={"type": "linkedinInvite", "images": [url]})
-    assert answer.status_code == status
-    assert code in answer.text
+    response = http.post(steps, json={"type": "linkedinInvite", "images": [url]})
+    assert response.status_code == status
+    assert code in response.text
     assert listed(http, campaign) == []
 
 
-def test_the_media_codes_are_the_eight_of_the_documents() -> None:
+def test_the_eight_documented_media_codes_exist() -> None:
     assert len({code for code, _ in SCRIPTED.values()}) == 8
 
 
@@ -179,14 +185,14 @@ def test_the_media_codes_are_the_eight_of_the_documents() -> None:
     ],
     ids=str,
 )
-def test_bad_media_is_refused_without_a_script(
+def test_invalid_media_is_refused_without_being_requested(
     http: Client, steps: str, media: dict[str, Any], code: str
 ) -> None:
-    answer = http.post(steps, json={"type": "linkedinSend", "message": "x", **media})
-    assert f"LINKEDIN_MEDIA_{code}" in answer.text
+    response = http.post(steps, json={"type": "linkedinSend", "message": "x", **media})
+    assert f"LINKEDIN_MEDIA_{code}" in response.text
 
 
-def test_media_that_the_documents_forbid_is_a_violation(lemlist: Sandbox, http: Client, steps: str) -> None:
+def test_media_that_the_documents_forbid_are_a_violation(lemlist: Sandbox, http: Client, steps: str) -> None:
     for images in (["https://x.org/a.png"] * 7, ["http://x.org/a.png"]):
         http.post(steps, json={"type": "linkedinSend", "message": "x", "images": images})
     assert [each["what"].partition(":")[0] for each in lemlist.violations()] == [
@@ -195,7 +201,7 @@ def test_media_that_the_documents_forbid_is_a_violation(lemlist: Sandbox, http: 
     ]
 
 
-def test_six_items_are_accepted_and_an_address_without_an_ending_too(http: Client, steps: str) -> None:
+def test_six_items_and_a_url_without_extension_are_accepted(http: Client, steps: str) -> None:
     media = {"images": ["https://x.org/a.png"] * 3, "videos": ["https://x.org/v/1?x=.png"] * 3}
     assert http.post(steps, json={"type": "linkedinSend", "message": "x", **media}).status_code == 200
 
@@ -203,7 +209,7 @@ def test_six_items_are_accepted_and_an_address_without_an_ending_too(http: Clien
 # --- Update and delete ------------------------------------------------------------------------------------
 
 
-def test_an_update_needs_the_type_and_keeps_the_place(
+def test_an_update_requires_the_type_and_keeps_the_position(
     http: Client, campaign: dict[str, Any], steps: str
 ) -> None:
     step = http.post(steps, json={"type": "email", "subject": "a", "message": "b"}).json()
@@ -221,8 +227,8 @@ def test_a_step_of_a_running_campaign_cannot_be_deleted(
 ) -> None:
     step = http.post(steps, json={"type": "linkedinVisit"}).json()
     http.post(f"/campaigns/{campaign['_id']}/start")
-    answer = http.delete(f"{steps}/{step['_id']}")
-    assert answer.text == "You cannot delete this step because the campaign is running"
+    response = http.delete(f"{steps}/{step['_id']}")
+    assert response.text == "You cannot delete this step because the campaign is running"
     http.post(f"/campaigns/{campaign['_id']}/pause")
     assert http.delete(f"{steps}/{step['_id']}").json() == {"ok": True}
     assert http.delete(f"{steps}/{step['_id']}").text == "Step not found"

@@ -22,64 +22,64 @@ def is_open(port: int) -> bool:
         return end.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_it_answers_as_soon_as_it_is_entered(http: Client) -> None:
+def test_it_accepts_requests_when_it_is_entered(http: Client) -> None:
     assert http.get("/team").json()["_id"].startswith("tea_")
 
 
-def test_it_is_gone_when_left_even_with_a_request_under_way() -> None:
+def test_it_stops_when_left_even_during_a_request() -> None:
     with Sandbox() as lemlist:
         port = int(lemlist.origin.rpartition(":")[2])
         lemlist.fault("*", "hang")
         outcome: list[Exception] = []
 
-        def ask() -> None:
+        def get() -> None:
             try:
                 requests.get(f"{lemlist.url}/team", timeout=LONGEST)
             except requests.RequestException as error:
                 outcome.append(error)
 
-        asking = threading.Thread(target=ask)
-        asking.start()
+        client = threading.Thread(target=get)
+        client.start()
         wait_for(lemlist.requests)
         assert is_open(port)
-    asking.join(LONGEST)
+    client.join(LONGEST)
     assert isinstance(outcome[0], requests.ConnectionError)
     assert not is_open(port)
     assert not [thread for thread in threading.enumerate() if thread.name == "lemlist-sandbox"]
 
 
-def test_several_are_open_at_once_and_share_nothing() -> None:
+def test_several_sandboxes_share_nothing() -> None:
     with Sandbox() as one, Sandbox() as other:
         one.campaign()
         one.fault("GET /team", "status", status=503)
         assert (len(one.state()["campaigns"]), len(other.state()["campaigns"])) == (1, 0)
-        answers = [
+        responses = [
             requests.get(f"{each.url}/team", auth=("", each.api_key), timeout=LONGEST)
             for each in (one, other)
         ]
-        assert [each.status_code for each in answers] == [503, 200]
+        assert [each.status_code for each in responses] == [503, 200]
 
 
-def test_a_port_that_is_taken_is_told_to_the_caller() -> None:
+def test_a_port_in_use_raises_in_the_caller() -> None:
     with Sandbox() as lemlist:
         port = int(lemlist.origin.rpartition(":")[2])
         with pytest.raises(OSError, match="in use"), Sandbox(port=port):
             pass
 
 
-def test_what_keeps_it_from_starting_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_raises_in_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uvicorn.Config.load", lambda self: 1 / 0)
-    with pytest.raises(RuntimeError, match="could not start") as told, Sandbox():
+    with pytest.raises(RuntimeError, match="could not start") as raised, Sandbox():
         pass
-    assert isinstance(told.value.__cause__, ZeroDivisionError)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
-def test_a_campaign_of_a_status_that_does_not_exist_is_refused(lemlist: Sandbox) -> None:
+def test_a_campaign_with_an_unknown_status_is_refused(lemlist: Sandbox) -> None:
     with pytest.raises(ValueError, match="running, draft"):
         lemlist.campaign(status="runing")
 
 
-def test_the_connection_is_ready_for_airflow(lemlist: Sandbox) -> None:
+def test_the_connection_is_valid_for_airflow(lemlist: Sandbox) -> None:
     connection = json.loads(lemlist.airflow_connection())
     assert connection == {"conn_type": "lemlist", "host": lemlist.url, "password": lemlist.api_key}
 
@@ -90,31 +90,31 @@ def test_the_same_seed_gives_the_same_ids() -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_latency_lies_on_both_sides_of_the_judgement() -> None:
+def test_latency_is_split_before_and_after_handling() -> None:
     with Sandbox(latency=0.2) as lemlist:
-        left = time.monotonic()
+        sent = time.monotonic()
         requests.get(f"{lemlist.url}/team", auth=("", lemlist.api_key), timeout=LONGEST)
-        answered = time.monotonic()
-        # By the clock of this machine, which is also that of the log.
-        judged = lemlist.requests()[0]["monotonic"]
-        assert min(judged - left, answered - judged) >= 0.099
+        received = time.monotonic()
+        # The log uses the same clock.
+        handled = lemlist.requests()[0]["monotonic"]
+        assert min(handled - sent, received - handled) >= 0.099
 
 
 @pytest.mark.parametrize("wrong", [{"limit": "leaky"}, {"campaign_list": "tuple"}, {"colour": "red"}])
-def test_an_option_that_does_not_exist_is_refused(wrong: dict[str, str]) -> None:
+def test_an_unknown_option_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises((TypeError, ValueError)):
         Sandbox(**wrong)
 
 
-# --- In a process of its own ------------------------------------------------------------------------------
+# --- In a separate process --------------------------------------------------------------------------------
 
 MISSING = """
 import sys
-class Nobody:
+class Missing:
     def find_spec(self, name, path=None, target=None):
         if name == "uvicorn":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Nobody())
+sys.meta_path.insert(0, Missing())
 """
 
 
@@ -124,7 +124,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_the_extra_one_line_says_what_to_install() -> None:
+def test_without_the_extra_the_error_names_it_in_one_line() -> None:
     done = python(MISSING + "from airflow_provider_lemlist.sandbox import Sandbox")
     last = done.stderr.strip().splitlines()[-1]
     assert last == (
@@ -132,13 +132,13 @@ def test_without_the_extra_one_line_says_what_to_install() -> None:
     )
 
 
-def test_without_the_extra_the_command_says_it_in_one_line_only() -> None:
+def test_without_the_extra_the_command_prints_one_line() -> None:
     done = python(MISSING + "from airflow_provider_lemlist.sandbox.__main__ import main; sys.exit(main())")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
 
 
-def test_it_imports_of_ours_the_table_of_steps_and_of_airflow_nothing() -> None:
+def test_it_imports_only_the_table_of_steps_and_nothing_of_airflow() -> None:
     code = (
         "import sys; from airflow_provider_lemlist.sandbox import Sandbox\n"
         "with Sandbox() as lemlist: lemlist.state()\n"
@@ -148,7 +148,7 @@ def test_it_imports_of_ours_the_table_of_steps_and_of_airflow_nothing() -> None:
     assert loaded <= {"airflow_provider_lemlist.steps", "airflow_provider_lemlist.validation"}
 
 
-def test_the_command_prints_a_connection_that_works_and_ends_on_interrupt() -> None:
+def test_the_command_prints_a_valid_connection_and_stops_on_interrupt() -> None:
     command = [sys.executable, "-m", "airflow_provider_lemlist.sandbox", "--port", "0", "--simulate"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -156,10 +156,10 @@ def test_the_command_prints_a_connection_that_works_and_ends_on_interrupt() -> N
             while "AIRFLOW_CONN_LEMLIST_DEFAULT=" not in (line := process.stdout.readline()):
                 assert process.poll() is None
             connection = json.loads(line.partition("=")[2].strip().strip("'"))
-            answer = requests.get(
+            response = requests.get(
                 f"{connection['host']}/team", auth=("", connection["password"]), timeout=LONGEST
             )
-            assert answer.status_code == 200
+            assert response.status_code == 200
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(LONGEST) == 0
@@ -170,26 +170,26 @@ def command(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, timeout=LONGEST, check=False)
 
 
-def test_the_command_says_in_one_line_that_a_port_is_taken() -> None:
+def test_the_command_reports_a_port_in_use_in_one_line() -> None:
     with Sandbox() as lemlist:
         port = lemlist.origin.rpartition(":")[2]
         done = command("--port", port)
     assert done.returncode == 1
-    told = f"Cannot listen on 127.0.0.1:{port}: Address already in use. --port 0 takes a free port.\n"
-    assert done.stderr == told
+    expected = f"Cannot listen on 127.0.0.1:{port}: Address already in use. --port 0 uses a free port.\n"
+    assert done.stderr == expected
 
 
 @pytest.mark.parametrize(
     "options",
     [["--port", "99999"], ["--host", "name.invalid"], ["--port", "0", "--simulate", "--speed", "0"]],
 )
-def test_the_command_says_in_one_line_what_it_cannot_do(options: list[str]) -> None:
+def test_the_command_reports_an_error_in_one_line(options: list[str]) -> None:
     done = command(*options)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
 
 
-def test_the_command_prints_a_connection_that_a_shell_can_read() -> None:
+def test_the_command_prints_a_connection_that_a_shell_can_parse() -> None:
     line = __main__.export(Sandbox(api_key="it's $HOME"))
     shell = ["sh", "-c", f'{line}; printf %s "$AIRFLOW_CONN_LEMLIST_DEFAULT"']
-    said = subprocess.run(shell, capture_output=True, text=True, timeout=LONGEST, check=True).stdout
-    assert json.loads(said)["password"] == "it's $HOME"
+    printed = subprocess.run(shell, capture_output=True, text=True, timeout=LONGEST, check=True).stdout
+    assert json.loads(printed)["password"] == "it's $HOME"

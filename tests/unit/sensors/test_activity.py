@@ -142,12 +142,21 @@ class TestArguments:
     @pytest.mark.parametrize("empty", [None, "", "None", " "])
     def test_an_empty_argument_of_one_map_index_does_not_widen_the_wait(self, lemlist: Listing, name, empty):
         with DAG("mapped", schedule=None, start_date=NOON):
+            upstream = sensor(task_id="upstream").output
             mapped = ActivitySensor.partial(task_id="wait", activity_type=REPLY, timeout=0).expand(
-                **{name: [empty]}
+                **{name: upstream}
             )
         with pytest.raises(LemlistConfigurationError, match=f"{name} of task 'wait' is empty"):
             mapped.unmap({name: empty}).execute(context())
         assert not lemlist.queries
+
+    @pytest.mark.parametrize("name", ["campaign_id", "lead_id", "since"])
+    def test_an_empty_literal_of_a_mapped_sensor_is_an_import_error(self, name):
+        with (
+            DAG("mapped", schedule=None, start_date=NOON),
+            pytest.raises(LemlistConfigurationError, match=f"{name} of task 'wait' is empty"),
+        ):
+            ActivitySensor.partial(task_id="wait", activity_type=REPLY).expand(**{name: [" "]})
 
     def test_arguments_that_a_mapped_sensor_leaves_out_are_not_empty(self):
         with DAG("mapped", schedule=None, start_date=NOON):

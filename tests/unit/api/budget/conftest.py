@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A clock to turn by hand, and a real Redis."""
+"""A clock that the test sets, and a real Redis."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from tests.waiting import LONGEST, wait_for
 
 
 class Time:
-    """A clock that moves only when somebody sleeps, and what was slept."""
+    """A clock that moves only when a caller sleeps, and a list of those sleeps."""
 
     def __init__(self, start: float = 1_000.0) -> None:
         self.micros = round(start * 1_000_000)
         self.slept: list[float] = []
-        #: Called with the time before each sleep ends: what others do meanwhile.
-        self.meanwhile: list[object] = []
 
     def read(self) -> int:
         return self.micros

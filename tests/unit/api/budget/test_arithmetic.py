@@ -15,26 +15,26 @@ from airflow_provider_lemlist.api.budget.arithmetic import (
     LIMIT,
     LONGEST_PAUSE,
     MARGIN,
-    MOST,
+    MAX_LIMIT,
     READING,
     REFUSED,
     SECOND,
-    WARY_FOR,
-    WARY_MARGIN,
     WHOLE,
+    WIDE_FOR,
+    WIDE_MARGIN,
     WINDOW,
-    Answer,
     Booking,
+    Feedback,
     State,
     Terms,
+    advance,
     book,
     dump,
-    hear,
     load,
     margin,
     place,
+    report,
     room,
-    settle,
     waiting,
     without_credit,
 )
@@ -43,10 +43,14 @@ START = 1_000 * SECOND
 TERMS = Terms(max_wait=10_000 * SECOND)
 
 
-def answer(
+def feedback(
     booking, *, refused=False, limit=-1, remaining=-1, retry_after=-1, round_trip=-1, late=0, share=WHOLE
 ):
-    return Answer(booking, refused, limit, remaining, retry_after, round_trip, late, share)
+    return Feedback(booking, refused, limit, remaining, retry_after, round_trip, late, share)
+
+
+def reported(state, now, feedback):
+    return report(state, now, feedback)[0]
 
 
 def book_many(state, now, count, terms=TERMS):
@@ -59,7 +63,7 @@ def book_many(state, now, count, terms=TERMS):
 
 
 def most_in_window(moments, window=WINDOW):
-    """Give the largest number of moments within any window, its end excluded."""
+    """Return the largest number of moments within any window, its end excluded."""
     moments = sorted(moments)
     most = first = 0
     for last, moment in enumerate(moments):
@@ -80,11 +84,11 @@ steps = st.lists(
 
 
 def run(steps, terms=TERMS):
-    """Book, leave and hear as told; give the final state, all bookings, and when each left or will."""
+    """Do the steps; return the final state, all bookings, and when each left or will leave."""
     state, now, bookings, sent = State(), START, [], 0
-    for kind, passed, *said in steps:
+    for kind, passed, *header in steps:
         now += passed
-        # Who is due has left; who is not looks again when it wakes.
+        # A request that is due has left; the others check their slot again when they wake up.
         while sent < len(bookings) and place(state, bookings[sent]) <= now:
             bookings[sent] = bookings[sent]._replace(at=place(state, bookings[sent]), moves=state.moves)
             sent += 1
@@ -92,10 +96,10 @@ def run(steps, terms=TERMS):
             state, booking = book(state, now, terms)
             bookings.append(booking)
         elif sent and kind == "fine":
-            heard = answer(bookings[sent - 1], remaining=said[0], round_trip=said[1])
-            state = hear(state, now, heard)
+            response = feedback(bookings[sent - 1], remaining=header[0], round_trip=header[1])
+            state = reported(state, now, response)
         elif sent:
-            state = hear(state, now, answer(bookings[sent - 1], refused=True, retry_after=said[0]))
+            state = reported(state, now, feedback(bookings[sent - 1], refused=True, retry_after=header[0]))
     moments = [booking.at for booking in bookings[:sent]]
     return state, bookings, moments + [place(state, booking) for booking in bookings[sent:]]
 
@@ -109,7 +113,7 @@ def test_never_more_than_the_limit_within_a_window(steps):
 
 @settings(max_examples=300, deadline=None)
 @given(steps)
-def test_first_come_first_served_and_no_slot_lost_or_given_twice(steps):
+def test_first_come_first_served_and_no_slot_lost_or_booked_twice(steps):
     _, bookings, moments = run(steps)
     assert moments == sorted(moments)
     assert [booking.number for booking in bookings] == list(range(1, len(bookings) + 1))
@@ -117,7 +121,7 @@ def test_first_come_first_served_and_no_slot_lost_or_given_twice(steps):
 
 @settings(max_examples=200, deadline=None)
 @given(steps)
-def test_the_state_knows_where_the_newest_slots_lie(steps):
+def test_the_state_holds_where_the_newest_slots_are(steps):
     state, _, moments = run(steps)
     assert list(state.slots) == moments[-len(state.slots) :] or not moments
     assert len(state.slots) <= 3 * LIMIT
@@ -128,12 +132,12 @@ def test_the_state_knows_where_the_newest_slots_lie(steps):
 def test_a_clock_that_goes_back_keeps_order_and_distances(steps, back):
     state, _, _ = run(steps)
     now = state.seen - back
-    settled = settle(state, now)
-    assert settled.seen == now
-    pairs = list(zip(state.slots, settled.slots, strict=True))
+    advanced = advance(state, now)
+    assert advanced.seen == now
+    pairs = list(zip(state.slots, advanced.slots, strict=True))
     assert all(before - after == back for before, after in pairs)
     _, booking = book(state, now, TERMS)
-    assert booking.wait <= max(state.slots, default=0) - state.seen + WINDOW + WARY_MARGIN + LONGEST_PAUSE
+    assert booking.wait <= max(state.slots, default=0) - state.seen + WINDOW + WIDE_MARGIN + LONGEST_PAUSE
 
 
 @settings(max_examples=100, deadline=None)
@@ -190,7 +194,7 @@ def test_the_requests_ahead_are_counted():
 def test_a_429_moves_every_booked_slot():
     state, bookings = book_many(State(), START, 45)
     now = START + SECOND
-    state = hear(state, now, answer(bookings[0], refused=True, retry_after=3 * SECOND))
+    state = reported(state, now, feedback(bookings[0], refused=True, retry_after=3 * SECOND))
     moved = [place(state, booking) for booking in bookings[20:]]
     assert moved[0] == now + 3 * SECOND
     assert all(after - before >= 100_000 for before, after in itertools.pairwise(moved))
@@ -203,18 +207,18 @@ def test_a_429_moves_every_slot_of_a_long_queue():
     now = START + 10 * SECOND
     sent = [booking for booking in bookings if booking.at <= now]
     pending = bookings[len(sent) :]
-    state = hear(state, now, answer(sent[-1], refused=True, retry_after=2 * SECOND))
+    state = reported(state, now, feedback(sent[-1], refused=True, retry_after=2 * SECOND))
     moved = [place(state, booking) for booking in pending]
     assert min(moved) >= now + 2 * SECOND
     assert most_in_window(moved) <= LIMIT
     assert list(state.slots) == moved[-len(state.slots) :]
 
 
-def test_a_sleeper_that_missed_a_move_sees_both():
+def test_a_sleeper_that_missed_a_move_follows_both():
     state, bookings = book_many(State(), START, 60)
     for at in (START + SECOND, START + 6 * SECOND):
-        heard = bookings[0]._replace(at=at)
-        state = hear(state, at, answer(heard, refused=True, retry_after=2 * SECOND))
+        response = bookings[0]._replace(at=at)
+        state = reported(state, at, feedback(response, refused=True, retry_after=2 * SECOND))
     moved = [place(state, booking) for booking in bookings[20:]]
     pending = [moment for moment in moved if moment > state.seen]
     assert min(pending) >= START + 8 * SECOND
@@ -222,13 +226,13 @@ def test_a_sleeper_that_missed_a_move_sees_both():
     assert state.slots[-1] == moved[-1]
 
 
-def test_a_sleeper_that_missed_many_moves_lies_where_the_state_says():
+def test_a_sleeper_that_missed_many_moves_is_where_the_state_says():
     state, bookings = book_many(State(), START, 50)
     now = START
     for passed, retry_after in ((300_000, 6 * SECOND), (6_050_000, 10_000), (200_000, 0), (90_000, 20_000)):
         now += passed
-        heard = bookings[0]._replace(at=now)
-        state = hear(state, now, answer(heard, refused=True, retry_after=retry_after))
+        response = bookings[0]._replace(at=now)
+        state = reported(state, now, feedback(response, refused=True, retry_after=retry_after))
     pending = [moment for booking in bookings if (moment := place(state, booking)) > max(now, state.pause)]
     assert len(pending) > 20
     assert pending[0] < now + SECOND
@@ -237,72 +241,72 @@ def test_a_sleeper_that_missed_many_moves_lies_where_the_state_says():
 
 def test_echoes_of_one_refusal_count_once_and_only_extend_the_pause():
     state, bookings = book_many(State(), START, 20)
-    first = hear(state, START + 300_000, answer(bookings[0], refused=True, retry_after=2 * SECOND))
+    first = reported(state, START + 300_000, feedback(bookings[0], refused=True, retry_after=2 * SECOND))
     state = first
     for booking in bookings[1:]:
-        state = hear(state, START + 350_000, answer(booking, refused=True, retry_after=SECOND))
+        state = reported(state, START + 350_000, feedback(booking, refused=True, retry_after=SECOND))
     assert state.pause == first.pause
-    assert REFUSED - WHOLE < state.others <= REFUSED
-    state = hear(state, START + 400_000, answer(bookings[3], refused=True, retry_after=2 * SECOND))
+    assert REFUSED - WHOLE < state.other_clients <= REFUSED
+    state = reported(state, START + 400_000, feedback(bookings[3], refused=True, retry_after=2 * SECOND))
     assert state.pause == START + 2_400_000
 
 
 def test_a_refusal_takes_off_the_limit_and_the_limit_comes_back():
     state, bookings = book_many(State(), START, 1)
-    state = hear(state, START, answer(bookings[0], refused=True, retry_after=0))
+    state = reported(state, START, feedback(bookings[0], refused=True, retry_after=0))
     assert room(state)[0] == LIMIT - REFUSED // WHOLE
-    assert room(settle(state, START + 13 * SECOND))[0] == LIMIT
+    assert room(advance(state, START + 13 * SECOND))[0] == LIMIT
 
 
-def test_a_refusal_that_nobody_explains_makes_the_margin_wide_for_a_while():
+def test_an_unexplained_refusal_makes_the_margin_wide_for_a_while():
     state, bookings = book_many(State(), START, 1)
-    state = hear(state, START, answer(bookings[0], refused=True, retry_after=0))
-    assert margin(state) == WARY_MARGIN
-    assert margin(settle(state, START + WARY_FOR)) == MARGIN
+    state = reported(state, START, feedback(bookings[0], refused=True, retry_after=0))
+    assert margin(state) == WIDE_MARGIN
+    assert margin(advance(state, START + WIDE_FOR)) == MARGIN
 
 
-def test_a_refusal_that_a_stranger_explains_leaves_the_margin():
+def test_a_refusal_that_other_clients_explain_leaves_the_margin():
     state, bookings = book_many(State(), START, 1)
-    state = hear(state, START, answer(bookings[0], remaining=10))
-    state = hear(state, START, answer(bookings[0], refused=True, retry_after=0))
+    state = reported(state, START, feedback(bookings[0], remaining=10))
+    state = reported(state, START, feedback(bookings[0], refused=True, retry_after=0))
     assert margin(state) == MARGIN
 
 
 @pytest.mark.parametrize("retry_after", [-1, 86_400 * SECOND])
 def test_a_missing_or_absurd_wait_pauses_for_a_sensible_time(retry_after):
     state, bookings = book_many(State(), START, 1)
-    state = hear(state, START, answer(bookings[0], refused=True, retry_after=retry_after))
+    state = reported(state, START, feedback(bookings[0], refused=True, retry_after=retry_after))
     assert state.pause - START == (WINDOW if retry_after < 0 else LONGEST_PAUSE)
 
 
-def test_a_stranger_makes_us_book_fewer_and_more_again_later():
+def test_use_by_other_clients_lowers_the_capacity_for_a_while():
     state, bookings = book_many(State(), START, 5)
-    state = hear(state, START, answer(bookings[4], limit=20, remaining=20 - 5 - 6))
+    state = reported(state, START, feedback(bookings[4], limit=20, remaining=20 - 5 - 6))
     assert room(state)[0] == 20 - 6 - HEADROOM
-    assert room(settle(state, START + 30 * SECOND))[0] == 20
+    assert room(advance(state, START + 30 * SECOND))[0] == 20
 
 
-def test_our_own_requests_are_no_stranger():
+def test_our_own_requests_do_not_count_as_other_clients():
     state, bookings = book_many(State(), START, 20)
     for used, booking in enumerate(reversed(bookings), 1):
-        state = hear(state, START + 300_000, answer(booking, limit=20, remaining=20 - used))
-    assert state.others == 0
+        state = reported(state, START + 300_000, feedback(booking, limit=20, remaining=20 - used))
+    assert state.other_clients == 0
 
 
-def test_one_late_packet_is_no_stranger():
+def test_one_late_packet_does_not_count_as_another_client():
     state, bookings = book_many(State(), START, 5)
-    assert hear(state, START, answer(bookings[4], limit=20, remaining=14)).others == 0
+    assert reported(state, START, feedback(bookings[4], limit=20, remaining=14)).other_clients == 0
 
 
-def test_the_other_shares_are_no_strangers():
+def test_the_other_shares_do_not_count_as_other_clients():
     state, bookings = book_many(State(), START, 5, Terms(share=WHOLE // 4))
-    said = answer(bookings[4], limit=20, remaining=0, share=WHOLE // 4)
-    assert hear(state, START, said).others == 0
+    response = feedback(bookings[4], limit=20, remaining=0, share=WHOLE // 4)
+    assert reported(state, START, response).other_clients == 0
 
 
-def test_beside_a_stranger_requests_are_paced_at_once():
+def test_beside_other_clients_requests_are_paced_at_once():
     state, bookings = book_many(State(), START, 5)
-    state = hear(state, START, answer(bookings[4], limit=20, remaining=5))
+    state = reported(state, START, feedback(bookings[4], limit=20, remaining=5))
     _, bookings = book_many(state, START, 20)
     gaps = [after.at - before.at for before, after in itertools.pairwise(bookings[5:])]
     assert min(gaps) > 100_000
@@ -311,24 +315,24 @@ def test_beside_a_stranger_requests_are_paced_at_once():
 @pytest.mark.parametrize("limit", [1, 7, 40])
 def test_an_announced_limit_is_followed(limit):
     state, bookings = book_many(State(), START, 1)
-    state = hear(state, START, answer(bookings[0], limit=limit))
+    state = reported(state, START, feedback(bookings[0], limit=limit))
     _, bookings = book_many(state, START + 10 * SECOND, 100)
     assert most_in_window([booking.at for booking in bookings]) == limit
 
 
-def test_an_absurd_limit_is_followed_only_so_far():
+def test_an_absurd_limit_is_followed_up_to_a_maximum():
     state, bookings = book_many(State(), START, 1)
-    state = hear(state, START, answer(bookings[0], limit=1_000_000))
+    state = reported(state, START, feedback(bookings[0], limit=1_000_000))
     state, _ = book_many(state, START, 10_000)
-    assert state.limit == MOST
+    assert state.limit == MAX_LIMIT
     assert len(dump(state)) < 16_000
 
 
 def reading(state, fastest, slowest):
-    booking = Booking(True, START, 0, 0, state.booked, 0, 1, 20)
+    booking = Booking(True, 0, START, 0, 0, state.booked, 0, 1, 20)
     for count in range(READING):
         trip = fastest + (slowest - fastest) * count // (READING - 1)
-        state = hear(state, START, answer(booking, round_trip=trip))
+        state = reported(state, START, feedback(booking, round_trip=trip))
     return state
 
 
@@ -341,11 +345,11 @@ def test_irregular_round_trips_leave_the_margin():
     assert margin(reading(State(), 150_000, 350_000)) == MARGIN
 
 
-def test_the_first_late_answer_widens_the_margin_at_once_and_for_some_readings():
+def test_the_first_late_response_widens_the_margin_at_once_and_for_some_readings():
     state = reading(State(), 240_000, 260_000)
-    booking = Booking(True, START, 0, 0, state.booked, 0, 1, 20)
-    state = hear(state, START, answer(booking, round_trip=250_000))
-    state = hear(state, START, answer(booking, round_trip=600_000))
+    booking = Booking(True, 0, START, 0, 0, state.booked, 0, 1, 20)
+    state = reported(state, START, feedback(booking, round_trip=250_000))
+    state = reported(state, START, feedback(booking, round_trip=600_000))
     assert margin(state) == MARGIN
     for _ in range(3):
         state = reading(state, 240_000, 260_000)
@@ -355,10 +359,10 @@ def test_the_first_late_answer_widens_the_margin_at_once_and_for_some_readings()
     assert margin(state) <= 40_000
 
 
-def test_those_a_period_after_a_late_departure_keep_their_distance_from_it():
+def test_slots_a_period_after_a_late_departure_keep_their_distance_from_it():
     state, bookings = book_many(State(), START, 20)
     late = 80_000
-    state = hear(state, START + SECOND, answer(bookings[7], round_trip=500_000, late=late))
+    state = reported(state, START + SECOND, feedback(bookings[7], round_trip=500_000, late=late))
     _, later = book_many(state, START + SECOND, 20)
     assert later[6].at - bookings[6].at < WINDOW + MARGIN + late
     assert later[7].at - (bookings[7].at + late) >= WINDOW + MARGIN
@@ -366,19 +370,19 @@ def test_those_a_period_after_a_late_departure_keep_their_distance_from_it():
 
 def test_a_timer_that_is_a_little_late_costs_nothing():
     state, bookings = book_many(State(), START, 20)
-    heard = hear(state, START + SECOND, answer(bookings[7], late=5_000))
-    assert heard.slots == state.slots
+    response = reported(state, START + SECOND, feedback(bookings[7], late=5_000))
+    assert response.slots == state.slots
 
 
 def test_a_late_departure_in_a_long_queue_keeps_the_order():
     state, bookings = book_many(State(), START, 500)
     for booking in (bookings[0], bookings[480], bookings[499]):
-        state = hear(state, START + SECOND, answer(booking, late=30_000_000))
+        state = reported(state, START + SECOND, feedback(booking, late=30_000_000))
         assert list(state.slots) == sorted(state.slots)
 
 
-def test_who_cannot_know_starts_at_an_even_pace():
-    _, bookings = book_many(without_credit(START), START, 25)
+def test_a_budget_without_credit_starts_at_an_even_pace():
+    _, bookings = book_many(without_credit(State(), START), START, 25)
     gaps = [after.at - before.at for before, after in itertools.pairwise(bookings)]
     assert min(gaps) > 100_000
 
@@ -390,14 +394,76 @@ def test_a_written_state_is_read_back_the_same(steps):
     assert load(dump(state)) == state
 
 
-@pytest.mark.parametrize("line", ["", "1", "2 " + "0 " * 15, "1 x", "nonsense", "1 " + "0 " * 14 + "0 5 3"])
-def test_a_foreign_line_is_no_state(line):
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "2", "2 x", "nonsense",
+        "3 0 0 20 " + "0 " * 13,  # a newer format
+        "1 0 20 " + "0 " * 13,  # an older one
+        "2 " + "0 " * 16,  # no limit
+        "2 0 0 20 " + "0 " * 13 + "5 3",  # slots that are not in order
+    ],
+)  # fmt: skip
+def test_a_line_of_another_format_is_not_a_state(line):
     with pytest.raises(ValueError, match="."):
         load(line.strip())
 
 
+def test_a_slot_of_another_epoch_is_void():
+    state, bookings = book_many(State(epoch=1), START, 25)
+    assert place(state, bookings[-1]) == bookings[-1].at
+    after, _ = book_many(State(epoch=2), START, 25)
+    assert place(after, bookings[-1]) is None
+
+
+def test_feedback_of_another_epoch_teaches_only_what_needs_no_slot_number():
+    _, (*_, old) = book_many(State(epoch=1), START, 5)
+    state, _ = book_many(State(epoch=2), START, 6)
+    for response in (feedback(old, remaining=0), feedback(old, late=SECOND)):
+        assert reported(state, START, response) == state
+        current = response._replace(booking=old._replace(epoch=2))
+        assert reported(state, START, current) != state
+    state, _ = book_many(state, START, 19)
+    measured = reported(state, START, feedback(old, limit=7, round_trip=250_000))
+    assert (measured.limit, measured.responses, measured.fastest) == (7, 1, 250_000)
+    refused, unexplained = report(state, START, feedback(old, refused=True, retry_after=3 * SECOND))
+    assert refused.pause == START + 3 * SECOND
+    assert refused.slots[-5] == refused.pause
+    assert not unexplained, "the loss of the state explains it"
+    assert margin(refused) == MARGIN
+
+
+def test_only_the_first_refusal_of_a_row_is_unexplained():
+    state, (first, second, *_) = book_many(State(), START, 20)
+    state, unexplained = report(state, START, feedback(first, refused=True, retry_after=SECOND))
+    assert unexplained
+    state, unexplained = report(state, START, feedback(second, refused=True, retry_after=SECOND))
+    assert not unexplained, "an echo"
+    state, later = book(state, START, TERMS)
+    assert not report(state, later.at, feedback(later, refused=True))[1], "of the same row"
+    state, later = book(state, START + 60 * SECOND, TERMS)
+    assert report(state, later.at, feedback(later, refused=True))[1]
+
+
+def test_a_refusal_that_other_clients_explain_is_not_unexplained():
+    state, bookings = book_many(State(), START, 1)
+    state = reported(state, START, feedback(bookings[0], remaining=10))
+    assert not report(state, START, feedback(bookings[0], refused=True))[1]
+
+
+def test_only_a_repeated_pause_is_longer_by_the_jitter():
+    state, (first, echo, *_) = book_many(State(), START, 20)
+    refusal = {"refused": True, "retry_after": 2 * SECOND}
+    state = reported(state, START, feedback(first, **refusal)._replace(jitter=700_000))
+    state = reported(state, START, feedback(echo, **refusal)._replace(jitter=700_000))
+    assert state.pause == START + 2 * SECOND
+    state, again = book(state, START, TERMS)
+    state = reported(state, again.at, feedback(again, **refusal)._replace(jitter=700_000))
+    assert state.pause == again.at + 2 * SECOND + 700_000
+
+
 def everything(programs):
-    """All the orders in which programs can run, each in its own order."""
+    """All orders in which the steps of programs can run, each program in its own order."""
     if not any(programs):
         yield []
         return
@@ -414,15 +480,15 @@ def test_two_bookers_in_every_order(refused, tick):
     """
     Two bookers at a full budget, in all 3,432 orders of their steps.
 
-    Whatever the order: no two share a slot, nobody leaves too close behind the limit before, and who
-    looks after a refusal does not leave within the pause.
+    Whatever the order: no two share a slot, no request leaves too close behind the limit before it, and one
+    that checks its slot after a refusal does not leave within the pause.
     """
-    program = ("book", "wake", "leave", "hear", "book", "wake", "leave")
+    program = ("book", "wake", "leave", "report", "book", "wake", "leave")
     full, before = book_many(State(), START, LIMIT - 1)
     for order in everything([program, program]):
         state, now = full, START + SECOND
         mine: list[Booking | None] = [None, None]
-        times_heard = [0, 0]
+        times_reported = [0, 0]
         left: list[int] = [booking.at for booking in before]
         numbers = []
         for who, step in order:
@@ -439,9 +505,9 @@ def test_two_bookers_in_every_order(refused, tick):
                 now = max(now, booking.at)
                 left.append(booking.at)
             else:
-                times_heard[who] += 1
-                refuse = who in refused and times_heard[who] == 1
-                state = hear(state, now, answer(booking, refused=refuse, retry_after=SECOND))
+                times_reported[who] += 1
+                refuse = who in refused and times_reported[who] == 1
+                state = reported(state, now, feedback(booking, refused=refuse, retry_after=SECOND))
             mine[who] = booking
         assert sorted(numbers) == list(range(LIMIT, LIMIT + 4))
         assert most_in_window(left) <= LIMIT

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import random
 import socket
+import threading
 import time
 
 import pytest
@@ -19,19 +20,20 @@ from airflow_provider_lemlist.api.budget.arithmetic import (  # noqa: E402  # as
     SECOND,
     WHOLE,
     WINDOW,
-    Answer,
+    Feedback,
     State,
     Terms,
+    advance,
     book,
     dump,
-    hear,
     load,
-    settle,
+    report,
 )
 from airflow_provider_lemlist.api.budget.redis import RedisStore  # noqa: E402  # needs redis
+from airflow_provider_lemlist.api.budget.stores import StoreError  # noqa: E402  # as above
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError  # noqa: E402  # as above
 from tests.unit.api.budget.conftest import RedisServer, free_port  # noqa: E402  # as above
-from tests.waiting import wait_for  # noqa: E402  # as above
+from tests.waiting import LONGEST, wait_for  # noqa: E402  # as above
 
 pytestmark = pytest.mark.redis
 
@@ -49,47 +51,25 @@ def keys(client):
     return client.keys("*")
 
 
-class ScriptOnOwnClock:
-    """The script, with the clock given from outside."""
-
-    def __init__(self, client):
-        text = redis_module._script()
-        clock = "redis.call('TIME')"
-        assert text.count(clock) == 1
-        self._script = client.register_script(text.replace(clock, "{ARGV[#ARGV], 0}"))
-        self._client = client
-
-    def run(self, now, *words):
-        # The clock is multiplied by a million within; a decimal keeps it exact enough for a double.
-        return self._script(keys=["state"], args=[*words, f"{now}e-6"])
-
-    @property
-    def line(self):
-        return self._client.get("state")
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_lua_and_python_calculate_the_same(client, seed):
-    """The same random life of a key in both, every state compared to the last digit."""
+@pytest.mark.parametrize("seed", range(4))
+def test_redis_keeps_what_the_arithmetic_decides_to_the_last_digit(redis_server, client, seed):
+    """The random life of a key in Redis, and the same one without it, at the moments that Redis measured."""
     rng = random.Random(seed)
-    script = ScriptOnOwnClock(client)
-    state, now, bookings = State(), 1_000_000 * SECOND, []
-    busy = rng.choice([0.02, 0.3, 1.0])
-    for _ in range(400):
-        now += round(rng.expovariate(1 / busy) * SECOND) if rng.random() < 0.7 else 0
-        if rng.random() < 0.01:
-            now -= rng.randrange(5 * SECOND)
+    store, expected, bookings = RedisStore(redis_server.url, "digest"), None, []
+    for _ in range(300):
         if not bookings or rng.random() < 0.55:
             share = rng.choice([WHOLE, WHOLE, WHOLE // 4, 333_333, 20_000])
             terms = Terms(share, rng.choice([0, 10 * SECOND, 10**10]))
-            state, booking = book(state, now, terms)
-            assert script.run(now, "book", *terms) == [int(booking[0]), *booking[1:]]
+            booking = store.book(terms)
+            kept = kept_in(client)
+            expected = expected or State(epoch=booking.epoch)
+            expected, same = book(expected, kept.seen, terms)
+            assert booking == same
             if booking.granted:
                 bookings.append(booking)
         else:
-            heard = rng.choice(bookings[-30:])
-            said = Answer(
-                heard,
+            feedback = Feedback(
+                rng.choice(bookings[-30:]),
                 rng.random() < 0.05,
                 rng.choice([-1, 20, 20, 20, 1, 7, 33, 900]),
                 rng.choice([-1, *range(21)]),
@@ -97,24 +77,67 @@ def test_lua_and_python_calculate_the_same(client, seed):
                 rng.choice([-1, rng.randrange(400_000)]),
                 rng.choice([0, 0, rng.randrange(200_000)]),
                 rng.choice([WHOLE, WHOLE, WHOLE, WHOLE // 4]),
+                rng.randrange(SECOND),
             )
-            state = hear(state, now, said)
-            script.run(
-                now, "hear", heard.at, heard.number, heard.crowd, heard.capacity, int(said.refused), *said[2:]
-            )
-        assert script.line == dump(state)
-        assert load(script.run(now, "look")) == settle(state, now)
+            unexplained = store.report(feedback)
+            kept = kept_in(client)
+            expected, same = report(expected, kept.seen, feedback)
+            assert unexplained == same
+        assert kept == expected
+        seen = store.read()
+        assert seen == advance(expected, seen.seen)
 
 
-def test_the_store_speaks_the_language_of_the_script(redis_server):
+def kept_in(client):
+    (name,) = keys(client)
+    return load(client.get(name))
+
+
+def test_a_store_that_is_overtaken_calculates_again(redis_server):
+    """Another process books between the reading and the writing of a booking, three times."""
+    store, other = RedisStore(redis_server.url, "digest"), RedisStore(redis_server.url, "digest")
+    overtaken = []
+
+    def decide(state, now):
+        if len(overtaken) < 3:
+            overtaken.append(other.book(TERMS).number)
+        return book(state, now, TERMS)
+
+    assert store._run(decide).number == 4
+    assert overtaken == [1, 2, 3]
+    assert other.book(TERMS).number == 5
+
+
+def test_a_store_that_is_always_overtaken_gives_up(redis_server, monkeypatch):
+    monkeypatch.setattr(redis_module, "CONTENTION", 0.2)
+    store, other = RedisStore(redis_server.url, "digest"), RedisStore(redis_server.url, "digest")
+
+    def decide(state, now):
+        other.book(TERMS)
+        return book(state, now, TERMS)
+
+    with pytest.raises(StoreError, match="overtook"):
+        store._run(decide)
+
+
+def test_checking_a_slot_writes_nothing(redis_server, client):
+    budget = open_budget(KEY, store=redis_server.url)
+    slot = budget.book()
+    (name,) = keys(client)
+    line = client.get(name)
+    assert budget.remaining(slot) <= 0
+    assert client.get(name) == line
+
+
+def test_the_store_applies_feedback(redis_server):
     store = RedisStore(redis_server.url, "digest")
     booking = store.book(TERMS)
     assert (booking.granted, booking.number, booking.wait, booking.crowd) == (True, 1, 0, 1)
-    store.hear(Answer(booking, True, 20, 0, 50 * SECOND, -1))
-    state = store.look()
+    assert store.report(Feedback(booking, True, 20, 0, 50 * SECOND, -1))
+    state = store.read()
     assert state.pause - state.seen == pytest.approx(50 * SECOND, abs=40 * SECOND)
     assert state.booked == 1
-    assert state.others > 0
+    assert state.other_clients > 0
 
 
 def test_two_machines_share_one_budget_whatever_their_clocks_say(redis_server):
@@ -128,7 +151,7 @@ def test_two_machines_share_one_budget_whatever_their_clocks_say(redis_server):
     assert all(slot.wait < a_while for slot in slots)
     late = two.book()
     assert two.remaining(late) < a_while
-    one.heard(slots[1], refused=True, limit=20, remaining=0, retry_after=50)
+    one.report(slots[1], refused=True, limit=20, remaining=0, retry_after=50)
     assert 10 < two.remaining(late) < a_while
 
 
@@ -184,9 +207,74 @@ def test_a_restart_in_mid_run_is_survived(redis_server, caplog, monkeypatch):
 
     monkeypatch.setattr("redis.retry.sleep", restart)
     slot = budget.book()
-    budget.heard(slot, refused=False, limit=20, remaining=19, retry_after=2)
-    assert [slot.booking.number, budget.book().booking.number] == [1, 2], "of the store, which forgot"
-    assert caplog.records == [], "nobody was warned, the store was there again in time"
+    budget.report(slot, refused=False, limit=20, remaining=19, retry_after=2)
+    assert [slot.booking.number, budget.book().booking.number] == [1, 2], "the store lost the first one"
+    assert caplog.records == [], "no warning: the store was there again in time"
+
+
+@pytest.mark.parametrize("loss", ["restart", "flush", "foreign value"])
+def test_a_lost_state_begins_a_new_epoch(redis_server, client, loss):
+    store = RedisStore(redis_server.url, "digest")
+    before = [store.book(TERMS) for _ in range(25)]
+    assert len({booking.epoch for booking in before}) == 1
+    if loss == "restart":
+        redis_server.stop()
+        redis_server.start()
+    elif loss == "flush":
+        client.flushall()
+    else:
+        client.set(*keys(client), "nonsense")
+    after = store.book(TERMS)
+    assert after.number == 1
+    assert after.epoch == store.read().epoch != before[0].epoch
+
+
+def test_waiting_requests_go_on_after_redis_restarted_without_its_data(redis_server, client):
+    """After thousands of bookings, with a refusal in the new state that moves its queue."""
+    max_wait = 100
+    refused, failed = threading.Event(), []
+
+    def open_waiting():
+        naps = []
+
+        def sleep(seconds):
+            naps.append(seconds)
+            assert sum(naps) <= max_wait
+            if len(naps) == 1:  # it wakes up after the restart and the refusal, however slow this machine is
+                assert refused.wait(LONGEST)
+            else:
+                time.sleep(seconds)
+
+        return Budget(RedisStore(redis_server.url, "digest"), max_wait=max_wait, sleep=sleep)
+
+    def wait(budget, slot):
+        try:
+            budget.wait(slot)
+        except BaseException as error:
+            failed.append(error)
+
+    store = RedisStore(redis_server.url, "digest")
+    for _ in range(4_000):
+        store.book(TERMS)
+    (name,) = keys(client)
+    client.set(name, dump(load(client.get(name))._replace(slots=())))  # as if all of them had left
+    budgets = [open_waiting() for _ in range(30)]
+    waiting = [(budget, budget.book()) for budget in budgets]
+    assert waiting[-1][1].booking.number == 4_030
+    threads = [threading.Thread(target=wait, args=each) for each in waiting]
+    for thread in threads:
+        thread.start()
+    redis_server.stop()
+    redis_server.start()
+    other = open_waiting()
+    first, *_ = [other.book() for _ in range(25)]
+    other.report(first, refused=True, limit=20, remaining=0, retry_after=1)
+    refused.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    numbers = [slot.booking.number for _, slot in waiting if slot.booking.epoch == first.booking.epoch]
+    assert sorted(numbers) == list(range(26, 36)), "the ten that waited"
 
 
 def test_without_redis_the_task_goes_on_with_one_warning(redis_server, monkeypatch, caplog):
@@ -197,7 +285,7 @@ def test_without_redis_the_task_goes_on_with_one_warning(redis_server, monkeypat
         with caplog.at_level(logging.WARNING):
             slots = [budget.book() for _ in range(3)]
             budget.wait(slots[-1])
-            budget.heard(slots[-1], refused=False, limit=20, remaining=19, retry_after=2)
+            budget.report(slots[-1], refused=False, limit=20, remaining=19, retry_after=2)
     finally:
         redis_server.start()
     assert len(caplog.records) == 1
@@ -206,9 +294,9 @@ def test_without_redis_the_task_goes_on_with_one_warning(redis_server, monkeypat
     assert "hidden-word" not in caplog.text
 
 
-def test_a_redis_that_does_not_answer_is_waited_for_once(monkeypatch, caplog):
-    """A machine that hangs, a firewall that swallows: each further attempt would hold the task as long."""
-    monkeypatch.setattr(redis_module, "PATIENCE", 0.2)
+def test_a_redis_that_does_not_reply_is_waited_for_once(monkeypatch, caplog):
+    """The machine hangs, or a firewall drops the packets: each attempt would hold the task as long again."""
+    monkeypatch.setattr(redis_module, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         budget = open_budget(KEY, store=f"redis://127.0.0.1:{silent.getsockname()[1]}")
         budget.wait(budget.book())
@@ -221,13 +309,13 @@ def test_a_redis_that_does_not_answer_is_waited_for_once(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("option", ["foo=1", "ssl_ca_certs=x", "protocol=9", "db=x", "socket_timeout=x"])
-def test_an_option_that_redis_does_not_have_is_a_mistake_in_the_connection(redis_server, option):
+def test_an_option_that_redis_does_not_have_is_an_error_of_the_connection(redis_server, option):
     with pytest.raises(LemlistConfigurationError, match="budget_store"):
         open_budget(KEY, store=f"{redis_server.url}?{option}")
 
 
 def test_one_node_of_a_cluster_is_a_redis_like_any_other(tmp_path):
-    # Else the port of the cluster is 10,000 above the other one, where there may be none.
+    # Otherwise the port of the cluster is 10,000 above the other one, which may not exist.
     server = RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     server.start()
     try:
@@ -275,7 +363,7 @@ def test_a_long_queue_outlives_its_last_slot(redis_server, client):
 
 
 @pytest.mark.parametrize(
-    "line", ["nonsense", "", "9 1 2 3", "1 2 3", "1 " + "0 " * 14 + "0 5 3", "1" + " nan" * 15]
+    "line", ["nonsense", "", "9 1 2 3", "2 2 3", "2 0 0 20 " + "0 " * 13 + "5 3", "2" + " nan" * 16]
 )
 def test_a_foreign_value_is_replaced(redis_server, client, line):
     budget = open_budget(KEY, store=redis_server.url)

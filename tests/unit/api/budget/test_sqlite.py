@@ -108,7 +108,7 @@ def test_a_budget_opened_before_a_fork_works_on_both_sides(folder):
 
 
 def test_kill_minus_9_costs_only_the_slots_of_the_killed(folder):
-    """Kill bookers in full flight: the file stays whole, and each slot belongs to one booker."""
+    """Kill processes while they book: the file stays whole, and each slot belongs to one process."""
     code = (
         "import sys; from airflow_provider_lemlist.api.budget import open_budget\n"
         "budget = open_budget(sys.argv[1], directory=sys.argv[2], max_wait=1e9)\n"
@@ -120,7 +120,7 @@ def test_kill_minus_9_costs_only_the_slots_of_the_killed(folder):
             subprocess.Popen([sys.executable, "-c", code, KEY, folder], stdout=subprocess.PIPE, text=True)
             for _ in range(2)
         ]
-        # In full flight: the last of many lines is read, and the next ones are under way.
+        # The last of many lines is read, and the next bookings have begun.
         for child in children:
             numbers += [int(child.stdout.readline()) for _ in range(20)]
         for child in children:
@@ -130,7 +130,7 @@ def test_kill_minus_9_costs_only_the_slots_of_the_killed(folder):
     budget = open_budget(KEY, directory=folder, max_wait=1e9)
     last = budget.book().booking.number
     assert len(numbers) == len(set(numbers))
-    # Each of the six that were killed may have booked one that it could not tell any more.
+    # Each of the six that were killed may have booked one that it did not print any more.
     assert 0 <= last - 1 - len(numbers) <= 6
 
 
@@ -142,7 +142,7 @@ def test_two_bookers_of_one_file_in_every_order_of_their_statements(tmp_path, cl
     slots, in the order in which they were granted, and nothing is lost.
     """
     turn = Turns()
-    monkeypatch.setattr(sqlite, "PATIENCE", 0)
+    monkeypatch.setattr(sqlite, "TIMEOUT", 0)
     orders = 0
     for schedule in itertools.product((0, 1), repeat=8):
         folder = tmp_path / "".join(map(str, schedule))
@@ -154,7 +154,7 @@ def test_two_bookers_of_one_file_in_every_order_of_their_statements(tmp_path, cl
         got = turn.run(schedule, stores)
         assert sorted(booking.number for booking in got) == [20, 21]
         assert sorted(booking.wait > WINDOW for booking in got) == [False, True]
-        assert stores[0].look().booked == 21
+        assert stores[0].read().booked == 21
         orders += 1
         for store in stores:
             store._close()
@@ -217,7 +217,7 @@ class Stepped:
             try:
                 return self.real.execute(statement, *values)
             except sqlite3.OperationalError as error:
-                # The other one is within its transaction: this turn is lost.
+                # The other one is in its transaction: this turn is lost.
                 if "locked" not in str(error):
                     raise
 
@@ -254,14 +254,14 @@ def test_a_directory_open_to_others_stays_as_it_is_and_gets_a_private_one(tmp_pa
 
 
 def refuses(folder, caplog):
-    """Whether the budget refuses the directory, says so once, and works within the process."""
+    """Return whether the budget refuses the directory, warns once, and works within the process."""
     with caplog.at_level(logging.WARNING):
         budget = open_budget(f"{KEY} {folder}", directory=str(folder))
         slots = [budget.book().booking.at for _ in range(21)]
     assert len(caplog.records) == 1
     assert "budget_dir" in caplog.text
     assert KEY not in caplog.text
-    # Without credit: others may have used it.
+    # Without credit: other processes may have used it.
     return slots[5] - slots[0] > 0.4 * SECOND and slots[-1] - slots[0] > WINDOW
 
 
@@ -272,7 +272,7 @@ def test_a_symlink_is_refused(tmp_path, caplog):
     assert not list((tmp_path / "real").iterdir())
 
 
-def test_a_directory_of_somebody_else_is_refused(tmp_path, caplog, monkeypatch):
+def test_a_directory_of_another_user_is_refused(tmp_path, caplog, monkeypatch):
     folder = tmp_path / "theirs"
     folder.mkdir(mode=0o700)
     owner = os.geteuid()
@@ -281,7 +281,7 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path, caplog, monkeypatch):
     assert not list(folder.iterdir())
 
 
-def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path, caplog):
+def test_a_file_instead_of_the_directory_is_refused(tmp_path, caplog):
     (tmp_path / "file").write_text("not a directory")
     assert refuses(tmp_path / "file", caplog)
 
@@ -289,7 +289,7 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path, caplog):
 @pytest.mark.parametrize(
     "damage", ["garbage", "empty", "cut", "other table", "other row", "newer row", "blob"]
 )
-def test_a_damaged_file_heals_itself(folder, damage, caplog):
+def test_a_damaged_file_is_replaced(folder, damage, caplog):
     budget = open_budget(KEY, directory=folder)
     budget.book()
     file = file_of(folder)
@@ -310,11 +310,11 @@ def test_a_damaged_file_heals_itself(folder, damage, caplog):
         connection.close()
     after = open_budget(KEY, directory=folder)
     slots = [(budget if turn % 2 else after).book().booking.at for turn in range(21)]
-    assert slots[-1] - slots[0] > WINDOW, "both use the same healed file"
+    assert slots[-1] - slots[0] > WINDOW, "both use the same new file"
     assert caplog.records == []
 
 
-def test_two_that_find_the_file_broken_heal_it_once(folder):
+def test_budgets_that_find_the_file_broken_replace_it_once(folder):
     budgets = [open_budget(KEY, directory=folder, max_wait=1e6) for _ in range(8)]
     budgets[0].book()
     for _ in range(5):
@@ -334,7 +334,7 @@ def test_two_that_find_the_file_broken_heal_it_once(folder):
         assert sorted(numbers) == list(range(1, 41))
 
 
-def test_a_removed_file_is_noticed_by_who_had_it_open(folder):
+def test_a_removed_file_is_noticed_by_a_process_that_had_it_open(folder):
     early = open_budget(KEY, directory=folder)
     early.book()
     file_of(folder).unlink()
@@ -343,7 +343,7 @@ def test_a_removed_file_is_noticed_by_who_had_it_open(folder):
     assert numbers == [1, 2, 3, 4]
 
 
-def test_a_removed_directory_is_made_again_by_who_had_a_file_in_it(folder):
+def test_a_removed_directory_is_created_again_by_a_process_that_had_a_file_in_it(folder):
     early = open_budget(KEY, directory=folder)
     early.book()
     shutil.rmtree(folder)
@@ -353,8 +353,8 @@ def test_a_removed_directory_is_made_again_by_who_had_a_file_in_it(folder):
     assert os.stat(folder).st_mode & 0o777 == 0o700
 
 
-def test_a_directory_of_somebody_else_in_the_place_of_ours_is_refused_in_mid_run(tmp_path, caplog):
-    """As whoever comes first after a cleaner of the temporary directory could do it."""
+def test_a_directory_of_another_user_that_replaces_ours_is_refused_in_mid_run(tmp_path, caplog):
+    """Another user could create it first, after a cleaner of the temporary directory."""
     folder, real = tmp_path / "ours", tmp_path / "theirs"
     budget = open_budget(KEY, directory=str(folder))
     budget.book()
@@ -384,12 +384,30 @@ def test_after_a_reboot_the_file_counts_as_empty(store, clock, monkeypatch):
     assert store.book(TERMS).wait == 0
 
 
-def test_without_a_boot_id_a_clock_that_starts_anew_is_harmless(store, clock, monkeypatch):
+def test_without_a_boot_id_a_clock_that_restarts_is_harmless(store, clock, monkeypatch):
     monkeypatch.setattr(sqlite, "_boot", lambda: "")
     for _ in range(60):
         store.book(TERMS)
     clock.micros = 3 * SECOND
     assert store.book(TERMS).wait < 8 * SECOND
+
+
+@pytest.mark.parametrize("loss", ["removed", "rebooted", "broken"])
+def test_a_lost_state_begins_a_new_epoch(store, loss, monkeypatch):
+    """What was booked before the loss must not be taken for a slot of the new state."""
+    before = [store.book(TERMS) for _ in range(25)]
+    assert len({booking.epoch for booking in before}) == 1
+    if loss == "removed":
+        store.path.unlink()
+    elif loss == "rebooted":
+        monkeypatch.setattr(sqlite, "_boot", lambda: "another boot")
+    else:
+        with sqlite3.connect(store.path) as connection:
+            connection.execute("UPDATE budget SET state = 'nonsense'")
+        connection.close()
+    after = store.book(TERMS)
+    assert after.number == 1
+    assert after.epoch == store.read().epoch != before[0].epoch
 
 
 def test_the_file_stays_small_after_100_000_bookings(folder, clock):
@@ -399,8 +417,8 @@ def test_the_file_stays_small_after_100_000_bookings(folder, clock):
     assert sum(file.stat().st_size for file in Path(folder).iterdir()) <= 64 * 1024
 
 
-def test_a_file_that_somebody_holds_for_too_long_is_given_up(store, monkeypatch):
-    monkeypatch.setattr(sqlite, "PATIENCE", 0.05)
+def test_a_file_that_is_locked_for_too_long_is_given_up(store, monkeypatch):
+    monkeypatch.setattr(sqlite, "TIMEOUT", 0.05)
     store.book(TERMS)
     store._close()
     holder = sqlite3.connect(store.path, isolation_level=None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every way for a step or a lead to reach an operator, and workers that are cut off: run in real Airflow."""
+"""Pass steps and leads to the operators in every supported form, and interrupt workers, in real Airflow."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from airflow_provider_lemlist.steps import Api, Conditional, Email, LinkedinSend
 from airflow_provider_lemlist.templating import AirflowText
 
 
-def cut_off(task: Any, method: str) -> None:
-    """Let the first attempt end between the effect and the answer."""
+def interrupt(task: Any, method: str) -> None:
+    """Let the first attempt end between the effect and the response."""
     real = getattr(task.hook, method)
 
     def die(*args: Any, **kwargs: Any) -> None:
         real(*args, **kwargs)
-        raise RuntimeError("cut off")
+        raise RuntimeError("interrupted")
 
     setattr(task.hook, method, die)
 
 
-class CutOffAddStepOperator(AddStepOperator):
-    """A worker that is cut off once."""
+class InterruptedAddStepOperator(AddStepOperator):
+    """Fail once after the effect, as an interrupted worker does."""
 
     def execute(self, context: Any) -> str:
         if context["ti"].try_number == 1:
-            cut_off(self, "add_step")
+            interrupt(self, "add_step")
         return super().execute(context)
 
 
-class CutOffCreateLeadOperator(CreateLeadOperator):
-    """A worker that is cut off once."""
+class InterruptedCreateLeadOperator(CreateLeadOperator):
+    """Fail once after the effect, as an interrupted worker does."""
 
     def execute(self, context: Any) -> str:
         if context["ti"].try_number == 1:
-            cut_off(self, "create_lead")
+            interrupt(self, "create_lead")
         return super().execute(context)
 
 
@@ -116,7 +116,7 @@ with DAG(
         ),
     )
     AddStepOperator(
-        task_id="address",
+        task_id="in_url",
         sequence_id=SEQUENCE,
         step=Api(method="POST", url=AirflowText("https://x.example.com/[[ params.delay ]]?n={{firstName}}")),
     )
@@ -153,20 +153,20 @@ with DAG(
     )
     CreateLeadOperator.partial(task_id="leads", campaign_id=CAMPAIGN).expand(lead=people())
 
-    CutOffAddStepOperator.partial(task_id="cut_off_steps", campaign_id=CAMPAIGN, **AGAIN).expand(
-        step=[{"type": "phone", "message": "cut off 1"}, {"type": "phone", "message": "cut off 2"}]
+    InterruptedAddStepOperator.partial(task_id="interrupted_steps", campaign_id=CAMPAIGN, **AGAIN).expand(
+        step=[{"type": "phone", "message": "interrupted 1"}, {"type": "phone", "message": "interrupted 2"}]
     )
-    # An equal step of another task, mapped, stands beside the one that was cut off.
+    # An equal step of another, mapped task is in the same sequence.
     AddStepOperator.partial(task_id="equal", sequence_id=SEQUENCE).expand(
         step=[{"type": "phone", "message": "equal"}]
-    ) >> CutOffAddStepOperator(
-        task_id="cut_off_sequence",
+    ) >> InterruptedAddStepOperator(
+        task_id="interrupted_sequence",
         sequence_id=SEQUENCE,
         step={"type": "phone", "message": "equal"},
         **AGAIN,
     )
-    CutOffCreateLeadOperator(
-        task_id="cut_off_lead",
+    InterruptedCreateLeadOperator(
+        task_id="interrupted_lead",
         campaign_id=CAMPAIGN,
         lead={"email": "cut@example.com"},
         if_exists="fail",

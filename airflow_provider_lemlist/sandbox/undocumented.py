@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the documents contradict each other or themselves: one switch each, the likelier answer first."""
+"""Options for undocumented behaviour of lemlist; the likelier behaviour is the default."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Manners:
+class Undocumented:
     """
-    How this lemlist behaves where the documents leave a choice.
+    Choices where the documents are ambiguous.
 
     :param campaign_list: ``array``, as the description says, or ``object`` with ``campaigns`` and
         ``pagination``, as integrators receive it.
-    :param elsewhere_status: Status of ``Lead already in other campaign``: 409 or 500, both seen; or 400.
+    :param elsewhere_status: Status of ``Lead already in other campaign``: 409 or 500, both observed; or 400.
     :param state_required: Whether lists and exports of leads are empty without a ``state``.
-    :param restart: Whether to start a running campaign or pause a paused one is ``ignored`` or ``refused``.
+    :param restart: Whether a request to start a running campaign or to pause a paused one is ``ignored`` or
+        ``refused``.
     :param strict_user_agent: Whether the CDN refuses the default User-Agent of Python's HTTP libraries.
-    :param export_polls: How often an export of statistics answers ``pending`` before it is done.
+    :param export_polls: Number of times that an export of statistics is ``pending`` before it is done.
+    :param tidy_html: Whether lemlist tidies the HTML of an email's message before it stores it.
     """
 
     campaign_list: str = "array"
@@ -26,6 +28,7 @@ class Manners:
     restart: str = "ignored"
     strict_user_agent: bool = False
     export_polls: int = 2
+    tidy_html: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -38,4 +41,3 @@ CHOICES = {
     "elsewhere_status": (409, 500, 400),
     "restart": ("ignored", "refused"),
 }
-NAMES = tuple(field.name for field in fields(Manners))

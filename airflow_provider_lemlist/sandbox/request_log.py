@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What was asked and answered, and what the client did wrong. Bounded: the counts stay exact, old entries go.
+The request log: requests, responses and violations.
 
-The key is never in it, only what stands for it.
+It is bounded: old entries are dropped, counts stay exact. A hash stands for the API key.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ BODIES_LIMIT = 64 * 1024 * 1024
 @dataclass
 class Exchange:
     """
-    One request and its answer.
+    One request and its response.
 
-    :param number: Counts the requests since the sandbox was opened.
+    :param number: Number of the request since the sandbox was started.
     :param time: Arrival, in epoch seconds.
-    :param monotonic: Arrival by the clock that the rate limit goes by, in seconds.
-    :param template: The documented path that it fits.
-    :param key: What stands for the API key.
-    :param connection: Port of the client's end: equal numbers are one kept-alive connection.
-    :param status: None when no whole answer was sent.
-    :param fault: The scripted fault that struck it.
-    :param milliseconds: From arrival to the end of the answer.
+    :param monotonic: Arrival by the clock of the rate limit, in seconds.
+    :param template: The documented path that the request matches.
+    :param key: Hash of the API key.
+    :param connection: Port of the client: equal numbers are one kept-alive connection.
+    :param status: None if no complete response was sent.
+    :param fault: Kind of the fault that was injected.
+    :param milliseconds: From arrival to the end of the response.
     """
 
     number: int
@@ -87,7 +87,7 @@ class Exchange:
         }
 
     def _body(self, body: bytes) -> dict[str, Any]:
-        """Return a body as JSON can hold it: text where it is text, else base64."""
+        """Return a body as a JSON value: text if it is UTF-8, otherwise base64."""
         kept = body[:BODY_LIMIT]
         complete = len(body) <= BODY_LIMIT and not self.bodies_dropped
         try:
@@ -99,7 +99,7 @@ class Exchange:
 @dataclass
 class Violation:
     """
-    Something that a client must not do.
+    A way in which a request contradicts the documents.
 
     :param request: Number of the request.
     :param rule: ``rate``, ``route``, ``query`` or ``body``.
@@ -110,8 +110,8 @@ class Violation:
     what: str
 
 
-class Journal:
-    """The log of a sandbox."""
+class RequestLog:
+    """The requests, counts and violations of a sandbox."""
 
     def __init__(self, length: int = 20_000) -> None:
         self._length = length
@@ -122,14 +122,14 @@ class Journal:
         self._bytes = 0
 
     def open(self, **request: Any) -> Exchange:
-        """Write down a request on its arrival."""
+        """Add a request on its arrival."""
         self.counts["requests"] += 1
         exchange = Exchange(number=self.counts["requests"], **request)
         self.exchanges.append(exchange)
         return exchange
 
     def close(self, exchange: Exchange, now: float) -> None:
-        """Complete the entry when the answer is out."""
+        """Complete the entry after the response was sent."""
         exchange.milliseconds = (now - exchange.monotonic) * 1000
         self.counts[f"status {exchange.status or 'none'}"] += 1
         exchange.request_body = _trim(exchange.request_body)
@@ -142,11 +142,11 @@ class Journal:
             old.drop_bodies()
 
     def violation(self, exchange: Exchange, rule: str, what: str) -> None:
-        """Write down what a client did wrong."""
+        """Add a violation."""
         self.counts[f"violations {rule}"] += 1
         self.violations.append(Violation(exchange.number, rule, what))
 
 
 def _trim(body: bytes) -> bytes:
-    # One byte over the limit tells that the body was longer.
+    # One byte over the limit marks the body as incomplete.
     return body[: BODY_LIMIT + 1]

@@ -4,15 +4,15 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lemlist.sandbox import Sandbox, journal
-from airflow_provider_lemlist.sandbox.journal import Journal
+from airflow_provider_lemlist.sandbox import Sandbox, request_log
+from airflow_provider_lemlist.sandbox.request_log import RequestLog
 from tests.unit.sandbox.conftest import Client
 
 if TYPE_CHECKING:
     import pytest
 
 
-def test_each_request_is_written_down(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
+def test_each_request_is_logged(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
     http.get("/team?version=v2", headers={"User-Agent": "mine/1.0"})
     http.post(f"/campaigns/{campaign['_id']}/leads/", json={"email": "ana@example.com"}, auth=("", "other"))
     first, second = lemlist.state()["requests"]
@@ -28,7 +28,7 @@ def test_each_request_is_written_down(lemlist: Sandbox, http: Client, campaign: 
     assert first["monotonic"] < second["monotonic"]
 
 
-def test_a_kept_alive_connection_can_be_told(lemlist: Sandbox, http: Client) -> None:
+def test_the_log_identifies_kept_alive_connections(lemlist: Sandbox, http: Client) -> None:
     for _ in range(3):
         http.get("/team")
     with Client(lemlist) as other:
@@ -38,7 +38,7 @@ def test_a_kept_alive_connection_can_be_told(lemlist: Sandbox, http: Client) -> 
     assert ports[3] != ports[0]
 
 
-def test_bodies_are_kept_as_they_were_and_found_by_their_route(
+def test_bodies_are_logged_unchanged_and_found_by_route(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any]
 ) -> None:
     path = f"/campaigns/{campaign['_id']}/leads/"
@@ -50,14 +50,14 @@ def test_bodies_are_kept_as_they_were_and_found_by_their_route(
     assert '"_id": "lea_' in good["response"]["body"]
     assert base64.b64decode(bad["request"]["body"]) == b"\xff\xfe"
     assert good["request"]["headers"]["authorization"] == "Basic"
-    by_http = http.get(f"{lemlist.origin}/_sandbox/requests", params={"route": "POST *"}).json()
-    assert by_http == [good, bad]
+    over_http = http.get(f"{lemlist.origin}/_sandbox/requests", params={"route": "POST *"}).json()
+    assert over_http == [good, bad]
 
 
-def test_the_log_is_bounded_and_the_counts_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "BODY_LIMIT", 10)
-    monkeypatch.setattr(journal, "BODIES_LIMIT", 50)
-    log = Journal(length=8)
+def test_the_log_is_bounded_and_its_counts_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_log, "BODY_LIMIT", 10)
+    monkeypatch.setattr(request_log, "BODIES_LIMIT", 50)
+    log = RequestLog(length=8)
     for number in range(20):
         exchange = log.open(
             time=0.0,
@@ -82,7 +82,7 @@ def test_the_log_is_bounded_and_the_counts_stay_exact(monkeypatch: pytest.Monkey
     assert log.exchanges[0].whole()["request"]["complete"] is False
 
 
-def test_the_state_is_the_same_by_http_and_by_call(
+def test_the_state_is_the_same_over_http_and_in_python(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any]
 ) -> None:
     lemlist.step(campaign["sequenceId"], "api", method="GET", url="https://example.com")

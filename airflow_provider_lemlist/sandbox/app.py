@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is served where: the API below ``/api``, the controls below ``/_sandbox``, the page at ``/``."""
+"""The ASGI application: the API below ``/api``, the controls below ``/_sandbox``, the page at ``/``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from airflow_provider_lemlist.sandbox.api import Api, Receive, Scope, Send
 from airflow_provider_lemlist.sandbox.service import Service
 
 
-def site(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def create_app(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Return the ASGI application of a sandbox."""
     api = Api(service)
     rest: Any = Starlette(routes=[*control.routes(service), *page.routes(service)])
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        # The API does not go through the router: it has to see its paths undecoded.
+        # The API bypasses Starlette's router because it needs the undecoded path.
         await (api if scope["path"].startswith("/api/") else rest)(scope, receive, send)
 
     return app

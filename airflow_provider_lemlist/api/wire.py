@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The wire: a request leaves at its slot of the budget, and a response arrives or the network fails.
+
+The slot is booked inside the connection, after it is established and just before the first byte: a TLS
+handshake in between would break the spacing of the requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from urllib.parse import quote, urlencode
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as Urllib3Timeout
+from urllib3.util import is_connection_dropped
+
+from airflow_provider_lemlist.api.judge import NetworkFault, Response
+from airflow_provider_lemlist.api.operations import Operation, query_text
+from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
+    LemlistError,
+    LemlistValidationError,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_lemlist.api.budget import Budget, Slot
+    from airflow_provider_lemlist.connection import Settings
+
+CONNECT_TIMEOUT = 10.0
+#: Seconds before its slot at which a waiting request checks that its connection is still open.
+WAKE_EARLY = 1.0
+#: Connections kept open; more threads than that open and close their own.
+POOL_SIZE = 64
+
+
+@dataclass(slots=True)
+class Clock:
+    """Time and chance for the pauses between attempts; tests replace those of ``CLOCK``."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    uniform: Callable[[float, float], float] = random.uniform
+
+
+#: The clock of every transport.
+CLOCK = Clock()
+
+
+class Exchange(NamedTuple):
+    """What became of one request that was sent."""
+
+    outcome: Response | NetworkFault
+    #: What the operating system says about a network fault.
+    detail: str
+    #: The slot at which the request left; None if it did not leave.
+    slot: Slot | None
+
+
+class Wire:
+    """Send requests over the connections of this process, each at a slot of the budget."""
+
+    def __init__(self, settings: Settings, budget: Budget, *, user_agent: str) -> None:
+        self._settings = settings
+        self._budget = budget
+        basic = base64.b64encode(f":{settings.api_key}".encode()).decode()
+        self._headers = {
+            "Authorization": f"Basic {basic}",
+            "User-Agent": user_agent,
+            "Accept": "application/json, text/plain;q=0.9, */*;q=0.8",
+            "Accept-Encoding": "gzip, deflate",
+            "Connection": "keep-alive",
+        }
+        #: The key in every form in which it could come back in a text.
+        self.secrets = tuple({settings.api_key, basic, quote(settings.api_key, safe="")})
+        # The environment is read once: no proxy belongs between this process and a sandbox on its machine.
+        self._proxies = {} if settings.is_local else dict(get_environ_proxies(settings.base_url))
+        self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        self._adapter: HTTPAdapter | None = None
+        self._adapter_pid = 0
+        self._lock = threading.Lock()
+
+    def prepare(
+        self,
+        operation: Operation,
+        path: Mapping[str, str],
+        query: Mapping[str, object],
+        body: Any,
+        upload: MultipartFile | None,
+    ) -> requests.PreparedRequest:
+        """Write a request, to be sent once or several times; raise if a value cannot be written."""
+        request = requests.PreparedRequest()
+        headers = self._headers
+        if upload is not None:
+            headers = {**headers, "Content-Type": upload.content_type}
+        try:
+            url = self._settings.base_url + operation.url_path(**path)
+            if words := query_text(query):
+                url = f"{url}?{urlencode(words)}"
+            request.prepare(method=operation.method, url=url, headers=headers, data=upload, json=body)
+        except LemlistError:
+            raise
+        except requests.exceptions.InvalidURL:
+            raise LemlistConfigurationError(
+                f"Host (Base URL){self._settings.of_connection} is not a URL; leave it empty for lemlist "
+                "itself, or write http(s)://…/api.",
+                operation=str(operation),
+            ) from None
+        except (requests.RequestException, TypeError, ValueError) as error:
+            raise LemlistValidationError(
+                f"{operation} cannot be written as it is given: {error}. It takes text, finite numbers, "
+                "flags, lists and dicts.",
+                operation=str(operation),
+            ) from None
+        return request
+
+    def send(self, request: requests.PreparedRequest, timeout: float) -> Exchange:
+        """
+        Send a request once.
+
+        :param timeout: Seconds without a byte of the response before it counts as lost.
+        :raises LemlistRateLimitError: The wait for a slot would be too long; nothing was sent.
+        """
+        upload: Any = request.body
+        if isinstance(upload, MultipartFile):
+            upload.rewind()
+        departure = _current.departure = _Departure(self._budget)
+        try:
+            response = self._depart(request, timeout)
+            if response.status_code < 200:
+                # Python takes "early hints" for the response. The real one must not become that of the next
+                # request on the same connection.
+                response.close()
+                return Exchange(NetworkFault.DISCONNECTED, "", departure.slot)
+            body = response.content
+        except (requests.RequestException, HTTPError, OSError) as error:
+            causes = list(_causes(error))
+            return Exchange(_fault(causes, departure.sent), _detail(causes), departure.slot)
+        finally:
+            _current.departure = None
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Exchange(Response(response.status_code, headers, body), "", departure.slot)
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        with self._lock:
+            if self._adapter and self._adapter_pid == os.getpid():
+                self._adapter.close()
+            self._adapter = None
+
+    def _depart(self, request: requests.PreparedRequest, timeout: float) -> requests.Response:
+        # The adapter alone, without a session around it: no redirects, no cookies, no .netrc instead of the
+        # key, and a fifth less time.
+        send = partial(
+            self._get_adapter().send,
+            request,
+            stream=True,
+            timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+            verify=self._verify,
+            proxies=self._proxies,
+        )
+        try:
+            return send()
+        except _Dropped:
+            # The pool opens another one: it alone knows the way through a proxy.
+            return send()
+
+    def _get_adapter(self) -> HTTPAdapter:
+        # After a fork the sockets belong to the parent too: responses would get mixed up.
+        with self._lock:
+            if self._adapter is None or self._adapter_pid != os.getpid():
+                self._adapter, self._adapter_pid = _BudgetedAdapter(pool_maxsize=POOL_SIZE), os.getpid()
+            return self._adapter
+
+
+#: Words of complaints about a certificate, and about a bundle that is missing or holds none.
+_NO_TRUST = ("CERTIFICATE_VERIFY_FAILED", "CA certificate bundle", "[X509")
+
+
+def _fault(causes: list[BaseException], sent: bool) -> NetworkFault:
+    if not sent:
+        words = " ".join(str(cause) for cause in causes)
+        untrusted = any(each in words for each in _NO_TRUST)
+        return NetworkFault.UNTRUSTED if untrusted else NetworkFault.UNREACHABLE
+    if any(isinstance(cause, (requests.Timeout, Urllib3Timeout, TimeoutError)) for cause in causes):
+        return NetworkFault.TIMED_OUT
+    if any(isinstance(cause, requests.exceptions.ChunkedEncodingError) for cause in causes):
+        return NetworkFault.INCOMPLETE
+    return NetworkFault.DISCONNECTED
+
+
+def _detail(causes: list[BaseException]) -> str:
+    """Return the words of the system; those of the libraries hold the URL, and that may hold an email."""
+    system = [
+        cause
+        for cause in causes
+        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
+    ]
+    return next((cause.strerror for cause in system if cause.strerror), str(system[0]) if system else "")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    stack: list[Any] = [error]
+    while stack:
+        cause = stack.pop()
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        stack += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+
+
+class _Departure:
+    """The moment at which one request leaves: a slot of the budget, and whether bytes went out."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.slot: Slot | None = None
+        self.sent = False
+
+    def leave(self, connection: HTTPConnection) -> None:
+        """
+        Book a slot and wait for it.
+
+        :raises _Dropped: The connection did not outlast the wait; the slot stays for the next one.
+        """
+        if connection.sock is None:
+            connection.connect()
+        if self.slot is None:
+            slot = self.slot = self._budget.book()
+            if slot.wait > WAKE_EARLY:
+                # A server drops an idle connection after some seconds; to find that out at the slot itself
+                # would cost a handshake, or leave in doubt a request that was sent on a dead connection. (A
+                # new TLS connection looks dropped too, because its session tickets are unread: it is then
+                # opened once more.)
+                self._budget.wait(slot, early=WAKE_EARLY)
+                if is_connection_dropped(connection):
+                    raise _Dropped
+        self._budget.wait(self.slot)
+        self.sent = True
+
+
+class _Dropped(Exception):
+    """The connection was closed while its request waited."""
+
+
+_current = threading.local()
+
+
+class _Budgeted:
+    """Mixed into urllib3's connections: nothing leaves before its slot of the budget."""
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the slot, then send the request."""
+        departure: _Departure | None = getattr(_current, "departure", None)
+        if departure is not None:
+            departure.leave(self)  # type: ignore[arg-type]  # always mixed into an HTTPConnection
+        super().request(*args, **kwargs)  # type: ignore[misc]  # as above
+
+
+class _BudgetedHTTP(_Budgeted, HTTPConnection):
+    pass
+
+
+class _BudgetedHTTPS(_Budgeted, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _BudgetedHTTP
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _BudgetedHTTPS
+
+
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+class _BudgetedAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+class MultipartFile:
+    """
+    One file as a multipart body of known length that is read while it is sent, never held in memory whole.
+
+    requests would read the whole file to build the same bytes.
+
+    :param field: Name of the form field.
+    :param file: An open, seekable binary file; it is sent from its start.
+    :param file_name: Name that lemlist shows.
+    :param content_type: Type of the file's content.
+    """
+
+    def __init__(self, field: str, file: BinaryIO, *, file_name: str, content_type: str) -> None:
+        boundary = secrets.token_hex(16)
+        # The three characters that could end the header line or the quotes around the name.
+        safe_name = file_name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{safe_name}"\r\n'
+            f"Content-Type: {content_type}\r\n\r\n"
+        )
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self._file = file
+        self._head = head.encode()
+        self._tail = f"\r\n--{boundary}--\r\n".encode()
+        self._length = len(self._head) + file.seek(0, os.SEEK_END) + len(self._tail)
+        self.rewind()
+
+    def __len__(self) -> int:
+        """Return the length of the whole body in bytes."""
+        return self._length
+
+    def rewind(self) -> None:
+        """Start again, for another attempt."""
+        self._file.seek(0)
+        self._parts: list[BinaryIO] = [io.BytesIO(self._head), self._file, io.BytesIO(self._tail)]
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to ``size`` bytes, all that is left if it is negative."""
+        if size < 0:
+            return b"".join(part.read() for part in self._parts)
+        while self._parts:
+            if chunk := self._parts[0].read(size):
+                return chunk
+            self._parts.pop(0)
+        return b""

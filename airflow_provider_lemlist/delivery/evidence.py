@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is known: about a lead before it is sent and after lemlist refused it, and about a step's sequence.
+
+Pure. What lemlist lists is compared by ids first: a step that was not there before is ours, whatever lemlist
+has made of its text. Contents are compared only to find a step that the user does not want twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from html import unescape
+from typing import Any, Literal
+
+from airflow_provider_lemlist.exceptions import LemlistUncertainError
+
+#: Fields of a step that are not compared: a position moves when steps are put before it, and lemlist hosts
+#: its own copies of media.
+_NOT_COMPARED = ("type", "index", "images", "videos")
+
+
+# --- Leads ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LeadEvidence:
+    """
+    What is known of one person in one campaign.
+
+    :param has_email: Whether the lead has an address, by which alone lemlist finds a duplicate or a lead.
+    :param in_doubt: Whether an earlier attempt may have created the lead.
+    :param lead_id: The lead that an earlier attempt or run has created, as its history says.
+    :param changes: Fields to update when ``lead_id`` is known; None to compare with what lemlist has.
+    :param refused: Where lemlist said that the person is, instead of creating the lead.
+    :param looked_up: Whether lemlist was asked for the lead.
+    :param found: The lead as lemlist has it.
+    """
+
+    has_email: bool
+    in_doubt: bool = False
+    lead_id: str | None = None
+    changes: Mapping[str, str] | None = None
+    refused: Literal["campaign", "elsewhere"] | None = None
+    looked_up: bool = False
+    found: Mapping[str, Any] | None = None
+
+
+def differing_fields(lead: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, str]:
+    """
+    Return the fields of a lead whose values lemlist does not have.
+
+    :param found: The lead as lemlist lists it. An address is what a lead is found by, and cannot be changed.
+    """
+    return {
+        name: value for name, value in lead.items() if name != "email" and str(found.get(name) or "") != value
+    }
+
+
+# --- Steps ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvidence:
+    """
+    What is known of one step and of the sequence that it goes to.
+
+    :param listed: The steps of the sequence as lemlist lists them.
+    :param in_doubt: Whether an earlier attempt may have added the step.
+    :param known: Ids of the steps before that attempt; None where they are not known.
+    :param added: The step that this task has added, as its history says.
+    :param earlier: The step that this task returned in an earlier run of the DAG.
+    :param claimed: Steps that other tasks of this run of the DAG have added.
+    :param ahead: How many other tasks want an equal step before this one, and have not come to it yet.
+    """
+
+    listed: Collection[Mapping[str, Any]] = ()
+    in_doubt: bool = False
+    known: Collection[str] | None = None
+    added: str | None = None
+    earlier: str | None = None
+    claimed: Collection[str] = ()
+    ahead: int = 0
+
+
+def added_step(
+    step: Mapping[str, Any],
+    listed: Iterable[Mapping[str, Any]],
+    *,
+    known: Collection[str] | None,
+) -> Mapping[str, Any] | None:
+    """
+    Return the listed step that a request whose response was lost has added, or None if it added none.
+
+    :param step: The step as it was sent.
+    :param listed: The steps of the sequence as lemlist lists them now.
+    :param known: Ids of the steps before the request; None where they are not known.
+    :raises LemlistUncertainError: Several steps could be it, or one that may have been there before.
+    """
+    before = {*(known or ())}
+    new = [
+        row
+        for row in listed
+        if row.get("_id") and row["_id"] not in before and row.get("type") == step["type"]
+    ]
+    if not new:
+        return None
+    if known is not None:
+        # Of several, as when tasks run side by side, only one may have the content of ours.
+        equal, unclear = ([*new], []) if len(new) == 1 else equal_steps(step, new)
+        if len(equal) == 1 and not unclear:
+            return equal[0]
+    ids = ", ".join(str(row["_id"]) for row in new)
+    raise LemlistUncertainError(
+        f"It is not known whether lemlist added the {step['type']} step: {ids} may be it or may be older. "
+        "Check the sequence in lemlist; if the step is there, mark the task as succeeded, otherwise clear it."
+    )
+
+
+def equal_steps(
+    step: Mapping[str, Any], listed: Iterable[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """
+    Return the listed steps that equal a step, and those of which lemlist lists too little to tell.
+
+    Texts are compared without their markup and spacing, because lemlist may add defaults and tidy HTML.
+    """
+    equal: list[Mapping[str, Any]] = []
+    unclear: list[Mapping[str, Any]] = []
+    for row in listed:
+        if row.get("_id") and (same := is_equal(step, row)) is not False:
+            (unclear if same is None else equal).append(row)
+    return equal, unclear
+
+
+def is_equal(step: Mapping[str, Any], row: Mapping[str, Any]) -> bool | None:
+    """Return whether a listed step equals a step; None if what tells them apart is not listed."""
+    if row.get("type") != step["type"]:
+        return False
+    # A condition's own fields are listed on its branches.
+    conditions: list[dict[str, Any]] = row.get("conditions") or []
+    branch = next((each for each in conditions if not each.get("fallback")), {})
+    there = {"conditionKey": branch.get("key"), "delayType": branch.get("delayType"), **row}
+    if step["type"] == "conditional":
+        there["delay"] = branch.get("delay", row.get("delay"))
+    unlisted = text_is_equal = False
+    for name, value in step.items():
+        if name in _NOT_COMPARED or value is None:
+            continue
+        if there.get(name) is None:
+            unlisted = True
+        elif _words(value) != _words(there[name]):
+            return False
+        elif name in ("subject", "message") and value:
+            text_is_equal = True
+    return None if unlisted and not text_is_equal else True
+
+
+def _words(value: Any) -> Any:
+    """Return the words and links of a text without its markup and spacing; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    links = " ".join(re.findall(r"""(?:href|src)\s*=\s*["']?([^"'\s>]+)""", value))
+    return " ".join(unescape(f"{re.sub(r'<[^>]*>', ' ', value)} {links}").split())
