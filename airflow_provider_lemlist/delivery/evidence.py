@@ -46,6 +46,11 @@ class LeadEvidence:
     looked_up: bool = False
     found: Mapping[str, Any] | None = None
 
+    @property
+    def ours(self) -> bool:
+        """Whether a lead that exists was created from here."""
+        return self.in_doubt or self.lead_id is not None
+
 
 def differing_fields(lead: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, str]:
     """

@@ -31,6 +31,7 @@ class Delivered(NamedTuple):
     :param lead_id: Its id, where it is known.
     :param ours: Whether it was created from here, by this attempt or an earlier one.
     :param differing: Fields whose values lemlist does not have.
+    :param message: Why, if the outcome does not say it.
     """
 
     outcome: Outcome
@@ -38,6 +39,7 @@ class Delivered(NamedTuple):
     lead_id: str | None = None
     ours: bool = False
     differing: Mapping[str, str] = {}
+    message: str = ""
 
 
 def deliver(
@@ -79,9 +81,9 @@ def deliver(
         elif action is Action.KEEP:
             return _keep(lead, evidence)
         elif action is Action.SKIP_ELSEWHERE:
-            return Delivered(Outcome.ELSEWHERE)
+            return Delivered(Outcome.ELSEWHERE, message="in another campaign")
         elif action is Action.SKIP_GONE:
-            return Delivered(Outcome.GONE, lead_id=evidence.lead_id, ours=True)
+            return _gone(evidence.lead_id)
         elif refusal is not None:
             raise refusal
         else:
@@ -104,37 +106,41 @@ def _update(
 ) -> Delivered | None:
     """Update the fields that differ; return None if the lead has been deleted meanwhile."""
     lead_id = str(evidence.found["_id"]) if evidence.found else evidence.lead_id
-    fields = (
-        evidence.changes if evidence.changes is not None else differing_fields(lead, evidence.found or {})
-    )
+    fields = evidence.changes
+    if fields is None:
+        fields = differing_fields(lead, evidence.found or {})
     if lead_id is None or not fields:
         return _keep(lead, evidence, unchanged=Outcome.UNCHANGED)
     try:
         updated = hook.update_lead(campaign_id, lead_id, fields)
     except LemlistError as error:
         if error.reason is Reason.UNSUBSCRIBED:  # never put back: the person does not want to be contacted
-            return Delivered(Outcome.GONE, lead_id=lead_id, ours=evidence.lead_id is not None)
+            return _gone(lead_id)
         if not isinstance(error, LemlistNotFoundError) or error.reason is Reason.CAMPAIGN_NOT_FOUND:
             raise
         # lemlist says both that the lead is in the campaign and that it is not: do not go round in circles.
-        return None if evidence.lead_id and not evidence.refused else Delivered(Outcome.GONE, lead_id=lead_id)
-    return Delivered(
-        Outcome.UPDATED, updated, lead_id, ours=evidence.in_doubt or evidence.lead_id is not None
-    )
+        return None if evidence.lead_id and not evidence.refused else _gone(lead_id)
+    return Delivered(Outcome.UPDATED, updated, lead_id, evidence.ours)
 
 
 def _keep(
     lead: Mapping[str, str], evidence: LeadEvidence, *, unchanged: Outcome = Outcome.EXISTS
 ) -> Delivered:
-    found = evidence.found
+    found = evidence.found or {}
+    interrupted = evidence.in_doubt and evidence.lead_id is None
     return Delivered(
-        # An attempt that was interrupted has created it.
-        Outcome.CREATED if evidence.in_doubt and evidence.lead_id is None else unchanged,
-        found,
-        str(found["_id"]) if found else evidence.lead_id,
-        ours=evidence.in_doubt or evidence.lead_id is not None,
-        differing=differing_fields(lead, found) if found else {},
+        Outcome.CREATED if interrupted else unchanged,
+        evidence.found,
+        found.get("_id", evidence.lead_id),
+        evidence.ours,
+        differing_fields(lead, found) if found else {},
+        "created by an interrupted attempt" if interrupted else "",
     )
+
+
+def _gone(lead_id: str | None) -> Delivered:
+    message = "deleted or unsubscribed in lemlist since it was created"
+    return Delivered(Outcome.GONE, lead_id=lead_id, message=message)
 
 
 def _error(action: Action, campaign_id: str, evidence: LeadEvidence) -> LemlistError:

@@ -43,10 +43,6 @@ _CONCERN_EVERY_ROW = (
     LemlistPlanError,
     LemlistRateLimitError,
 )
-_MESSAGES: Mapping[str, str] = {
-    Outcome.ELSEWHERE: "in another campaign",
-    Outcome.GONE: "deleted or unsubscribed in lemlist since it was loaded",
-}
 _MAX_MESSAGE = 300
 _CHECK_CAMPAIGN = (
     "An attempt was interrupted while this row was in flight, and without an email it cannot be looked up. "
@@ -97,7 +93,8 @@ def send(hook: LemlistHook, row: PlannedRow, options: LoadOptions) -> Sent:
         if isinstance(error, _CONCERN_EVERY_ROW) and error.reason is not Reason.LEAD_NOT_FOUND:
             return Sent(None, in_doubt, error)
         return Sent(_entry(row, "failed", lead_id, content, message=str(error)), in_doubt, error)
-    return Sent(_entry(row, delivered.outcome, delivered.lead_id, _content(row, delivered)))
+    content = _content(row, delivered)
+    return Sent(_entry(row, delivered.outcome, delivered.lead_id, content, message=delivered.message))
 
 
 def _evidence(row: PlannedRow) -> LeadEvidence:
@@ -129,7 +126,6 @@ def _content(row: PlannedRow, delivered: Delivered) -> str:
 def _entry(
     row: PlannedRow, outcome: str, lead_id: str | None, content: str, *, message: str = "", attempts: int = 1
 ) -> LedgerEntry:
-    message = message or _MESSAGES.get(outcome, "")
     return LedgerEntry(
         row=row.number,
         row_key=row.key,

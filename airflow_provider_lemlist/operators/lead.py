@@ -190,8 +190,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         outcome, lead_id = delivered.outcome, delivered.lead_id
         if outcome == "gone":
             raise AirflowSkipException(
-                f"Lead {lead_id} was deleted or unsubscribed in lemlist since it was created; skipped. Set "
-                "if_gone to 'create' to put a deleted lead back."
+                f"Lead {lead_id}: {delivered.message}; skipped. Set if_gone to 'create' to put it back."
             )
         if outcome == "elsewhere":
             raise AirflowSkipException("The lead is in another campaign; skipped, as if_elsewhere says.")

@@ -255,7 +255,7 @@ class TestExactlyOnce:
         assert worker.run(create(campaign_id, lead, if_exists="skip"), cleared=1) == first
         task.hook.delete_lead(campaign_id, first)
         for cleared in (2, 3):  # also after clearing it again
-            with pytest.raises(AirflowSkipException, match=f"{first} was deleted"):
+            with pytest.raises(AirflowSkipException, match=f"{first}: deleted"):
                 worker.run(create(campaign_id, lead, if_exists="skip"), cleared=cleared)
         with pytest.raises(LemlistNotFoundError, match=first):
             worker.run(create(campaign_id, lead, if_gone="fail"), cleared=4)
