@@ -59,10 +59,7 @@ class Transport:
     """
     Send calls to lemlist for one connection, from any number of threads.
 
-    :param settings: The checked connection.
-    :param budget: The rate budget of its key, shared with all clients that use the same store.
-    :param user_agent: The name of this client.
-    :param retry_policy: How often and how long one call is retried.
+    :param budget: The rate budget of the connection's key.
     :param count: Called with the name of a metric and its value.
     """
 
@@ -85,7 +82,7 @@ class Transport:
         self,
         operation: Operation,
         *,
-        path: Mapping[str, str] | None = None,
+        path: Mapping[str, object] | None = None,
         query: Mapping[str, object] | None = None,
         body: Any = None,
         upload: MultipartFile | None = None,
@@ -94,17 +91,14 @@ class Transport:
         """
         Send a call, and return the parsed response.
 
-        :param operation: What to send.
         :param path: Values of the path's names.
         :param query: Query parameters; None values are left out.
-        :param body: JSON body.
         :param upload: Multipart body, instead of ``body``.
         :param reconcile: How to find out whether it took effect when the response was lost.
         :raises LemlistError: What went wrong, after everything that may safely be retried was retried.
         """
         request = self._wire.prepare(operation, path or {}, query or {}, body, upload)
-        settings = self._settings
-        call = Call(operation, settings.conn_id, self._wire.secrets, settings.base_url_problem)
+        call = Call(operation, self._settings.conn_id, self._wire.secrets, self._settings.base_url_problem)
         attempts = _Attempts(self._policy)
         in_doubt = False
         while True:
@@ -133,7 +127,7 @@ class Transport:
         self._wire.close()
 
     def _attempt(self, call: Call, request: requests.PreparedRequest) -> Verdict:
-        """Send the request once, report to the budget, and judge the response."""
+        """Send the request once, and judge the response."""
         timeout = max(self._settings.timeout, call.operation.min_read_timeout)
         try:
             exchange = self._wire.send(request, timeout)
@@ -187,13 +181,7 @@ class Transport:
         if exchange.slot is not None:
             self._count("waits", exchange.slot.wait)
             limits = read_limits(response.headers, datetime.now(UTC))
-            self._budget.report(
-                exchange.slot,
-                refused=refused,
-                limit=limits.limit,
-                remaining=limits.remaining,
-                retry_after=limits.retry_after,
-            )
+            self._budget.report(exchange.slot, refused=refused, **limits._asdict())
 
 
 class _Attempts:
@@ -207,8 +195,7 @@ class _Attempts:
 
     def pause_after(self, error: LemlistError) -> float | None:
         """Return the seconds to wait before the next attempt, None if there is none left."""
-        policy = self._policy
-        now = CLOCK.now()
+        policy, now = self._policy, CLOCK.now()
         self._first_failure = now if self._first_failure is None else self._first_failure
         refused = isinstance(error, LemlistRateLimitError)
         if refused:
@@ -230,14 +217,8 @@ class _Attempts:
 
 
 def _uncertain(call: Call, error: LemlistError, reconcile: Reconcile) -> LemlistUncertainError:
-    return LemlistUncertainError(
-        f"It is not known whether lemlist carried out this request: {error.message} {reconcile.hint}",
-        status=error.status,
-        text=error.text,
-        operation=str(call.operation),
-        reason=error.reason,
-        conn_id=call.conn_id,
-    )
+    message = f"It is not known whether lemlist carried out this request: {error.message} {reconcile.hint}"
+    return call.error(LemlistUncertainError, error.reason, message, status=error.status, text=error.text)
 
 
 def _name(error: LemlistError) -> str:
