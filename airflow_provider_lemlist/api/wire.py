@@ -17,15 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError, InvalidURL, RequestException, Timeout
 from requests.utils import get_environ_proxies
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from urllib3.util import is_connection_dropped
@@ -39,6 +38,8 @@ from airflow_provider_lemlist.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from urllib3.connection import HTTPConnection
+
     from airflow_provider_lemlist.api.budget import Budget, Slot
     from airflow_provider_lemlist.connection import Settings
 
@@ -51,14 +52,14 @@ POOL_SIZE = 64
 
 @dataclass(slots=True)
 class Clock:
-    """Time and chance for the pauses between attempts; tests replace those of ``CLOCK``."""
+    """Time and chance for the pauses between attempts."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     uniform: Callable[[float, float], float] = random.uniform
 
 
-#: The clock of every transport.
+#: The clock of every transport; tests replace its attributes.
 CLOCK = Clock()
 
 
@@ -98,7 +99,7 @@ class Wire:
     def prepare(
         self,
         operation: Operation,
-        path: Mapping[str, str],
+        path: Mapping[str, object],
         query: Mapping[str, object],
         body: Any,
         upload: MultipartFile | None,
@@ -115,17 +116,17 @@ class Wire:
             request.prepare(method=operation.method, url=url, headers=headers, data=upload, json=body)
         except LemlistError:
             raise
-        except requests.exceptions.InvalidURL:
+        except InvalidURL:
             raise LemlistConfigurationError(
                 f"Host (Base URL){self._settings.of_connection} is not a URL; leave it empty for lemlist "
                 "itself, or write http(s)://…/api.",
-                operation=str(operation),
+                operation=operation,
             ) from None
-        except (requests.RequestException, TypeError, ValueError) as error:
+        except (RequestException, TypeError, ValueError) as error:
             raise LemlistValidationError(
                 f"{operation} cannot be written as it is given: {error}. It takes text, finite numbers, "
                 "flags, lists and dicts.",
-                operation=str(operation),
+                operation=operation,
             ) from None
         return request
 
@@ -148,7 +149,7 @@ class Wire:
                 response.close()
                 return Exchange(NetworkFault.DISCONNECTED, "", departure.slot)
             body = response.content
-        except (requests.RequestException, HTTPError, OSError) as error:
+        except (RequestException, HTTPError, OSError) as error:
             causes = list(_causes(error))
             return Exchange(_fault(causes, departure.sent), _detail(causes), departure.slot)
         finally:
@@ -197,20 +198,16 @@ def _fault(causes: list[BaseException], sent: bool) -> NetworkFault:
         words = " ".join(str(cause) for cause in causes)
         untrusted = any(each in words for each in _NO_TRUST)
         return NetworkFault.UNTRUSTED if untrusted else NetworkFault.UNREACHABLE
-    if any(isinstance(cause, (requests.Timeout, Urllib3Timeout, TimeoutError)) for cause in causes):
+    if any(isinstance(cause, (Timeout, Urllib3Timeout, TimeoutError)) for cause in causes):
         return NetworkFault.TIMED_OUT
-    if any(isinstance(cause, requests.exceptions.ChunkedEncodingError) for cause in causes):
+    if any(isinstance(cause, ChunkedEncodingError) for cause in causes):
         return NetworkFault.INCOMPLETE
     return NetworkFault.DISCONNECTED
 
 
 def _detail(causes: list[BaseException]) -> str:
     """Return the words of the system; those of the libraries hold the URL, and that may hold an email."""
-    system = [
-        cause
-        for cause in causes
-        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
-    ]
+    system = [each for each in causes if isinstance(each, OSError) and not isinstance(each, RequestException)]
     return next((cause.strerror for cause in system if cause.strerror), str(system[0]) if system else "")
 
 
@@ -274,46 +271,25 @@ class _Budgeted:
         super().request(*args, **kwargs)  # type: ignore[misc]  # as above
 
 
-class _BudgetedHTTP(_Budgeted, HTTPConnection):
-    pass
-
-
-class _BudgetedHTTPS(_Budgeted, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _BudgetedHTTP
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _BudgetedHTTPS
-
-
-_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+@cache
+def _budgeted(connection: type[HTTPConnection]) -> type[HTTPConnection]:
+    return type(connection.__name__, (_Budgeted, connection), {})
 
 
 class _BudgetedAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        if not issubclass(pool.ConnectionCls, _Budgeted):
+            pool.ConnectionCls = _budgeted(pool.ConnectionCls)
+        return pool
 
 
 class MultipartFile:
     """
     One file as a multipart body of known length that is read while it is sent, never held in memory whole.
 
-    requests would read the whole file to build the same bytes.
-
-    :param field: Name of the form field.
-    :param file: An open, seekable binary file; it is sent from its start.
-    :param file_name: Name that lemlist shows.
-    :param content_type: Type of the file's content.
+    requests would read the whole file to build the same bytes. The file is sent from its start, whatever its
+    position, and must be seekable.
     """
 
     def __init__(self, field: str, file: BinaryIO, *, file_name: str, content_type: str) -> None:
