@@ -22,37 +22,30 @@ MEANINGS = {
     "margin": "seconds, for what is late on the way",
     "waiting": "requests that have a slot and wait for it",
     "longest_wait": "seconds until the last of them goes",
-    "pause": "seconds that everybody pauses after a refusal",
-    "others": "requests per window that somebody else seems to use",
+    "pause": "seconds that all clients pause after a refusal",
+    "other_clients": "requests per window that other clients of the key seem to use",
     "booked": "requests since the budget was made",
 }
 
 
 def get_cli_commands() -> list[Any]:
-    """Name our commands to Airflow."""
-    from airflow.cli.cli_config import (
-        ARG_OUTPUT,
-        ARG_VERBOSE,
-        ActionCommand,
-        Arg,
-        GroupCommand,
-        lazy_load_command,
-    )
+    """Return the commands for Airflow."""
+    from airflow.cli import cli_config as cli
 
-    conn_id = Arg(  # type: ignore[no-untyped-call]  # Airflow's own
+    conn_id = cli.Arg(  # type: ignore[no-untyped-call]  # Airflow's own
         ("--conn-id",), default=DEFAULT_CONN_ID, help=f"lemlist connection (default: {DEFAULT_CONN_ID})"
     )
-    budget = ActionCommand(
+    budget = cli.ActionCommand(
         name="budget",
         help="Show how the rate budget of a connection is now",
-        func=lazy_load_command(f"{__name__}.show_budget"),
-        args=(conn_id, ARG_OUTPUT, ARG_VERBOSE),
+        func=cli.lazy_load_command(f"{__name__}.show_budget"),
+        args=(conn_id, cli.ARG_OUTPUT, cli.ARG_VERBOSE),
     )
-    return [GroupCommand(name="lemlist", help="Look at the lemlist provider", subcommands=(budget,))]
+    return [cli.GroupCommand(name="lemlist", help="Inspect the lemlist provider", subcommands=(budget,))]
 
 
 def show_budget(args: Namespace) -> None:
-    """Show how the rate budget of a connection is now; nothing is asked of lemlist."""
+    """Show how the rate budget of a connection is now, without a request to lemlist."""
     from airflow.cli.simple_table import AirflowConsole
     from airflow.models.connection import Connection
 
@@ -68,9 +61,7 @@ def show_budget(args: Namespace) -> None:
         raise SystemExit(str(error)) from None
     if not state["shared"]:
         raise SystemExit(1)  # why, was logged
-    shown: list[dict[str, Any]]
+    shown = [{"name": name, "now": state[name], "meaning": says} for name, says in MEANINGS.items()]
     if args.output in ("json", "yaml"):
         shown = [{name: state[name] for name in MEANINGS}]
-    else:
-        shown = [{"name": name, "now": state[name], "meaning": says} for name, says in MEANINGS.items()]
     AirflowConsole().print_as(shown, args.output)
