@@ -55,16 +55,15 @@ class Settings:
     @property
     def base_url_problem(self) -> str:
         """Why a response may not come from lemlist's API; empty if the Base URL has a path."""
-        if urlsplit(self.base_url).path:
-            return ""
-        return f"The Base URL{self.of_connection} does not end in /api."
+        return (
+            "" if urlsplit(self.base_url).path else f"The Base URL{self.of_connection} does not end in /api."
+        )
 
 
 def read_settings(conn: Connection, *, named: bool = True) -> Settings:
     """
     Check a connection and return its settings.
 
-    :param conn: An Airflow connection of type ``lemlist``.
     :param named: Whether messages name the connection; it has a random id while it is tested.
     :raises LemlistConfigurationError: The first field that cannot work.
     """
@@ -77,11 +76,9 @@ def read_settings(conn: Connection, *, named: bool = True) -> Settings:
     api_key = _api_key(conn, of_connection)
     base_url = _base_url(conn, of_connection)
     extra = _extra(conn, of_connection)
-    for ignored in ("port", "schema"):
-        if getattr(conn, ignored, None):
-            log.warning(
-                "%s of connection %r is not used; the Base URL holds it.", ignored.title(), conn.conn_id
-            )
+    for name in ("port", "schema"):
+        if getattr(conn, name, None):
+            log.warning("%s of connection %r is not used; the Base URL holds it.", name.title(), conn.conn_id)
     values = {name: _value(extra, name, of_connection) for name in CONN_FIELDS}
     return Settings(conn_id=conn_id, api_key=api_key, base_url=base_url, **values)
 
@@ -154,7 +151,7 @@ def _base_url(conn: Connection, of_connection: str) -> str:
     if not usable:
         why = f"is not a URL; leave it empty for {REAL_HOST}, or write http(s)://…/api."
         raise _wrong("Host (Base URL)", of_connection, why)
-    if url.username is not None or url.password is not None or url.query or url.fragment:
+    if "@" in url.netloc or url.query or url.fragment:
         why = "may hold scheme, host, port and path only; the key goes into Password."
         raise _wrong("Host (Base URL)", of_connection, why)
     if url.scheme == "http" and url.hostname not in LOOPBACK:

@@ -101,8 +101,6 @@ class Failure:
 
     error: LemlistError
     action: Action = Action.RAISE
-    #: Whether the request may have taken effect all the same.
-    in_doubt: bool = False
 
 
 Verdict = Success | Failure
@@ -244,7 +242,7 @@ def _judge_page(call: Call, status: int) -> Verdict:
     remedy = _CLIENT_REFUSED if blocked else call.base_url_problem or _CHECK_PROXY
     message = f"{Reason.GATEWAY.value} {remedy}"
     error = call.error(LemlistNetworkError, Reason.GATEWAY, message, status=status)
-    if status >= 500 or status in _TIMED_OUT:
+    if status >= 500 or status == 408:
         return _unknown_outcome(call, error, status)
     return Failure(error, Action.RAISE if blocked or call.base_url_problem else Action.RETRY)
 
@@ -253,10 +251,9 @@ def _judge_media(call: Call, response: Response, code: str) -> Verdict:
     may_pass, remedy = MEDIA_CODES[code]
     kind = LemlistMediaError if may_pass else LemlistMediaRefusedError
     error = call.error(kind, Reason.MEDIA, f"{code}: {remedy}", status=response.status, text=code)
-    if may_pass and not call.operation.effect.repeatable:
-        # It is not documented whether a failed ingestion leaves the step behind.
-        return Failure(error, Action.RECONCILE_THEN_RAISE, in_doubt=True)
-    return Failure(error)
+    # It is not documented whether a failed ingestion leaves the step behind.
+    error.in_doubt = may_pass and not call.operation.effect.repeatable
+    return Failure(error, Action.RECONCILE_THEN_RAISE if error.in_doubt else Action.RAISE)
 
 
 def _judge_success(call: Call, response: Response) -> Verdict:
@@ -308,6 +305,8 @@ _CHECK_PROXY = "Check the proxy of the worker and the Base URL of the connection
 #: The client, or a gateway, waited for the response in vain, or lost lemlist while it waited.
 _TIMED_OUT = (NetworkFault.TIMED_OUT, 408, 504, 522, 524)
 _DISCONNECTED = (NetworkFault.DISCONNECTED, 502, 503, 520, 521, 523)
+#: When lemlist may still be processing the request, so that a second one would create two.
+_STILL_PROCESSING = {Effect.CREATE: _TIMED_OUT, Effect.CREATE_SLOWLY: _TIMED_OUT + _DISCONNECTED}
 
 
 def _unknown_outcome(call: Call, error: LemlistError, cause: NetworkFault | int) -> Verdict:
@@ -317,13 +316,12 @@ def _unknown_outcome(call: Call, error: LemlistError, cause: NetworkFault | int)
     :param cause: The network fault, or the status of the response.
     """
     effect = call.operation.effect
+    error.in_doubt = effect is not Effect.READ
     if effect.repeatable:
-        return Failure(error, Action.RETRY, in_doubt=effect is not Effect.READ)
-    slow = {Effect.CREATE: _TIMED_OUT, Effect.CREATE_SLOWLY: _TIMED_OUT + _DISCONNECTED}
-    if cause in slow.get(effect, ()):
-        # lemlist may still be processing the request; a second one would create two.
-        return Failure(error, Action.RECONCILE_THEN_STOP, in_doubt=True)
-    return Failure(error, Action.RECONCILE_THEN_RETRY, in_doubt=True)
+        return Failure(error, Action.RETRY)
+    if cause in _STILL_PROCESSING.get(effect, ()):
+        return Failure(error, Action.RECONCILE_THEN_STOP)
+    return Failure(error, Action.RECONCILE_THEN_RETRY)
 
 
 def _fits(rule: RefusalRule, status: int, texts: list[str]) -> bool:

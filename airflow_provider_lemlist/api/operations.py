@@ -160,9 +160,7 @@ UNSUBSCRIBE_MANY = Operation("POST", "/v2/unsubscribes/variables", Effect.SET, S
 RESUBSCRIBE = Operation("DELETE", "/v2/unsubscribes/variables/{value}", Effect.REMOVE, Shape.ANY)
 
 #: Every row above, for ``operation_for`` and for the test that compares them with the documents.
-OPERATIONS: tuple[Operation, ...] = tuple(
-    row for row in list(globals().values()) if isinstance(row, Operation)
-)
+OPERATIONS = tuple(row for row in list(globals().values()) if isinstance(row, Operation))
 
 #: Documented calls whose method does not tell their effect. The rest follows ``_BY_METHOD``.
 UNLIKE_THEIR_METHOD: tuple[tuple[str, str, Effect], ...] = (

@@ -105,9 +105,9 @@ class Transport:
             verdict = self._attempt(call, request)
             if isinstance(verdict, Success):
                 return verdict.value
-            call = replace(call, in_doubt=call.in_doubt or verdict.in_doubt)
             error = verdict.error
-            in_doubt = error.in_doubt = in_doubt or verdict.in_doubt
+            call = replace(call, in_doubt=call.in_doubt or error.in_doubt)
+            in_doubt = error.in_doubt = in_doubt or error.in_doubt
             if verdict.action is Action.RAISE:
                 raise error
             if verdict.action is not Action.RETRY:
@@ -184,35 +184,32 @@ class Transport:
             self._budget.report(exchange.slot, refused=refused, **limits._asdict())
 
 
+@dataclass(slots=True)
 class _Attempts:
     """What is left of the retry policy for one call."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
-        self._failures = 0
-        self._refusals = 0
-        self._first_failure: float | None = None
+    policy: RetryPolicy
+    failures: int = 0
+    refusals: int = 0
+    first_failure: float | None = None
 
     def pause_after(self, error: LemlistError) -> float | None:
         """Return the seconds to wait before the next attempt, None if there is none left."""
-        policy, now = self._policy, CLOCK.now()
-        self._first_failure = now if self._first_failure is None else self._first_failure
+        policy, now = self.policy, CLOCK.now()
+        self.first_failure = now if self.first_failure is None else self.first_failure
         refused = isinstance(error, LemlistRateLimitError)
         if refused:
-            self._refusals += 1
+            self.refusals += 1
         else:
-            self._failures += 1
-        if (
-            self._failures >= policy.attempts
-            or self._refusals >= policy.refusals
-            or now - self._first_failure > policy.seconds
-        ):
+            self.failures += 1
+        too_long = now - self.first_failure > policy.seconds
+        if too_long or self.failures >= policy.attempts or self.refusals >= policy.refusals:
             return None
         if refused:
             # The budget has moved every booked slot, the next one of this call too. Refusals that repeat come
             # from clients that do not share the budget: jitter keeps two of them from colliding again.
-            return CLOCK.uniform(0.0, min(policy.refusal_jitter * (self._refusals - 1), policy.longest_pause))
-        full = min(policy.pause * 2.0 ** (self._failures - 1), policy.longest_pause)
+            return CLOCK.uniform(0.0, min(policy.refusal_jitter * (self.refusals - 1), policy.longest_pause))
+        full = min(policy.pause * 2.0 ** (self.failures - 1), policy.longest_pause)
         return full * CLOCK.uniform(0.5, 1.0)
 
 

@@ -15,7 +15,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -150,7 +150,7 @@ class Wire:
                 return Exchange(NetworkFault.DISCONNECTED, "", departure.slot)
             body = response.content
         except (RequestException, HTTPError, OSError) as error:
-            causes = list(_causes(error))
+            causes = _causes(error)
             return Exchange(_fault(causes, departure.sent), _detail(causes), departure.slot)
         finally:
             _current.departure = None
@@ -211,25 +211,24 @@ def _detail(causes: list[BaseException]) -> str:
     return next((cause.strerror for cause in system if cause.strerror), str(system[0]) if system else "")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
+def _causes(error: BaseException) -> list[BaseException]:
+    causes: dict[int, BaseException] = {}
     stack: list[Any] = [error]
     while stack:
         cause = stack.pop()
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        stack += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+        if isinstance(cause, BaseException) and id(cause) not in causes:
+            causes[id(cause)] = cause
+            stack += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+    return [*causes.values()]
 
 
+@dataclass(slots=True)
 class _Departure:
     """The moment at which one request leaves: a slot of the budget, and whether bytes went out."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self.slot: Slot | None = None
-        self.sent = False
+    budget: Budget
+    slot: Slot | None = None
+    sent: bool = False
 
     def leave(self, connection: HTTPConnection) -> None:
         """
@@ -240,16 +239,16 @@ class _Departure:
         if connection.sock is None:
             connection.connect()
         if self.slot is None:
-            slot = self.slot = self._budget.book()
+            slot = self.slot = self.budget.book()
             if slot.wait > WAKE_EARLY:
                 # A server drops an idle connection after some seconds; to find that out at the slot itself
                 # would cost a handshake, or leave in doubt a request that was sent on a dead connection. (A
                 # new TLS connection looks dropped too, because its session tickets are unread: it is then
                 # opened once more.)
-                self._budget.wait(slot, early=WAKE_EARLY)
+                self.budget.wait(slot, early=WAKE_EARLY)
                 if is_connection_dropped(connection):
                     raise _Dropped
-        self._budget.wait(self.slot)
+        self.budget.wait(self.slot)
         self.sent = True
 
 

@@ -159,12 +159,6 @@ class LemlistHook(BaseHook):
             for name, field in CONN_FIELDS.items()
         }
 
-    # --- Team -------------------------------------------------------------------------------------------
-
-    def get_team(self) -> dict[str, Any]:
-        """Return the team of the key. It holds secret webhook URLs: do not log it."""
-        return self._object(ops.GET_TEAM, query={"version": "v2"})
-
     # --- Leads ------------------------------------------------------------------------------------------
 
     def create_lead(
@@ -185,10 +179,8 @@ class LemlistHook(BaseHook):
 
         :param lead: lemlist's fields and custom variables, values as text.
         :param deduplicate: Whether lemlist refuses a lead that is in another campaign.
-        :param linkedin_enrichment: Whether to enrich from LinkedIn (costs credits).
-        :param find_email: Whether to find an address (costs credits).
-        :param verify_email: Whether to verify the address (costs credits).
-        :param find_phone: Whether to find a phone number (costs credits).
+        :param linkedin_enrichment: Whether to enrich from LinkedIn. This costs credits, as ``find_email``,
+            ``verify_email`` and ``find_phone`` do.
         :return: The lead, with ``_id``.
         :raises LemlistDuplicateError: The lead is in this campaign, or in another one with ``deduplicate``.
         :raises LemlistUncertainError: The response was lost, and a lead without an email cannot be looked up.
@@ -577,6 +569,10 @@ class LemlistHook(BaseHook):
         return self._call(ops.RESUBSCRIBE, {"value": value})
 
     # --- Everything else --------------------------------------------------------------------------------
+
+    def get_team(self) -> dict[str, Any]:
+        """Return the team of the key. It holds secret webhook URLs: do not log it."""
+        return self._object(ops.GET_TEAM, query={"version": "v2"})
 
     def request(
         self,
