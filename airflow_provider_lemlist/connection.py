@@ -28,13 +28,9 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """
-    One connection, checked. The key stays out of ``repr``.
+    """One connection, checked. The key stays out of ``repr``."""
 
-    :param conn_id: Id of the connection; empty while it is tested, because its id is random then.
-    """
-
-    conn_id: str
+    conn_id: str  # empty while the connection is tested, because its id is random then
     api_key: str = field(repr=False)
     base_url: str
     timeout: float
@@ -116,6 +112,12 @@ def _of(conn_id: str) -> str:
     return f" of connection {conn_id!r}" if conn_id else ""
 
 
+def not_a_url(of_connection: str) -> LemlistConfigurationError:
+    """Return the error for a Base URL that is none."""
+    why = f"is not a URL; leave it empty for {REAL_HOST}, or write http(s)://…/api."
+    return _wrong("Host (Base URL)", of_connection, why)
+
+
 def _wrong(field_name: str, of_connection: str, why: str) -> LemlistConfigurationError:
     return LemlistConfigurationError(f"{field_name}{of_connection} {why}")
 
@@ -149,8 +151,7 @@ def _base_url(conn: Connection, of_connection: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        why = f"is not a URL; leave it empty for {REAL_HOST}, or write http(s)://…/api."
-        raise _wrong("Host (Base URL)", of_connection, why)
+        raise not_a_url(of_connection)
     if "@" in url.netloc or url.query or url.fragment:
         why = "may hold scheme, host, port and path only; the key goes into Password."
         raise _wrong("Host (Base URL)", of_connection, why)

@@ -88,7 +88,6 @@ class LemlistError(Exception):
         self.conn_id = conn_id
 
     def __str__(self) -> str:
-        """Return the message, and where it happened."""
         if not self.conn_id:
             return self.message
         status = f", status {self.status}" if self.status else ""

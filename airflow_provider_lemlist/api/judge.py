@@ -180,11 +180,7 @@ _MEDIA_CODE = re.compile("|".join(MEDIA_CODES).encode())
 
 
 def judge(call: Call, outcome: Response | NetworkFault, detail: str = "") -> Verdict:
-    """
-    Decide what a response, or its absence, means.
-
-    :param detail: What the operating system says about a network fault.
-    """
+    """Decide what a response means, or a network fault with what the system says about it (``detail``)."""
     if isinstance(outcome, NetworkFault):
         return _judge_fault(call, outcome, detail)
     if outcome.status >= 400:
@@ -310,11 +306,7 @@ _STILL_PROCESSING = {Effect.CREATE: _TIMED_OUT, Effect.CREATE_SLOWLY: _TIMED_OUT
 
 
 def _unknown_outcome(call: Call, error: LemlistError, cause: NetworkFault | int) -> Verdict:
-    """
-    Decide what follows when the request may or may not have taken effect.
-
-    :param cause: The network fault, or the status of the response.
-    """
+    """Decide what follows a network fault or a status that leaves open whether the request took effect."""
     effect = call.operation.effect
     error.in_doubt = effect is not Effect.READ
     if effect.repeatable:

@@ -43,12 +43,10 @@ _ROWS = ("data", "results", "campaigns", "schedules", "alerts", "drafts")
 
 def paginate(fetch: Callable[[dict[str, Any]], Any], style: str, *, page_size: int = 100) -> Iterator[Any]:
     """
-    Yield the rows of all pages, each once.
+    Yield the rows of all pages, each once; ``fetch`` requests a page, with the cursor as parameters.
 
     A row that arrives twice, because the list moved while it was read, is dropped by its ``_id``. The same
     page twice is the end: the route ignores its cursor.
-
-    :param fetch: Called with the cursor as parameters; requests one page and returns the parsed response.
     """
     if style not in STYLES:
         raise LemlistConfigurationError(

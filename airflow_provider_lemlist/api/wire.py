@@ -31,11 +31,8 @@ from urllib3.util import is_connection_dropped
 
 from airflow_provider_lemlist.api.judge import NetworkFault, Response
 from airflow_provider_lemlist.api.operations import Operation, query_text
-from airflow_provider_lemlist.exceptions import (
-    LemlistConfigurationError,
-    LemlistError,
-    LemlistValidationError,
-)
+from airflow_provider_lemlist.connection import not_a_url
+from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
@@ -117,11 +114,7 @@ class Wire:
         except LemlistError:
             raise
         except InvalidURL:
-            raise LemlistConfigurationError(
-                f"Host (Base URL){self._settings.of_connection} is not a URL; leave it empty for lemlist "
-                "itself, or write http(s)://…/api.",
-                operation=operation,
-            ) from None
+            raise not_a_url(self._settings.of_connection) from None
         except (RequestException, TypeError, ValueError) as error:
             raise LemlistValidationError(
                 f"{operation} cannot be written as it is given: {error}. It takes text, finite numbers, "
@@ -307,7 +300,6 @@ class MultipartFile:
         self.rewind()
 
     def __len__(self) -> int:
-        """Return the length of the whole body in bytes."""
         return self._length
 
     def rewind(self) -> None:
@@ -317,10 +309,5 @@ class MultipartFile:
 
     def read(self, size: int = -1) -> bytes:
         """Read up to ``size`` bytes, all that is left if it is negative."""
-        if size < 0:
-            return b"".join(part.read() for part in self._parts)
-        while self._parts:
-            if chunk := self._parts[0].read(size):
-                return chunk
-            self._parts.pop(0)
-        return b""
+        chunks = (part.read(size) for part in self._parts)
+        return b"".join(chunks) if size < 0 else next(filter(None, chunks), b"")

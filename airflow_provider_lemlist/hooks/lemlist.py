@@ -207,7 +207,7 @@ class LemlistHook(BaseHook):
     def get_leads_by_email(self, lead_email: str) -> list[dict[str, Any]]:
         """Return the leads of an email, one for each campaign; an empty list if lemlist has none."""
         try:
-            return self._array(ops.GET_LEADS_BY_EMAIL, {"email": lead_email}, query={"version": "v2"})
+            return list(self._call(ops.GET_LEADS_BY_EMAIL, {"email": lead_email}, query={"version": "v2"}))
         except LemlistNotFoundError:
             return []
 
@@ -326,7 +326,7 @@ class LemlistHook(BaseHook):
         :param state: One state or several. Without any, lemlist returns an empty list.
         """
         path, query = {"campaignId": campaign_id}, {"state": state, "format": "json"}
-        return self._array(ops.EXPORT_LEADS, path, query=query)
+        return list(self._call(ops.EXPORT_LEADS, path, query=query))
 
     # --- Campaigns --------------------------------------------------------------------------------------
 
@@ -627,9 +627,6 @@ class LemlistHook(BaseHook):
 
     def _object(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return cast("dict[str, Any]", self._call(*args, **kwargs))
-
-    def _array(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        return cast("list[dict[str, Any]]", self._call(*args, **kwargs))
 
     def _pages(
         self, operation: ops.Operation, style: str, *, page_size: int = 100, **parts: Any
