@@ -96,13 +96,9 @@ def redis_url(conn: Connection, of_connection: str) -> str:
     login = quote(conn.login or "", safe="")
     secret = f":{quote(conn.password, safe='')}" if conn.password else ""
     user = f"{login}{secret}@" if login or secret else ""
-    settings = {
-        name: str(value)
-        for name, value in extra.items()
-        # Airflow's form saves them empty, and without TLS too.
-        if tls and name.startswith("ssl_") and value not in (None, "")
-    }
-    query = f"?{urlencode(settings)}" if settings else ""
+    # Airflow's form saves them empty, and without TLS too.
+    ssl = {key: value for key, value in extra.items() if key.startswith("ssl_") and value not in (None, "")}
+    query = f"?{urlencode(ssl)}" if tls and ssl else ""
     scheme = "rediss" if tls else "redis"
     host = f"[{conn.host}]" if ":" in conn.host else conn.host
     return f"{scheme}://{user}{host}:{conn.port or 6379}/{extra.get('db') or 0}{query}"

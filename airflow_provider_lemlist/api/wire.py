@@ -103,9 +103,7 @@ class Wire:
     ) -> requests.PreparedRequest:
         """Write a request, to be sent once or several times; raise if a value cannot be written."""
         request = requests.PreparedRequest()
-        headers = self._headers
-        if upload is not None:
-            headers = {**headers, "Content-Type": upload.content_type}
+        headers = self._headers | ({} if upload is None else {"Content-Type": upload.content_type})
         try:
             url = self._settings.base_url + operation.url_path(**path)
             if words := query_text(query):

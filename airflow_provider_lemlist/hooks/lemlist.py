@@ -687,6 +687,7 @@ def _warn_not_shared() -> None:
 def _stats_of(
     start: datetime, end: datetime, send_user: str | None, variant: str | None, channels: Sequence[str] | None
 ) -> dict[str, Any]:
+    _require(channels or (), "channels", ops.GET_CAMPAIGN_STATS, least=0)
     fields = {"sendUser": send_user, "ABSelected": variant, "channels": channels and list(channels)}
     return {"startDate": ops.iso(start), "endDate": ops.iso(end), **_given(fields)}
 
@@ -698,8 +699,10 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _require(
     given: Collection[Any], name: str, operation: ops.Operation, *, least: int = 1, most: float = math.inf
 ) -> None:
+    size = len(given or ())
     # A text is a collection too, of letters.
-    if isinstance(given, str) or not least <= len(given) <= most:
-        number = f"{least} to {most}" if most < math.inf else f"at least {least}"
-        problem = "is one text" if isinstance(given, str) else f"holds {len(given)}"
-        raise LemlistValidationError(f"{name} {problem}; {operation} takes {number}.", operation=operation)
+    if isinstance(given, str) or not least <= size <= most:
+        problem = "is one text" if isinstance(given, str) else f"holds {size} values"
+        wanted = f"{least} to {most}" if most < math.inf else f"at least {least}"
+        message = f"{name} {problem}; {operation} takes a collection of {wanted}."
+        raise LemlistValidationError(message, operation=operation)

@@ -712,6 +712,8 @@ def test_starting_a_running_campaign_is_no_error(stage: Stage, hook: LemlistHook
         lambda h: h.add_step("seq_1", {"type": "email", "subject": "no message"}),
         lambda h: h.get_campaigns_stats([f"cam_{n}" for n in range(101)], START, END),
         lambda h: h.get_campaigns_stats("cam_1", START, END),
+        lambda h: h.get_campaign_stats("cam_1", START, END, channels="email"),
+        lambda h: h.update_lead("cam_1", "lea_1", None),
         lambda h: h.unsubscribe_many("ann@example.com"),  # a list of letters
         lambda h: h.erase_lead_variables("lea_1", "city"),
         lambda h: list(h.list_activities(since=datetime(2026, 1, 1))),  # naive is the mistake
