@@ -30,25 +30,18 @@ MEANINGS = {
 
 def get_cli_commands() -> list[Any]:
     """Return the commands of the provider."""
-    from airflow.cli.cli_config import (
-        ARG_OUTPUT,
-        ARG_VERBOSE,
-        ActionCommand,
-        Arg,
-        GroupCommand,
-        lazy_load_command,
-    )
+    from airflow.cli import cli_config as cli
 
-    conn_id = Arg(  # type: ignore[no-untyped-call]  # Airflow's own
+    conn_id = cli.Arg(  # type: ignore[no-untyped-call]  # Airflow's own
         ("--conn-id",), default=DEFAULT_CONN_ID, help=f"lemlist connection (default: {DEFAULT_CONN_ID})"
     )
-    budget = ActionCommand(
+    budget = cli.ActionCommand(
         name="budget",
         help="Show the present rate budget of a connection",
-        func=lazy_load_command(f"{__name__}.show_budget"),
-        args=(conn_id, ARG_OUTPUT, ARG_VERBOSE),
+        func=cli.lazy_load_command(f"{__name__}.show_budget"),
+        args=(conn_id, cli.ARG_OUTPUT, cli.ARG_VERBOSE),
     )
-    return [GroupCommand(name="lemlist", help="Inspect the lemlist provider", subcommands=(budget,))]
+    return [cli.GroupCommand(name="lemlist", help="Inspect the lemlist provider", subcommands=(budget,))]
 
 
 def show_budget(args: Namespace) -> None:
@@ -68,9 +61,7 @@ def show_budget(args: Namespace) -> None:
         raise SystemExit(str(error)) from None
     if not state["shared"]:
         raise SystemExit(1)  # the reason was logged
-    shown: list[dict[str, Any]]
+    shown = [{"name": name, "now": state[name], "meaning": meaning} for name, meaning in MEANINGS.items()]
     if args.output in ("json", "yaml"):
         shown = [{name: state[name] for name in MEANINGS}]
-    else:
-        shown = [{"name": name, "now": state[name], "meaning": meaning} for name, meaning in MEANINGS.items()]
     AirflowConsole().print_as(shown, args.output)

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
@@ -19,27 +19,18 @@ from airflow_provider_lemlist.get_provider_info import CONN_FIELDS, CONN_TYPE, R
 from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow.providers.common.compat.sdk import Connection
 
 log = logging.getLogger(__name__)
-
-#: Returns the error for one field, given its name and what is wrong with it.
-Refuse: TypeAlias = "Callable[[str, str], LemlistConfigurationError]"
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """
-    One connection, checked. The key stays out of ``repr``.
+    """One connection, checked. The key stays out of ``repr``."""
 
-    :param conn_id: Id of the connection; empty while it is tested, because its id is random then.
-    """
-
-    conn_id: str
+    conn_id: str  # empty while the connection is tested, because its id is random then
     api_key: str = field(repr=False)
     base_url: str
     timeout: float
@@ -60,45 +51,32 @@ class Settings:
     @property
     def base_url_problem(self) -> str:
         """Why a response may not come from lemlist's API; empty if the Base URL has a path."""
-        if urlsplit(self.base_url).path:
-            return ""
-        return f"The Base URL{self.of_connection} does not end in /api."
+        return (
+            "" if urlsplit(self.base_url).path else f"The Base URL{self.of_connection} does not end in /api."
+        )
 
 
 def read_settings(conn: Connection, *, named: bool = True) -> Settings:
     """
     Check a connection and return its settings.
 
-    :param conn: An Airflow connection of type ``lemlist``.
     :param named: Whether messages name the connection; it has a random id while it is tested.
     :raises LemlistConfigurationError: The first field that cannot work.
     """
     conn_id = (conn.conn_id or "?") if named else ""
-
-    def refuse(field_name: str, why: str) -> LemlistConfigurationError:
-        return LemlistConfigurationError(f"{field_name}{_of(conn_id)} {why}")
-
+    of_connection = _of(conn_id)
     if (conn.conn_type or CONN_TYPE).replace("-", "_") != CONN_TYPE:
         raise LemlistConfigurationError(
             f"Connection {conn.conn_id!r} is of type {conn.conn_type!r}; change it to type {CONN_TYPE!r}."
         )
-    api_key = _api_key(conn, refuse)
-    base_url = _base_url(conn, refuse)
-    extra = _extra(conn, refuse)
-    for ignored in ("port", "schema"):
-        if getattr(conn, ignored, None):
-            log.warning(
-                "%s of connection %r is not used; the Base URL holds it.", ignored.title(), conn.conn_id
-            )
-    return Settings(
-        conn_id=conn_id,
-        api_key=api_key,
-        base_url=base_url,
-        timeout=_number(extra, "timeout", refuse),
-        max_wait=_number(extra, "max_wait", refuse),
-        budget_store=_text(extra, "budget_store", refuse),
-        budget_share=_number(extra, "budget_share", refuse),
-    )
+    api_key = _api_key(conn, of_connection)
+    base_url = _base_url(conn, of_connection)
+    extra = _extra(conn, of_connection)
+    for name in ("port", "schema"):
+        if getattr(conn, name, None):
+            log.warning("%s of connection %r is not used; the Base URL holds it.", name.title(), conn.conn_id)
+    values = {name: _value(extra, name, of_connection) for name in CONN_FIELDS}
+    return Settings(conn_id=conn_id, api_key=api_key, base_url=base_url, **values)
 
 
 def redis_url(conn: Connection, of_connection: str) -> str:
@@ -118,13 +96,9 @@ def redis_url(conn: Connection, of_connection: str) -> str:
     login = quote(conn.login or "", safe="")
     secret = f":{quote(conn.password, safe='')}" if conn.password else ""
     user = f"{login}{secret}@" if login or secret else ""
-    settings = {
-        name: str(value)
-        for name, value in extra.items()
-        # Airflow's form saves them empty, and without TLS too.
-        if tls and name.startswith("ssl_") and value not in (None, "")
-    }
-    query = f"?{urlencode(settings)}" if settings else ""
+    # Airflow's form saves them empty, and without TLS too.
+    ssl = {key: value for key, value in extra.items() if key.startswith("ssl_") and value not in (None, "")}
+    query = f"?{urlencode(ssl)}" if tls and ssl else ""
     scheme = "rediss" if tls else "redis"
     host = f"[{conn.host}]" if ":" in conn.host else conn.host
     return f"{scheme}://{user}{host}:{conn.port or 6379}/{extra.get('db') or 0}{query}"
@@ -134,25 +108,36 @@ def _of(conn_id: str) -> str:
     return f" of connection {conn_id!r}" if conn_id else ""
 
 
-def _api_key(conn: Connection, refuse: Refuse) -> str:
+def not_a_url(of_connection: str) -> LemlistConfigurationError:
+    """Return the error for a Base URL that is none."""
+    why = f"is not a URL; leave it empty for {REAL_HOST}, or write http(s)://…/api."
+    return _wrong("Host (Base URL)", of_connection, why)
+
+
+def _wrong(field_name: str, of_connection: str, why: str) -> LemlistConfigurationError:
+    return LemlistConfigurationError(f"{field_name}{of_connection} {why}")
+
+
+def _api_key(conn: Connection, of_connection: str) -> str:
     # A secret read from a mounted file often ends in a newline.
     api_key = (conn.password or "").strip()
     login = (conn.login or "").strip()
     if not api_key and login:
-        raise refuse("Login", "must stay empty; put the lemlist API key into Password (API key).")
-    if not api_key:
-        raise refuse(
-            "Password (API key)",
-            "is empty; create a key in lemlist under Settings > Integrations and put it there.",
+        raise _wrong(
+            "Login", of_connection, "must stay empty; put the lemlist API key into Password (API key)."
         )
+    if not api_key:
+        why = "is empty; create a key in lemlist under Settings > Integrations and put it there."
+        raise _wrong("Password (API key)", of_connection, why)
     if login:
         log.warning("Login of connection %r is not used: lemlist's login is always empty.", conn.conn_id)
     if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-        raise refuse("Password (API key)", "holds characters that no lemlist key has; copy the key again.")
+        why = "holds characters that no lemlist key has; copy the key again."
+        raise _wrong("Password (API key)", of_connection, why)
     return api_key
 
 
-def _base_url(conn: Connection, refuse: Refuse) -> str:
+def _base_url(conn: Connection, of_connection: str) -> str:
     host = (conn.host or "").strip()
     if not host:
         return REAL_HOST
@@ -162,52 +147,43 @@ def _base_url(conn: Connection, refuse: Refuse) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise refuse(
-            "Host (Base URL)", f"is not a URL; leave it empty for {REAL_HOST}, or write http(s)://…/api."
-        )
-    if url.username is not None or url.password is not None or url.query or url.fragment:
-        raise refuse(
-            "Host (Base URL)", "may hold scheme, host, port and path only; the key goes into Password."
-        )
+        raise not_a_url(of_connection)
+    if "@" in url.netloc or url.query or url.fragment:
+        why = "may hold scheme, host, port and path only; the key goes into Password."
+        raise _wrong("Host (Base URL)", of_connection, why)
     if url.scheme == "http" and url.hostname not in LOOPBACK:
         log.warning("Host of connection %r is http: the API key travels unencrypted.", conn.conn_id)
     return host.rstrip("/")
 
 
-def _extra(conn: Connection, refuse: Refuse) -> dict[str, Any]:
+def _extra(conn: Connection, of_connection: str) -> dict[str, Any]:
     # ``extra_dejson`` turns broken JSON into {} with a log line only.
     try:
         extra = json.loads(conn.extra) if conn.extra and conn.extra.strip() else {}
     except ValueError:
-        raise refuse("Extra", "is not JSON.") from None
+        raise _wrong("Extra", of_connection, "is not JSON.") from None
     if not isinstance(extra, dict):
-        raise refuse("Extra", f"must be a JSON object, not {type(extra).__name__}.")
+        raise _wrong("Extra", of_connection, f"must be a JSON object, not {type(extra).__name__}.")
     for name in extra.keys() - CONN_FIELDS.keys():
         known = hint(str(name), tuple(CONN_FIELDS)) or f"; known are {', '.join(CONN_FIELDS)}"
         log.warning("Extra of connection %r has an unknown field %r%s.", conn.conn_id, name, known)
     return extra
 
 
-def _number(extra: dict[str, Any], name: str, refuse: Refuse) -> float:
-    schema = CONN_FIELDS[name]["schema"]
-    value = extra.get(name)
+def _value(extra: dict[str, Any], name: str, of_connection: str) -> Any:
+    schema, value = CONN_FIELDS[name]["schema"], extra.get(name)
     if value is None or value == "":
-        return float(schema["default"])
+        return schema["default"]
+    if "string" in schema["type"]:
+        if not isinstance(value, str):
+            raise _wrong(f"Extra field {name!r}", of_connection, f"must be text, not {type(value).__name__}.")
+        return value.strip()
     # The form of Airflow 2 and connections written as URI hold numbers as text.
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not schema["minimum"] <= number <= schema["maximum"]:
-        bounds = f"from {schema['minimum']} to {schema['maximum']}"
-        raise refuse(f"Extra field {name!r}", f"must be a number {bounds}, not {value!r}.")
+        why = f"must be a number from {schema['minimum']} to {schema['maximum']}, not {value!r}."
+        raise _wrong(f"Extra field {name!r}", of_connection, why)
     return number
-
-
-def _text(extra: dict[str, Any], name: str, refuse: Refuse) -> str:
-    value = extra.get(name)
-    if value is None:
-        return str(CONN_FIELDS[name]["schema"]["default"])
-    if not isinstance(value, str):
-        raise refuse(f"Extra field {name!r}", f"must be text, not {type(value).__name__}.")
-    return value.strip()

@@ -73,7 +73,7 @@ class LemlistError(Exception):
         *,
         status: int | None = None,
         text: str | None = None,
-        operation: str | None = None,
+        operation: object = None,
         reason: Reason | None = None,
         in_doubt: bool = False,
         conn_id: str = "",
@@ -82,13 +82,12 @@ class LemlistError(Exception):
         self.message = message
         self.status = status
         self.text = text
-        self.operation = operation
+        self.operation = None if operation is None else str(operation)
         self.reason = reason
         self.in_doubt = in_doubt or self.in_doubt
         self.conn_id = conn_id
 
     def __str__(self) -> str:
-        """Return the message, and where it happened."""
         if not self.conn_id:
             return self.message
         status = f", status {self.status}" if self.status else ""

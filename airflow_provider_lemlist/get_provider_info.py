@@ -48,10 +48,7 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login", "port", "schema"],
     "relabeling": {"password": "API key", "host": "Base URL"},
-    "placeholders": {
-        "password": "Settings > Integrations in lemlist",
-        "host": f"Empty for {REAL_HOST}",
-    },
+    "placeholders": {"password": "Settings > Integrations in lemlist", "host": f"Empty for {REAL_HOST}"},
 }
 
 

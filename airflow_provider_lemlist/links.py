@@ -15,7 +15,7 @@ APP = "https://app.lemlist.com/campaigns/"
 
 
 class CampaignLink(BaseOperatorLink):
-    """Open the task's campaign in lemlist's app; there is no link until the campaign is known."""
+    """Open the task's campaign; there is no link until the campaign is known."""
 
     name = "lemlist campaign"
 
@@ -37,11 +37,7 @@ def _is_id(value: Any) -> bool:
 
 def _pushed_campaign(ti_key: TaskInstanceKey) -> str | None:
     """Return the id of the campaign from the documented XCom keys of the task."""
-    for key, path in (
-        ("campaign_id", ()),
-        ("lead", ("campaignId",)),
-        ("upload", ("status", "campaignId")),
-    ):
+    for key, *path in (("campaign_id",), ("lead", "campaignId"), ("upload", "status", "campaignId")):
         value: Any = XCom.get_value(key=key, ti_key=ti_key)
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None

@@ -23,11 +23,7 @@ def airflow_version() -> str:
 
 
 def stats() -> Callable[[str, float], None]:
-    """
-    Return the function that counts for this Airflow, called with the name of a metric and its value.
-
-    ``waits`` are seconds and become timings; the others are counters.
-    """
+    """Return the function that counts: ``waits`` are seconds and become timings, the others are counters."""
     from airflow.providers.common.compat.sdk import Stats
 
     def count(name: str, value: float) -> None:
@@ -50,9 +46,8 @@ def runs_remotely() -> bool:
     # One name, or several separated by commas, from 2.10 on; each a name, a module path, or an alias and
     # either after a colon; from 3.1 on one list for each team, "LocalExecutor;team=alias:my.module.Executor".
     # They are compared by name, because importing an executor costs more than a request.
-    configured = re.split("[,;]", conf.get("core", "executor", fallback=""))
-    names = {re.split("[=:.]", each)[-1].strip() for each in configured}
-    return bool(names - {"", "LocalExecutor", "SequentialExecutor", "DebugExecutor"})
+    names = re.findall(r"(\w+)\s*(?:[,;]|$)", conf.get("core", "executor", fallback=""))
+    return not {*names} <= {"LocalExecutor", "SequentialExecutor", "DebugExecutor"}
 
 
 def previous_run(context: Context) -> Any:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
-#: The documented window, which is also the wait when a refusal does not say how long.
-WINDOW = 2.0
 #: Longest wait accepted from a header; a day in it is a mistake or a block, not a rate limit.
 LONGEST_WAIT = 60.0
 
@@ -25,8 +23,7 @@ _JAVASCRIPT_DATE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The headers of one response; None where they hold nothing usable."""
 
     limit: int | None
@@ -35,20 +32,12 @@ class Limits:
 
 
 def read_limits(headers: Mapping[str, str], now: datetime) -> Limits:
-    """
-    Read the headers of a response.
-
-    :param headers: Headers with names in lower case.
-    :param now: The present moment, for dates.
-    """
+    """Read the headers, their names in lower case."""
     wait = read_wait(headers.get("retry-after", ""), now)
     if wait is None:
         wait = read_wait(headers.get("x-ratelimit-reset", ""), now)
-    return Limits(
-        limit=_whole(headers.get("x-ratelimit-limit", ""), least=1),
-        remaining=_whole(headers.get("x-ratelimit-remaining", ""), least=0),
-        retry_after=wait,
-    )
+    limit = _whole(headers.get("x-ratelimit-limit", ""), least=1)
+    return Limits(limit, _whole(headers.get("x-ratelimit-remaining", ""), least=0), wait)
 
 
 def read_wait(text: str, now: datetime) -> float | None:
@@ -57,12 +46,8 @@ def read_wait(text: str, now: datetime) -> float | None:
         seconds = float(text)
     except ValueError:
         moment = read_date(text)
-        if moment is None:
-            return None
-        seconds = (moment - now).total_seconds()
-    if math.isnan(seconds):
-        return None
-    return min(max(seconds, 0.0), LONGEST_WAIT)
+        seconds = (moment - now).total_seconds() if moment else math.nan
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
 
 
 def read_date(text: str) -> datetime | None:
@@ -79,7 +64,5 @@ def read_date(text: str) -> datetime | None:
 
 
 def _whole(text: str, *, least: int) -> int | None:
-    text = text.strip()
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        return None
-    return number if (number := int(text)) >= least else None
+    whole = re.fullmatch(r"[0-9]{1,9}", text.strip())
+    return int(whole[0]) if whole and int(whole[0]) >= least else None

@@ -83,7 +83,7 @@ class Operation:
             self.effect in (Effect.SET, Effect.REMOVE) or (self.method, self.path) in _NO_BODY
         )
 
-    def url_path(self, **values: str) -> str:
+    def url_path(self, **values: object) -> str:
         """
         Fill the path, each value percent-encoded.
 
@@ -96,7 +96,7 @@ class Operation:
             value = values.get(name)
             if not isinstance(value, str) or not value.strip() or value in (".", ".."):
                 problem = "is empty" if not value else "is no id" if value in (".", "..") else "must be text"
-                raise LemlistValidationError(f"{name} {problem}; {self} needs it.", operation=str(self))
+                raise LemlistValidationError(f"{name} {problem}; {self} needs it.", operation=self)
             return quote(value, safe="")
 
         return re.sub(r"\{(\w+)\}", fill, self.path)
@@ -104,15 +104,14 @@ class Operation:
 
 # lemlist may spend 45 s on fetching a step's media; the response must not time out before that.
 _MEDIA = 60.0
-_AUDIO = 120.0
-# It is not documented whether the response waits for the enrichment; a second request meanwhile could create
+# It is not documented whether the response waits for an enrichment; a second request meanwhile could create
 # a second lead.
-_ENRICHMENT = 120.0
+_LONG = 120.0
 
 GET_TEAM = Operation("GET", "/team", Effect.READ, Shape.RECORD)
 
 CREATE_LEAD = Operation("POST", "/campaigns/{campaignId}/leads/", Effect.CREATE_ONCE, Shape.RECORD)
-CREATE_LEAD_TO_ENRICH = replace(CREATE_LEAD, min_read_timeout=_ENRICHMENT)
+CREATE_LEAD_TO_ENRICH = replace(CREATE_LEAD, min_read_timeout=_LONG)
 UPDATE_LEAD = Operation("PATCH", "/campaigns/{campaignId}/leads/{leadId}", Effect.SET, Shape.RECORD)
 DELETE_LEAD = Operation("DELETE", "/campaigns/{campaignId}/leads/{leadId}", Effect.REMOVE, Shape.ANY)
 UNSUBSCRIBE_LEAD = Operation("DELETE", "/campaigns/{campaignId}/leads/{email}", Effect.REMOVE, Shape.ANY)
@@ -132,10 +131,8 @@ CREATE_LEAD_VARIABLES = Operation("POST", "/leads/{leadId}/variables", Effect.CR
 UPDATE_LEAD_VARIABLES = Operation("PATCH", "/leads/{leadId}/variables", Effect.SET, Shape.OBJECT)
 ERASE_LEAD_VARIABLES = Operation("DELETE", "/leads/{leadId}/variables", Effect.SET, Shape.OBJECT)
 # Whether a second upload replaces the first is not documented; a lost one has no other way to be completed.
-UPLOAD_AUDIO = Operation("POST", "/leads/audio", Effect.SET, Shape.OBJECT, min_read_timeout=_AUDIO)
-EXPORT_LEADS = Operation(
-    "GET", "/campaigns/{campaignId}/export/leads", Effect.READ, Shape.ARRAY, min_read_timeout=_AUDIO
-)
+UPLOAD_AUDIO = Operation("POST", "/leads/audio", Effect.SET, Shape.OBJECT, _LONG)
+EXPORT_LEADS = Operation("GET", "/campaigns/{campaignId}/export/leads", Effect.READ, Shape.ARRAY, _LONG)
 
 LIST_CAMPAIGNS = Operation("GET", "/campaigns", Effect.READ, Shape.ROWS)
 GET_CAMPAIGN = Operation("GET", "/campaigns/{campaignId}", Effect.READ, Shape.RECORD)
@@ -150,13 +147,9 @@ GET_CAMPAIGN_STATS = Operation("GET", "/v2/campaigns/{campaignId}/stats", Effect
 GET_CAMPAIGNS_STATS = Operation("POST", "/v2/campaigns/stats/batch", Effect.READ, Shape.OBJECT)
 
 GET_SEQUENCES = Operation("GET", "/campaigns/{campaignId}/sequences", Effect.READ, Shape.OBJECT)
-ADD_STEP = Operation(
-    "POST", "/sequences/{sequenceId}/steps", Effect.CREATE, Shape.RECORD, min_read_timeout=_MEDIA
-)
+ADD_STEP = Operation("POST", "/sequences/{sequenceId}/steps", Effect.CREATE, Shape.RECORD, _MEDIA)
 ADD_STEP_WITH_MEDIA = replace(ADD_STEP, effect=Effect.CREATE_SLOWLY)
-UPDATE_STEP = Operation(
-    "PATCH", "/sequences/{sequenceId}/steps/{stepId}", Effect.SET, Shape.RECORD, min_read_timeout=_MEDIA
-)
+UPDATE_STEP = Operation("PATCH", "/sequences/{sequenceId}/steps/{stepId}", Effect.SET, Shape.RECORD, _MEDIA)
 DELETE_STEP = Operation("DELETE", "/sequences/{sequenceId}/steps/{stepId}", Effect.REMOVE, Shape.ANY)
 
 LIST_ACTIVITIES = Operation("GET", "/activities", Effect.READ, Shape.ARRAY)
@@ -167,9 +160,7 @@ UNSUBSCRIBE_MANY = Operation("POST", "/v2/unsubscribes/variables", Effect.SET, S
 RESUBSCRIBE = Operation("DELETE", "/v2/unsubscribes/variables/{value}", Effect.REMOVE, Shape.ANY)
 
 #: Every row above, for ``operation_for`` and for the test that compares them with the documents.
-OPERATIONS: tuple[Operation, ...] = tuple(
-    row for row in list(globals().values()) if isinstance(row, Operation)
-)
+OPERATIONS = tuple(row for row in list(globals().values()) if isinstance(row, Operation))
 
 #: Documented calls whose method does not tell their effect. The rest follows ``_BY_METHOD``.
 UNLIKE_THEIR_METHOD: tuple[tuple[str, str, Effect], ...] = (
@@ -217,9 +208,7 @@ def operation_for(method: str, path: str, shape: Shape) -> Operation:
     """
     Describe a call that the hook has no method for.
 
-    :param method: HTTP method.
-    :param path: Path below the base URL, filled in or with ``{names}``.
-    :param shape: What a successful response must look like.
+    :param path: The path below the Base URL, filled in or with ``{names}``.
     :raises LemlistValidationError: The route is retired, dangerous or not a path.
     """
     verb = method.upper()

@@ -7,15 +7,14 @@ The caller chooses the cursor (``STYLES``); the end is read from the shape of ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """How the next page is requested."""
 
     cursor: str
@@ -24,7 +23,6 @@ class Style:
     size: str = "limit"
     #: Whether the cursor counts rows (offset) or pages.
     counts_rows: bool = False
-    in_body: bool = False
 
 
 STYLES: dict[str, Style | None] = {
@@ -33,7 +31,7 @@ STYLES: dict[str, Style | None] = {
     "skip": Style("skip", first=0, counts_rows=True),
     "page": Style("page", first=1),
     "page0": Style("page", first=0, size=""),
-    "body": Style("page", first=1, size="size", in_body=True),
+    "body": Style("page", first=1, size="size"),
 }
 
 #: No route has a smaller maximum than this, so a shorter page is the last, whatever was requested.
@@ -45,14 +43,10 @@ _ROWS = ("data", "results", "campaigns", "schedules", "alerts", "drafts")
 
 def paginate(fetch: Callable[[dict[str, Any]], Any], style: str, *, page_size: int = 100) -> Iterator[Any]:
     """
-    Yield the rows of all pages, each once.
+    Yield the rows of all pages, each once; ``fetch`` requests a page, with the cursor as parameters.
 
     A row that arrives twice, because the list moved while it was read, is dropped by its ``_id``. The same
     page twice is the end: the route ignores its cursor.
-
-    :param fetch: Called with the cursor as parameters; requests one page and returns the parsed response.
-    :param style: A name of ``STYLES``.
-    :param page_size: Rows to request at a time.
     """
     if style not in STYLES:
         raise LemlistConfigurationError(
@@ -60,62 +54,46 @@ def paginate(fetch: Callable[[dict[str, Any]], Any], style: str, *, page_size: i
         )
     how = STYLES[style]
     if how is None:
-        yield from rows_of(fetch({}))
+        yield from _rows_of(fetch({}))
         return
-    cursor, seen, page_before, rows_before = how.first, set[str](), None, 0
-    while True:
-        page = fetch({how.cursor: cursor} | ({how.size: page_size} if how.size else {}))
-        rows = rows_of(page)
-        yield from (row for row in rows if _is_fresh(row, seen))
-        if rows == page_before or is_last(page, rows, rows_before=rows_before, page_size=page_size):
+    seen, page_before, rows_so_far = set[str](), None, 0
+    for number in count(how.first):
+        cursor = {how.cursor: rows_so_far if how.counts_rows else number}
+        page = fetch(cursor | ({how.size: page_size} if how.size else {}))
+        rows = _rows_of(page)
+        for row in rows:
+            row_id = row.get("_id") if isinstance(row, dict) else None
+            if not isinstance(row_id, str):
+                yield row
+            elif row_id not in seen:
+                seen.add(row_id)
+                yield row
+        rows_so_far += len(rows)
+        if rows == page_before or _is_last(page, rows, rows_so_far, page_size):
             return
         page_before = rows
-        rows_before += len(rows)
-        cursor += len(rows) if how.counts_rows else 1
 
 
-def rows_of(page: Any) -> list[Any]:
+def _rows_of(page: Any) -> list[Any]:
     """Return the rows of a page: the page itself, or the list in its envelope."""
-    if isinstance(page, list):
-        return page
-    if isinstance(page, Mapping):
-        for key in _ROWS:
-            if isinstance(page.get(key), list):
-                return list(page[key])
-    return []
+    if isinstance(page, dict):
+        page = next((page[key] for key in _ROWS if isinstance(page.get(key), list)), None)
+    return page if isinstance(page, list) else []
 
 
-def is_last(page: Any, rows: list[Any], *, rows_before: int, page_size: int) -> bool:
-    """
-    Return whether a page is the last one.
-
-    :param page: The parsed response.
-    :param rows: Its rows.
-    :param rows_before: Number of rows of the pages before it.
-    :param page_size: Rows that were requested.
-    """
+def _is_last(page: Any, rows: list[Any], rows_so_far: int, page_size: int) -> bool:
     if not rows:
         return True
-    if isinstance(page, Mapping):
-        if isinstance(pagination := page.get("pagination"), Mapping) and "nextPage" in pagination:
+    if isinstance(page, dict):
+        if isinstance(pagination := page.get("pagination"), dict) and "nextPage" in pagination:
             return pagination["nextPage"] is None
         meta = page.get("meta")
-        if isinstance(meta, Mapping) and isinstance(pagination := meta.get("pagination"), Mapping):
+        if isinstance(meta, dict) and isinstance(pagination := meta.get("pagination"), dict):
             here, pages = pagination.get("page"), pagination.get("totalPages")
             if isinstance(here, int) and isinstance(pages, int):
                 return here >= pages
         if isinstance(total := page.get("total"), int):
-            return rows_before + len(rows) >= total
+            return rows_so_far >= total
         if "results" in page:
             return False  # only an empty page ends the list of tasks
     return len(rows) < min(page_size, FULL_PAGE)
-
-
-def _is_fresh(row: Any, seen: set[str]) -> bool:
-    row_id = row.get("_id") if isinstance(row, Mapping) else None
-    if not isinstance(row_id, str):
-        return True
-    if row_id in seen:
-        return False
-    seen.add(row_id)
-    return True

@@ -59,10 +59,7 @@ class Transport:
     """
     Send calls to lemlist for one connection, from any number of threads.
 
-    :param settings: The checked connection.
-    :param budget: The rate budget of its key, shared with all clients that use the same store.
-    :param user_agent: The name of this client.
-    :param retry_policy: How often and how long one call is retried.
+    :param budget: The rate budget of the connection's key.
     :param count: Called with the name of a metric and its value.
     """
 
@@ -85,7 +82,7 @@ class Transport:
         self,
         operation: Operation,
         *,
-        path: Mapping[str, str] | None = None,
+        path: Mapping[str, object] | None = None,
         query: Mapping[str, object] | None = None,
         body: Any = None,
         upload: MultipartFile | None = None,
@@ -94,26 +91,23 @@ class Transport:
         """
         Send a call, and return the parsed response.
 
-        :param operation: What to send.
         :param path: Values of the path's names.
         :param query: Query parameters; None values are left out.
-        :param body: JSON body.
         :param upload: Multipart body, instead of ``body``.
         :param reconcile: How to find out whether it took effect when the response was lost.
         :raises LemlistError: What went wrong, after everything that may safely be retried was retried.
         """
         request = self._wire.prepare(operation, path or {}, query or {}, body, upload)
-        settings = self._settings
-        call = Call(operation, settings.conn_id, self._wire.secrets, settings.base_url_problem)
+        call = Call(operation, self._settings.conn_id, self._wire.secrets, self._settings.base_url_problem)
         attempts = _Attempts(self._policy)
         in_doubt = False
         while True:
             verdict = self._attempt(call, request)
             if isinstance(verdict, Success):
                 return verdict.value
-            call = replace(call, in_doubt=call.in_doubt or verdict.in_doubt)
             error = verdict.error
-            in_doubt = error.in_doubt = in_doubt or verdict.in_doubt
+            call = replace(call, in_doubt=call.in_doubt or error.in_doubt)
+            in_doubt = error.in_doubt = in_doubt or error.in_doubt
             if verdict.action is Action.RAISE:
                 raise error
             if verdict.action is not Action.RETRY:
@@ -133,7 +127,7 @@ class Transport:
         self._wire.close()
 
     def _attempt(self, call: Call, request: requests.PreparedRequest) -> Verdict:
-        """Send the request once, report to the budget, and judge the response."""
+        """Send the request once, and judge the response."""
         timeout = max(self._settings.timeout, call.operation.min_read_timeout)
         try:
             exchange = self._wire.send(request, timeout)
@@ -187,57 +181,41 @@ class Transport:
         if exchange.slot is not None:
             self._count("waits", exchange.slot.wait)
             limits = read_limits(response.headers, datetime.now(UTC))
-            self._budget.report(
-                exchange.slot,
-                refused=refused,
-                limit=limits.limit,
-                remaining=limits.remaining,
-                retry_after=limits.retry_after,
-            )
+            self._budget.report(exchange.slot, refused=refused, **limits._asdict())
 
 
+@dataclass(slots=True)
 class _Attempts:
     """What is left of the retry policy for one call."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
-        self._failures = 0
-        self._refusals = 0
-        self._first_failure: float | None = None
+    policy: RetryPolicy
+    failures: int = 0
+    refusals: int = 0
+    first_failure: float | None = None
 
     def pause_after(self, error: LemlistError) -> float | None:
         """Return the seconds to wait before the next attempt, None if there is none left."""
-        policy = self._policy
-        now = CLOCK.now()
-        self._first_failure = now if self._first_failure is None else self._first_failure
+        policy, now = self.policy, CLOCK.now()
+        self.first_failure = now if self.first_failure is None else self.first_failure
         refused = isinstance(error, LemlistRateLimitError)
         if refused:
-            self._refusals += 1
+            self.refusals += 1
         else:
-            self._failures += 1
-        if (
-            self._failures >= policy.attempts
-            or self._refusals >= policy.refusals
-            or now - self._first_failure > policy.seconds
-        ):
+            self.failures += 1
+        too_long = now - self.first_failure > policy.seconds
+        if too_long or self.failures >= policy.attempts or self.refusals >= policy.refusals:
             return None
         if refused:
             # The budget has moved every booked slot, the next one of this call too. Refusals that repeat come
             # from clients that do not share the budget: jitter keeps two of them from colliding again.
-            return CLOCK.uniform(0.0, min(policy.refusal_jitter * (self._refusals - 1), policy.longest_pause))
-        full = min(policy.pause * 2.0 ** (self._failures - 1), policy.longest_pause)
+            return CLOCK.uniform(0.0, min(policy.refusal_jitter * (self.refusals - 1), policy.longest_pause))
+        full = min(policy.pause * 2.0 ** (self.failures - 1), policy.longest_pause)
         return full * CLOCK.uniform(0.5, 1.0)
 
 
 def _uncertain(call: Call, error: LemlistError, reconcile: Reconcile) -> LemlistUncertainError:
-    return LemlistUncertainError(
-        f"It is not known whether lemlist carried out this request: {error.message} {reconcile.hint}",
-        status=error.status,
-        text=error.text,
-        operation=str(call.operation),
-        reason=error.reason,
-        conn_id=call.conn_id,
-    )
+    message = f"It is not known whether lemlist carried out this request: {error.message} {reconcile.hint}"
+    return call.error(LemlistUncertainError, error.reason, message, status=error.status, text=error.text)
 
 
 def _name(error: LemlistError) -> str:

@@ -15,30 +15,28 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError, InvalidURL, RequestException, Timeout
 from requests.utils import get_environ_proxies
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from urllib3.util import is_connection_dropped
 
 from airflow_provider_lemlist.api.judge import NetworkFault, Response
 from airflow_provider_lemlist.api.operations import Operation, query_text
-from airflow_provider_lemlist.exceptions import (
-    LemlistConfigurationError,
-    LemlistError,
-    LemlistValidationError,
-)
+from airflow_provider_lemlist.connection import not_a_url
+from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 
 if TYPE_CHECKING:
+    from urllib3.connection import HTTPConnection
+
     from airflow_provider_lemlist.api.budget import Budget, Slot
     from airflow_provider_lemlist.connection import Settings
 
@@ -51,14 +49,14 @@ POOL_SIZE = 64
 
 @dataclass(slots=True)
 class Clock:
-    """Time and chance for the pauses between attempts; tests replace those of ``CLOCK``."""
+    """Time and chance for the pauses between attempts."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     uniform: Callable[[float, float], float] = random.uniform
 
 
-#: The clock of every transport.
+#: The clock of every transport; tests replace its attributes.
 CLOCK = Clock()
 
 
@@ -98,16 +96,14 @@ class Wire:
     def prepare(
         self,
         operation: Operation,
-        path: Mapping[str, str],
+        path: Mapping[str, object],
         query: Mapping[str, object],
         body: Any,
         upload: MultipartFile | None,
     ) -> requests.PreparedRequest:
         """Write a request, to be sent once or several times; raise if a value cannot be written."""
         request = requests.PreparedRequest()
-        headers = self._headers
-        if upload is not None:
-            headers = {**headers, "Content-Type": upload.content_type}
+        headers = self._headers | ({} if upload is None else {"Content-Type": upload.content_type})
         try:
             url = self._settings.base_url + operation.url_path(**path)
             if words := query_text(query):
@@ -115,17 +111,13 @@ class Wire:
             request.prepare(method=operation.method, url=url, headers=headers, data=upload, json=body)
         except LemlistError:
             raise
-        except requests.exceptions.InvalidURL:
-            raise LemlistConfigurationError(
-                f"Host (Base URL){self._settings.of_connection} is not a URL; leave it empty for lemlist "
-                "itself, or write http(s)://…/api.",
-                operation=str(operation),
-            ) from None
-        except (requests.RequestException, TypeError, ValueError) as error:
+        except InvalidURL:
+            raise not_a_url(self._settings.of_connection) from None
+        except (RequestException, TypeError, ValueError) as error:
             raise LemlistValidationError(
                 f"{operation} cannot be written as it is given: {error}. It takes text, finite numbers, "
                 "flags, lists and dicts.",
-                operation=str(operation),
+                operation=operation,
             ) from None
         return request
 
@@ -148,8 +140,8 @@ class Wire:
                 response.close()
                 return Exchange(NetworkFault.DISCONNECTED, "", departure.slot)
             body = response.content
-        except (requests.RequestException, HTTPError, OSError) as error:
-            causes = list(_causes(error))
+        except (RequestException, HTTPError, OSError) as error:
+            causes = _causes(error)
             return Exchange(_fault(causes, departure.sent), _detail(causes), departure.slot)
         finally:
             _current.departure = None
@@ -197,42 +189,37 @@ def _fault(causes: list[BaseException], sent: bool) -> NetworkFault:
         words = " ".join(str(cause) for cause in causes)
         untrusted = any(each in words for each in _NO_TRUST)
         return NetworkFault.UNTRUSTED if untrusted else NetworkFault.UNREACHABLE
-    if any(isinstance(cause, (requests.Timeout, Urllib3Timeout, TimeoutError)) for cause in causes):
+    if any(isinstance(cause, (Timeout, Urllib3Timeout, TimeoutError)) for cause in causes):
         return NetworkFault.TIMED_OUT
-    if any(isinstance(cause, requests.exceptions.ChunkedEncodingError) for cause in causes):
+    if any(isinstance(cause, ChunkedEncodingError) for cause in causes):
         return NetworkFault.INCOMPLETE
     return NetworkFault.DISCONNECTED
 
 
 def _detail(causes: list[BaseException]) -> str:
     """Return the words of the system; those of the libraries hold the URL, and that may hold an email."""
-    system = [
-        cause
-        for cause in causes
-        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
-    ]
+    system = [each for each in causes if isinstance(each, OSError) and not isinstance(each, RequestException)]
     return next((cause.strerror for cause in system if cause.strerror), str(system[0]) if system else "")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
+def _causes(error: BaseException) -> list[BaseException]:
+    causes: dict[int, BaseException] = {}
     stack: list[Any] = [error]
     while stack:
         cause = stack.pop()
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        stack += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+        if isinstance(cause, BaseException) and id(cause) not in causes:
+            causes[id(cause)] = cause
+            stack += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+    return [*causes.values()]
 
 
+@dataclass(slots=True)
 class _Departure:
     """The moment at which one request leaves: a slot of the budget, and whether bytes went out."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self.slot: Slot | None = None
-        self.sent = False
+    budget: Budget
+    slot: Slot | None = None
+    sent: bool = False
 
     def leave(self, connection: HTTPConnection) -> None:
         """
@@ -243,16 +230,16 @@ class _Departure:
         if connection.sock is None:
             connection.connect()
         if self.slot is None:
-            slot = self.slot = self._budget.book()
+            slot = self.slot = self.budget.book()
             if slot.wait > WAKE_EARLY:
                 # A server drops an idle connection after some seconds; to find that out at the slot itself
                 # would cost a handshake, or leave in doubt a request that was sent on a dead connection. (A
                 # new TLS connection looks dropped too, because its session tickets are unread: it is then
                 # opened once more.)
-                self._budget.wait(slot, early=WAKE_EARLY)
+                self.budget.wait(slot, early=WAKE_EARLY)
                 if is_connection_dropped(connection):
                     raise _Dropped
-        self._budget.wait(self.slot)
+        self.budget.wait(self.slot)
         self.sent = True
 
 
@@ -274,46 +261,25 @@ class _Budgeted:
         super().request(*args, **kwargs)  # type: ignore[misc]  # as above
 
 
-class _BudgetedHTTP(_Budgeted, HTTPConnection):
-    pass
-
-
-class _BudgetedHTTPS(_Budgeted, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _BudgetedHTTP
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _BudgetedHTTPS
-
-
-_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+@cache
+def _budgeted(connection: type[HTTPConnection]) -> type[HTTPConnection]:
+    return type(connection.__name__, (_Budgeted, connection), {})
 
 
 class _BudgetedAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        if not issubclass(pool.ConnectionCls, _Budgeted):
+            pool.ConnectionCls = _budgeted(pool.ConnectionCls)
+        return pool
 
 
 class MultipartFile:
     """
     One file as a multipart body of known length that is read while it is sent, never held in memory whole.
 
-    requests would read the whole file to build the same bytes.
-
-    :param field: Name of the form field.
-    :param file: An open, seekable binary file; it is sent from its start.
-    :param file_name: Name that lemlist shows.
-    :param content_type: Type of the file's content.
+    requests would read the whole file to build the same bytes. The file is sent from its start, whatever its
+    position, and must be seekable.
     """
 
     def __init__(self, field: str, file: BinaryIO, *, file_name: str, content_type: str) -> None:
@@ -332,7 +298,6 @@ class MultipartFile:
         self.rewind()
 
     def __len__(self) -> int:
-        """Return the length of the whole body in bytes."""
         return self._length
 
     def rewind(self) -> None:
@@ -342,10 +307,5 @@ class MultipartFile:
 
     def read(self, size: int = -1) -> bytes:
         """Read up to ``size`` bytes, all that is left if it is negative."""
-        if size < 0:
-            return b"".join(part.read() for part in self._parts)
-        while self._parts:
-            if chunk := self._parts[0].read(size):
-                return chunk
-            self._parts.pop(0)
-        return b""
+        chunks = (part.read(size) for part in self._parts)
+        return b"".join(chunks) if size < 0 else next(filter(None, chunks), b"")

@@ -9,6 +9,7 @@ in ``api/``; a method here only says what is sent.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from datetime import UTC, datetime
 from functools import cache
@@ -36,7 +37,7 @@ from airflow_provider_lemlist.get_provider_info import (
 from airflow_provider_lemlist.version_compat import airflow_version, runs_remotely, stats
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_lemlist.api.budget import Budget
     from airflow_provider_lemlist.api.transport import RetryPolicy, Transport
@@ -153,18 +154,10 @@ class LemlistHook(BaseHook):
         # Numbers are text fields too, because the number fields of wtforms cannot stay empty.
         return {
             name: StringField(
-                lazy_gettext(field["label"]),
-                widget=BS3TextFieldWidget(),
-                description=field["description"],
+                lazy_gettext(field["label"]), widget=BS3TextFieldWidget(), description=field["description"]
             )
             for name, field in CONN_FIELDS.items()
         }
-
-    # --- Team -------------------------------------------------------------------------------------------
-
-    def get_team(self) -> dict[str, Any]:
-        """Return the team of the key. It holds secret webhook URLs: do not log it."""
-        return self._object(ops.GET_TEAM, query={"version": "v2"})
 
     # --- Leads ------------------------------------------------------------------------------------------
 
@@ -184,19 +177,14 @@ class LemlistHook(BaseHook):
 
         If the response is lost, the lead is looked up by its email, so that it is never created twice.
 
-        :param campaign_id: Id of the campaign.
         :param lead: lemlist's fields and custom variables, values as text.
         :param deduplicate: Whether lemlist refuses a lead that is in another campaign.
-        :param linkedin_enrichment: Whether to enrich from LinkedIn (costs credits).
-        :param find_email: Whether to find an address (costs credits).
-        :param verify_email: Whether to verify the address (costs credits).
-        :param find_phone: Whether to find a phone number (costs credits).
+        :param linkedin_enrichment: Whether to enrich from LinkedIn. This costs credits, as ``find_email``,
+            ``verify_email`` and ``find_phone`` do.
         :return: The lead, with ``_id``.
         :raises LemlistDuplicateError: The lead is in this campaign, or in another one with ``deduplicate``.
         :raises LemlistUncertainError: The response was lost, and a lead without an email cannot be looked up.
         """
-        if not isinstance(lead, dict):
-            lead = dict(lead)
         lead_email = lead.get("email")
         enriched = linkedin_enrichment or find_email or verify_email or find_phone
         return self._object(
@@ -209,7 +197,7 @@ class LemlistHook(BaseHook):
                 "verifyEmail": verify_email,
                 "findPhone": find_phone,
             },
-            body=lead,
+            body=dict(lead),
             reconcile=ops.Reconcile(
                 (lambda: self.find_lead(campaign_id, str(lead_email))) if lead_email else None,
                 f"Check whether the lead is in campaign {campaign_id!r} before you create it again.",
@@ -219,10 +207,9 @@ class LemlistHook(BaseHook):
     def get_leads_by_email(self, lead_email: str) -> list[dict[str, Any]]:
         """Return the leads of an email, one for each campaign; an empty list if lemlist has none."""
         try:
-            found = self._array(ops.GET_LEADS_BY_EMAIL, {"email": lead_email}, query={"version": "v2"})
+            return list(self._call(ops.GET_LEADS_BY_EMAIL, {"email": lead_email}, query={"version": "v2"}))
         except LemlistNotFoundError:
             return []
-        return found
 
     def find_lead(self, campaign_id: str, lead_email: str) -> dict[str, Any] | None:
         """Return the lead of an email in one campaign as ``create_lead`` returns it, or None."""
@@ -240,12 +227,11 @@ class LemlistHook(BaseHook):
         return None
 
     def get_lead(self, lead_id: str) -> dict[str, Any]:
-        """Return one lead by its id."""
         return self._object(ops.GET_LEAD, query={"id": lead_id, "version": "v2"})
 
     def update_lead(self, campaign_id: str, lead_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Change fields of a lead; those not given stay."""
-        _refuse_empty(fields, "fields", ops.UPDATE_LEAD)
+        _require(fields, "fields", ops.UPDATE_LEAD)
         path = {"campaignId": campaign_id, "leadId": lead_id}
         return self._object(ops.UPDATE_LEAD, path, body=dict(fields))
 
@@ -254,16 +240,17 @@ class LemlistHook(BaseHook):
         return self._call(ops.PAUSE_LEAD, {"leadId": lead_id}, query={"campaignId": campaign_id})
 
     def resume_lead(self, lead_id: str) -> Any:
-        """Resume a paused lead."""
         return self._call(ops.RESUME_LEAD, {"leadId": lead_id})
 
     def mark_lead_interested(self, lead: str, *, campaign_id: str | None = None) -> Any:
         """Mark a lead, by id or email, as interested in every campaign, or in one."""
-        return self._mark(lead, campaign_id, ops.MARK_INTERESTED, ops.MARK_INTERESTED_IN_CAMPAIGN)
+        operation = ops.MARK_INTERESTED if campaign_id is None else ops.MARK_INTERESTED_IN_CAMPAIGN
+        return self._call(operation, {"campaignId": campaign_id, "leadIdOrEmail": lead})
 
     def mark_lead_not_interested(self, lead: str, *, campaign_id: str | None = None) -> Any:
         """Mark a lead, by id or email, as not interested in every campaign, or in one."""
-        return self._mark(lead, campaign_id, ops.MARK_NOT_INTERESTED, ops.MARK_NOT_INTERESTED_IN_CAMPAIGN)
+        operation = ops.MARK_NOT_INTERESTED if campaign_id is None else ops.MARK_NOT_INTERESTED_IN_CAMPAIGN
+        return self._call(operation, {"campaignId": campaign_id, "leadIdOrEmail": lead})
 
     def delete_lead(self, campaign_id: str, lead_id: str) -> Any:
         """Delete a lead and its statistics from a campaign; the person may be contacted again."""
@@ -281,19 +268,18 @@ class LemlistHook(BaseHook):
         if "@" not in lead_email:
             raise LemlistValidationError(
                 "unsubscribe_lead() takes the email of the lead, not its id; delete_lead() takes the id.",
-                operation=str(ops.UNSUBSCRIBE_LEAD),
+                operation=ops.UNSUBSCRIBE_LEAD,
             )
         return self._call(ops.UNSUBSCRIBE_LEAD, {"campaignId": campaign_id, "email": lead_email})
 
     def create_lead_variables(self, lead_id: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Create custom variables that the team does not have yet, with their values for one lead."""
-        _refuse_empty(variables, "variables", ops.CREATE_LEAD_VARIABLES)
+        _require(variables, "variables", ops.CREATE_LEAD_VARIABLES)
         wanted = ops.query_text(variables)
 
         def find() -> dict[str, Any] | None:
             lead = self.get_lead(lead_id)
-            there = all(str(lead.get(name)) == value for name, value in wanted.items())
-            return {"ok": True} if there else None
+            return {"ok": True} if all(str(lead.get(name)) == wanted[name] for name in wanted) else None
 
         return self._object(
             ops.CREATE_LEAD_VARIABLES,
@@ -306,16 +292,13 @@ class LemlistHook(BaseHook):
 
     def update_lead_variables(self, lead_id: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Change the values of custom variables that exist."""
-        _refuse_empty(variables, "variables", ops.UPDATE_LEAD_VARIABLES)
-        path = {"leadId": lead_id}
-        return self._object(ops.UPDATE_LEAD_VARIABLES, path, query=dict(variables))
+        _require(variables, "variables", ops.UPDATE_LEAD_VARIABLES)
+        return self._object(ops.UPDATE_LEAD_VARIABLES, {"leadId": lead_id}, query=variables)
 
     def erase_lead_variables(self, lead_id: str, names: Collection[str]) -> dict[str, Any]:
         """Erase the values of custom variables of one lead; the variables remain."""
-        _refuse_text(names, "names", ops.ERASE_LEAD_VARIABLES)
-        _refuse_empty(names, "names", ops.ERASE_LEAD_VARIABLES)
-        query = dict.fromkeys(names, "")
-        return self._object(ops.ERASE_LEAD_VARIABLES, {"leadId": lead_id}, query=query)
+        _require(names, "names", ops.ERASE_LEAD_VARIABLES)
+        return self._object(ops.ERASE_LEAD_VARIABLES, {"leadId": lead_id}, query=dict.fromkeys(names, ""))
 
     def upload_audio(
         self, lead_id: str, step_id: str, audio: BinaryIO, *, file_name: str, content_type: str
@@ -323,8 +306,8 @@ class LemlistHook(BaseHook):
         """
         Upload the voice note of one lead and one voice-note step.
 
-        lemlist does not document whether a second upload replaces the first. If the response
-        is lost, the file is uploaded again.
+        If the response is lost, the file is uploaded again. lemlist does not document whether that replaces
+        the first upload.
 
         :param audio: An open, seekable binary file; it is streamed.
         :param file_name: Name that lemlist shows.
@@ -342,8 +325,8 @@ class LemlistHook(BaseHook):
 
         :param state: One state or several. Without any, lemlist returns an empty list.
         """
-        query = {"state": state, "format": "json"}
-        return self._array(ops.EXPORT_LEADS, {"campaignId": campaign_id}, query=query)
+        path, query = {"campaignId": campaign_id}, {"state": state, "format": "json"}
+        return list(self._call(ops.EXPORT_LEADS, path, query=query))
 
     # --- Campaigns --------------------------------------------------------------------------------------
 
@@ -361,7 +344,6 @@ class LemlistHook(BaseHook):
         return self._pages(ops.LIST_CAMPAIGNS, "offset", query=query)
 
     def get_campaign(self, campaign_id: str) -> dict[str, Any]:
-        """Return one campaign."""
         return self._object(ops.GET_CAMPAIGN, {"campaignId": campaign_id})
 
     def create_campaign(
@@ -375,7 +357,7 @@ class LemlistHook(BaseHook):
         """
         Create a campaign; its ``sequenceId`` takes the steps.
 
-        :param name: Name of the campaign; lemlist allows the same name twice.
+        :param name: lemlist allows the same name twice.
         :param campaign_timezone: IANA time zone.
         :param auto_review: Whether leads are launched without a review by a person: **creating a lead then
             starts the sending**.
@@ -386,7 +368,7 @@ class LemlistHook(BaseHook):
             "name": name,
             "timezone": campaign_timezone,
             "autoReview": auto_review,
-            "autoReviewConditions": None if auto_review_conditions is None else list(auto_review_conditions),
+            "autoReviewConditions": auto_review_conditions and list(auto_review_conditions),
         }
         return self._object(
             ops.CREATE_CAMPAIGN,
@@ -421,7 +403,7 @@ class LemlistHook(BaseHook):
         :param variant: One variant of an A/B test.
         :param channels: Any of ``email``, ``linkedin``, ``others``.
         """
-        query = {**_stats_of(start, end, send_user, variant), "channels": channels}
+        query = _stats_of(start, end, send_user, variant, channels)
         return self._object(ops.GET_CAMPAIGN_STATS, {"campaignId": campaign_id}, query=query)
 
     def get_campaigns_stats(
@@ -435,16 +417,9 @@ class LemlistHook(BaseHook):
         channels: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Return the statistics of up to 100 campaigns as ``results``, and the failed ones as ``errors``."""
-        _refuse_text(campaign_ids, "campaign_ids", ops.GET_CAMPAIGNS_STATS)
-        if not 1 <= len(campaign_ids) <= 100:
-            raise LemlistValidationError(
-                f"campaign_ids must hold 1 to 100 ids, not {len(campaign_ids)}.",
-                operation=str(ops.GET_CAMPAIGNS_STATS),
-            )
-        body = {"campaignIds": list(campaign_ids), **_stats_of(start, end, send_user, variant)}
-        if channels is not None:
-            body["channels"] = list(channels)
-        return self._object(ops.GET_CAMPAIGNS_STATS, body=body)
+        _require(campaign_ids, "campaign_ids", ops.GET_CAMPAIGNS_STATS, most=100)
+        stats = _stats_of(start, end, send_user, variant, channels)
+        return self._object(ops.GET_CAMPAIGNS_STATS, body={"campaignIds": list(campaign_ids), **stats})
 
     # --- Sequences --------------------------------------------------------------------------------------
 
@@ -464,14 +439,11 @@ class LemlistHook(BaseHook):
         :param campaign_id: The campaign it belongs to; if None, the sequences of each campaign are requested,
             the newest first, until one has the sequence.
         """
-        campaigns: Iterator[str]
-        if campaign_id:
-            campaigns = iter([campaign_id])
-        else:
-            campaigns = (campaign["_id"] for campaign in self.list_campaigns(newest_first=True))
-        for candidate in campaigns:
+        campaigns: Iterable[dict[str, Any]]
+        campaigns = [{"_id": campaign_id}] if campaign_id else self.list_campaigns(newest_first=True)
+        for campaign in campaigns:
             try:
-                sequences = self.get_sequences(candidate)
+                sequences = self.get_sequences(campaign["_id"])
             except (LemlistNotFoundError, LemlistValidationError):
                 if campaign_id:
                     raise
@@ -480,7 +452,7 @@ class LemlistHook(BaseHook):
                 return sequences[sequence_id]
         raise LemlistNotFoundError(
             f"No campaign of connection {self.lemlist_conn_id!r} has a sequence {sequence_id!r}.",
-            operation=str(ops.GET_SEQUENCES),
+            operation=ops.GET_SEQUENCES,
         )
 
     def add_step(
@@ -498,9 +470,7 @@ class LemlistHook(BaseHook):
         If the response is lost, the new step is found among those of the sequence, so that it is never added
         twice. That takes the steps before: pass ``known``, or ``campaign_id`` to have them listed first.
 
-        :param sequence_id: Id of the sequence.
-        :param step: The step, a dict or one of ``airflow_provider_lemlist.steps``.
-        :param campaign_id: Campaign of the sequence.
+        :param step: A dict or one of ``airflow_provider_lemlist.steps``.
         :param known: Ids of the steps that the sequence had before.
         :param resumable: Whether the caller finds the step in a later attempt, when it cannot be found now.
         :return: The step, with ``_id``; a condition holds its branches under ``conditions``.
@@ -536,7 +506,7 @@ class LemlistHook(BaseHook):
         """
         if not step.get("type"):
             raise LemlistValidationError(
-                "step needs its type, even if only other fields change.", operation=str(ops.UPDATE_STEP)
+                "step needs its type, even if only other fields change.", operation=ops.UPDATE_STEP
             )
         path = {"sequenceId": sequence_id, "stepId": step_id}
         return self._object(ops.UPDATE_STEP, path, body=dict(step))
@@ -561,8 +531,6 @@ class LemlistHook(BaseHook):
         Yield the activities, the newest first, each once.
 
         :param activity_type: One type, such as ``emailsReplied``; lemlist refuses an unknown one.
-        :param campaign_id: Only of this campaign.
-        :param lead_id: Only of this lead.
         :param is_first: Only the first of its type, or only the others.
         :param since: From this moment on, inclusive.
         :param until: Up to this moment, inclusive; by default now, so that pages do not move.
@@ -586,7 +554,7 @@ class LemlistHook(BaseHook):
 
     def unsubscribe_many(self, values: Collection[str]) -> int:
         """Unsubscribe any number of values, 10,000 with each request; return how many were sent."""
-        _refuse_text(values, "values", ops.UNSUBSCRIBE_MANY)
+        _require(values, "values", ops.UNSUBSCRIBE_MANY, least=0)
         wanted = list(dict.fromkeys(values))
         for start in range(0, len(wanted), UNSUBSCRIBE_AT_ONCE):
             self._call(ops.UNSUBSCRIBE_MANY, body={"values": wanted[start : start + UNSUBSCRIBE_AT_ONCE]})
@@ -601,6 +569,10 @@ class LemlistHook(BaseHook):
         return self._call(ops.RESUBSCRIBE, {"value": value})
 
     # --- Everything else --------------------------------------------------------------------------------
+
+    def get_team(self) -> dict[str, Any]:
+        """Return the team of the key. It holds secret webhook URLs: do not log it."""
+        return self._object(ops.GET_TEAM, query={"version": "v2"})
 
     def request(
         self,
@@ -618,12 +590,10 @@ class LemlistHook(BaseHook):
         A POST counts as one that creates something, and is not sent again after a lost response, unless it is
         known to be harmless.
 
-        :param method: HTTP method.
-        :param path: Path below the base URL, such as ``/users/{userId}``; trailing slashes count.
+        :param path: The path below the Base URL, such as ``/users/{userId}``; trailing slashes count.
         :param path_values: Values of the names in the path; they are percent-encoded.
         :param query: Query parameters; flags become words, moments UTC, lists what lemlist documents (JSON or
             comma-separated); None is left out.
-        :param body: JSON body.
         :param response: What a success must look like; ``record`` is an object with an ``_id``.
         """
         operation = ops.operation_for(method, path, ops.Shape[response.upper()])
@@ -648,57 +618,27 @@ class LemlistHook(BaseHook):
         :param page_size: Rows per request; each route has its own maximum, usually 100.
         """
         operation = ops.operation_for(method, path, ops.Shape.ROWS)
-        return self._pages(operation, style, path_values, query=query, body=body, page_size=page_size)
+        return self._pages(operation, style, path=path_values, query=query, body=body, page_size=page_size)
 
     # --- Within -----------------------------------------------------------------------------------------
 
-    def _call(
-        self,
-        operation: ops.Operation,
-        path: Mapping[str, str] | None = None,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Any = None,
-        upload: Any = None,
-        reconcile: ops.Reconcile | None = None,
-    ) -> Any:
-        return self.get_conn().call(
-            operation, path=path, query=query, body=body, upload=upload, reconcile=reconcile
-        )
+    def _call(self, operation: ops.Operation, path: Mapping[str, Any] | None = None, **parts: Any) -> Any:
+        return self.get_conn().call(operation, path=path, **parts)
 
     def _object(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return cast("dict[str, Any]", self._call(*args, **kwargs))
 
-    def _array(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        return cast("list[dict[str, Any]]", self._call(*args, **kwargs))
-
     def _pages(
-        self,
-        operation: ops.Operation,
-        style: str,
-        path: Mapping[str, str] | None = None,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Mapping[str, Any] | None = None,
-        page_size: int = 100,
+        self, operation: ops.Operation, style: str, *, page_size: int = 100, **parts: Any
     ) -> Iterator[Any]:
-        from airflow_provider_lemlist.api.paging import STYLES, paginate
+        from airflow_provider_lemlist.api.paging import paginate
 
-        how = STYLES.get(style)
+        part = "body" if style == "body" else "query"
 
         def fetch(cursor: dict[str, Any]) -> Any:
-            if how is not None and how.in_body:
-                return self._call(operation, path, query=query, body={**(body or {}), **cursor})
-            return self._call(operation, path, query={**(query or {}), **cursor}, body=body)
+            return self._call(operation, **{**parts, part: {**(parts.get(part) or {}), **cursor}})
 
         return paginate(fetch, style, page_size=page_size)
-
-    def _mark(
-        self, lead: str, campaign_id: str | None, everywhere: ops.Operation, in_campaign: ops.Operation
-    ) -> Any:
-        if campaign_id is None:
-            return self._call(everywhere, {"leadIdOrEmail": lead})
-        return self._call(in_campaign, {"campaignId": campaign_id, "leadIdOrEmail": lead})
 
     def _open_transport(self, retry_policy: RetryPolicy | None = None) -> Transport:
         from airflow_provider_lemlist.api.transport import Transport
@@ -744,25 +684,25 @@ def _warn_not_shared() -> None:
     log.warning(NOT_SHARED)
 
 
-def _stats_of(start: datetime, end: datetime, send_user: str | None, variant: str | None) -> dict[str, Any]:
-    bounds = {"startDate": ops.iso(start), "endDate": ops.iso(end)}
-    return _given({**bounds, "sendUser": send_user, "ABSelected": variant})
+def _stats_of(
+    start: datetime, end: datetime, send_user: str | None, variant: str | None, channels: Sequence[str] | None
+) -> dict[str, Any]:
+    _require(channels or (), "channels", ops.GET_CAMPAIGN_STATS, least=0)
+    fields = {"sendUser": send_user, "ABSelected": variant, "channels": channels and list(channels)}
+    return {"startDate": ops.iso(start), "endDate": ops.iso(end), **_given(fields)}
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _refuse_text(given: Collection[Any], name: str, operation: ops.Operation) -> None:
+def _require(
+    given: Collection[Any], name: str, operation: ops.Operation, *, least: int = 1, most: float = math.inf
+) -> None:
+    size = len(given or ())
     # A text is a collection too, of letters.
-    if isinstance(given, str):
-        raise LemlistValidationError(
-            f"{name} is one text; {operation} takes a list of them.", operation=str(operation)
-        )
-
-
-def _refuse_empty(given: Collection[Any], name: str, operation: ops.Operation) -> None:
-    if not given:
-        raise LemlistValidationError(
-            f"{name} is empty; {operation} needs at least one.", operation=str(operation)
-        )
+    if isinstance(given, str) or not least <= size <= most:
+        problem = "is one text" if isinstance(given, str) else f"holds {size} values"
+        wanted = f"{least} to {most}" if most < math.inf else f"at least {least}"
+        message = f"{name} {problem}; {operation} takes a collection of {wanted}."
+        raise LemlistValidationError(message, operation=operation)

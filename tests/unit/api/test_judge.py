@@ -183,7 +183,7 @@ def test_an_html_page_is_a_network_fault_and_never_a_refusal_by_lemlist(status: 
             assert verdict.error.reason is Reason.GATEWAY
             assert verdict.error.retryable
             # Below 500 the request did not reach lemlist.
-            assert verdict.in_doubt is (status >= 500 and operation.effect is not ops.Effect.READ)
+            assert verdict.error.in_doubt is (status >= 500 and operation.effect is not ops.Effect.READ)
             assert (verdict.action is Action.RETRY) is (status < 500 or operation.effect.repeatable)
 
 
@@ -305,7 +305,7 @@ def test_a_create_is_never_blindly_retried(outcome: Response | NetworkFault) -> 
             ops.Effect.CREATE_ONCE,
         )
         assert (verdict.action is Action.RETRY) is not creates
-        assert verdict.in_doubt is (operation.effect is not ops.Effect.READ)
+        assert verdict.error.in_doubt is (operation.effect is not ops.Effect.READ)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_what_certainly_did_not_take_effect_is_always_retried(outcome: Response 
     for operation in ops.OPERATIONS:
         verdict = failure(judge(call(operation), outcome))
         assert verdict.action is Action.RETRY
-        assert not verdict.in_doubt
+        assert not verdict.error.in_doubt
 
 
 def test_an_untrusted_certificate_is_not_retried() -> None:

@@ -609,8 +609,18 @@ def test_without_the_steps_before_a_lost_step_is_uncertain_and_never_an_older_on
     assert [request.method for request in stage.requests] == ["POST"]
 
 
-def test_several_new_steps_of_the_type_are_uncertain(stage: Stage, hook: LemlistHook) -> None:
+def test_of_several_new_steps_the_one_with_the_content_that_was_sent_is_returned(
+    stage: Stage, hook: LemlistHook
+) -> None:
     new = [{"_id": "stp_1", **CALL}, {"_id": "stp_2", **CONTRACT}]
+    stage.script = [Act(fault="reset"), sequence(*new)]
+    added = hook.add_step("seq_1", CONTRACT, campaign_id="cam_1", known=[], resumable=True)
+    assert added["_id"] == "stp_2"
+    assert len(stage.sent("POST")) == 1
+
+
+def test_several_new_steps_of_the_type_and_content_are_uncertain(stage: Stage, hook: LemlistHook) -> None:
+    new = [{"_id": "stp_1", **CONTRACT}, {"_id": "stp_2", **CONTRACT}]
     stage.script = [Act(fault="reset"), sequence(*new)]
     with pytest.raises(LemlistUncertainError, match="stp_1, stp_2"):
         hook.add_step("seq_1", CONTRACT, campaign_id="cam_1", known=[], resumable=True)
@@ -702,6 +712,8 @@ def test_starting_a_running_campaign_is_no_error(stage: Stage, hook: LemlistHook
         lambda h: h.add_step("seq_1", {"type": "email", "subject": "no message"}),
         lambda h: h.get_campaigns_stats([f"cam_{n}" for n in range(101)], START, END),
         lambda h: h.get_campaigns_stats("cam_1", START, END),
+        lambda h: h.get_campaign_stats("cam_1", START, END, channels="email"),
+        lambda h: h.update_lead("cam_1", "lea_1", None),
         lambda h: h.unsubscribe_many("ann@example.com"),  # a list of letters
         lambda h: h.erase_lead_variables("lea_1", "city"),
         lambda h: list(h.list_activities(since=datetime(2026, 1, 1))),  # naive is the mistake
