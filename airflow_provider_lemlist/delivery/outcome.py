@@ -119,7 +119,7 @@ def choose_step(step: Mapping[str, Any], evidence: StepEvidence, if_exists: IfSt
     if if_exists == "add":
         return StepChoice()
     earlier = rows.get(evidence.earlier or "")
-    if earlier is None or earlier.get("type") != step["type"]:
+    if earlier is None or earlier["type"] != step["type"]:
         # Those in front are for the tasks that want an equal step too, and have not come to it yet.
         earlier = equal[evidence.ahead] if len(equal) > evidence.ahead else None
     if earlier is not None and if_exists == "fail":

@@ -145,9 +145,16 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
             choice = choose_step(step, evidence, if_exists)
             response = choice.row or self._add(step, sequence, history, choice.unclear)
         self._in_flight = ""
-        self._log_outcome(step, response, added=choice.row is None)
         step_id = str(response["_id"])
         history.finish(step_id, sequence_id=sequence["_id"])
+        event = "already in sequence" if choice.row else "added to sequence"
+        self.log.info("Step %s (%s): %s.", step_id, step["type"], event)
+        if choice.row and is_equal(step, choice.row) is False:
+            self.log.warning(
+                "Step %s: differs from the step of the task. Change it in lemlist; or delete it there and "
+                "clear the task.",
+                step_id,
+            )
         branches = steps.branches(response)
         if step["type"] == "conditional" and not branches:
             self.log.warning("Step %s: lemlist returned no branches of the condition.", step_id)
@@ -201,16 +208,6 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
             sequence_id, step, campaign_id=self.campaign_id, known=known, resumable=True
         )
 
-    def _log_outcome(self, step: Mapping[str, Any], response: Mapping[str, Any], *, added: bool) -> None:
-        event = "added to sequence" if added else "already in sequence"
-        self.log.info("Step %s (%s): %s.", response["_id"], step["type"], event)
-        if not added and is_equal(step, response) is False:
-            self.log.warning(
-                "Step %s: differs from the step of the task. Change it in lemlist; or delete it there and "
-                "clear the task.",
-                response["_id"],
-            )
-
     # --- What Airflow and lemlist know of the step ------------------------------------------------------
 
     def _evidence(
@@ -220,9 +217,9 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
         begun: Mapping[str, Any] | None,
         context: Context,
     ) -> StepEvidence:
-        listed = sequence.get("steps")
-        if listed is None:
-            return StepEvidence()
+        listed = [row for row in sequence.get("steps") or () if row.get("type") == step["type"]]
+        if not listed:
+            return StepEvidence()  # nothing that could be the step, so Airflow need not be asked
         if begun is not None and begun.get("sequence_id", sequence["_id"]) != sequence["_id"]:
             begun = None  # the task was cleared for another sequence
         added = begun.get("done") if begun else None
@@ -270,8 +267,8 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
         equal = [
             task.task_id
             for task in takewhile(lambda task: task.task_id != self.task_id, dag.tasks)
-            if getattr(task, "_step_as_written", None) == self._step_as_written
-            and task.task_id not in upstream
+            if task.task_id not in upstream
+            and getattr(task, "_step_as_written", None) == self._step_as_written
         ]
         ahead = len(equal) - len(self._returned(context, equal))
         written = getattr(getattr(dag.get_task(self.task_id), "expand_input", None), "value", None)
