@@ -219,7 +219,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
     ) -> StepEvidence:
         listed = [row for row in sequence.get("steps") or () if row.get("type") == step["type"]]
         if not listed:
-            return StepEvidence()  # nothing that could be the step, so Airflow need not be asked
+            return StepEvidence()  # nothing that could be the step, so no XCom has to be read
         if begun is not None and begun.get("sequence_id", sequence["_id"]) != sequence["_id"]:
             begun = None  # the task was cleared for another sequence
         added = begun.get("done") if begun else None
