@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lemlist.activities import Bots, WaitCondition, checked_types
+from airflow_provider_lemlist.activities import Bots, WaitCondition
 from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.run_window import parse_moment
@@ -75,14 +75,7 @@ class ActivityTrigger(BaseTrigger):
         yield TriggerEvent(await self._wait())
 
     async def _wait(self) -> dict[str, Any]:
-        condition = WaitCondition(
-            types=checked_types(self.activity_type),
-            since=parse_moment(self.since),
-            min_count=self.min_count,
-            lead_id=self.lead_id,
-            is_first=self.is_first,
-            bots=self.bots,
-        )
+        condition = WaitCondition.of(self, parse_moment(self.since))
         clock = asyncio.get_running_loop().time
         failures, most = 0, self.max_consecutive_failures
         with ExitStack() as stack:
