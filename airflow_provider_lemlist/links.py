@@ -37,11 +37,7 @@ def _is_id(value: Any) -> bool:
 
 def _pushed_campaign(ti_key: TaskInstanceKey) -> str | None:
     """Return the id of the campaign from the documented XCom keys of the task."""
-    for key, path in (
-        ("campaign_id", ()),
-        ("lead", ("campaignId",)),
-        ("upload", ("status", "campaignId")),
-    ):
+    for key, *path in (("campaign_id",), ("lead", "campaignId"), ("upload", "status", "campaignId")):
         value: Any = XCom.get_value(key=key, ti_key=ti_key)
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
