@@ -49,8 +49,8 @@ def window_since_previous(dag_run: Any, earlier: Iterable[datetime]) -> RunWindo
     """
     Return the window from the run before to this one.
 
-    :param earlier: The known times of the run before. The latest moment before the run
-        counts: a run that was triggered by hand for a past date may have been due after this one.
+    :param earlier: The known times of the run before. The latest moment before the run counts: a run that
+        was triggered by hand for a past date may have been due after this one.
     """
     until = _due(dag_run)
     if until is None:

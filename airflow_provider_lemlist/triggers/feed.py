@@ -142,26 +142,19 @@ class Feed:
 
     def _fetch(self, conditions: frozenset[WaitCondition]) -> Reading:
         """Read what these conditions need, in a thread, and change nothing: the loop's thread does that."""
-        now, last = utc_now(), self.reading
-        since = min(condition.since for condition in conditions)
-        leads = {condition.lead_id for condition in conditions}
-        covered = all(map(last.covers, conditions))
-        full = not covered or now - last.full_read >= FULL_READ_INTERVAL
-        # Never narrower than before, or the next trigger that joins would need all of it again.
-        lead_id = last.lead_id if covered else next(iter(leads)) if len(leads) == 1 else None
+        now = utc_now()
+        plan, start = plan_read(self.reading, conditions, now)
         # Activities before the oldest moment were needed by triggers that have left.
-        known = {each.id: each for each in last.activities[None] if each.at >= since}
-        # A busy lead must not end the read before that of a quiet one.
-        strictest = _strictest(conditions) if len(leads) == 1 else None
+        known = {each.id: each for each in self.reading.activities[None] if each.at >= plan.since}
+        strictest = _strictest(conditions)
         counted = set()
-        bounds = listing_bounds(since if full else max(since, last.until - OVERLAP), now)
-        for activity in self._list(lead_id, bounds):
+        for activity in self._list(plan.lead_id, listing_bounds(start, now)):
             known[activity.id] = activity
             if strictest and strictest.counts(activity):
                 counted.add(activity.id)
                 if len(counted) >= strictest.limit:
                     return Reading(_by_lead(known.values()))  # enough for all; other pages stay unread
-        return Reading(_by_lead(known.values()), since, now, lead_id, now if full else last.full_read)
+        return plan._replace(activities=_by_lead(known.values()))
 
     def _list(self, lead_id: str | None, bounds: dict[str, datetime]) -> Iterator[Activity]:
         from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -178,6 +171,19 @@ class Feed:
                 yield Activity.of(row)
 
 
+def plan_read(last: Reading, conditions: frozenset[WaitCondition], now: datetime) -> tuple[Reading, datetime]:
+    """Return what the next read covers when it is complete, and the moment from which it reads."""
+    since = min(condition.since for condition in conditions)
+    if not all(map(last.covers, conditions)):
+        leads = {condition.lead_id for condition in conditions}
+        lead_id = leads.pop() if len(leads) == 1 else None
+        return Reading(last.activities, since, until=now, lead_id=lead_id, full_read=now), since
+    # Never narrower than before, or the next trigger that joins would need all of it again.
+    if now - last.full_read >= FULL_READ_INTERVAL:
+        return last._replace(since=since, until=now, full_read=now), since
+    return last._replace(since=since, until=now), max(since, last.until - OVERLAP)
+
+
 def is_retryable(error: Exception) -> bool:
     """Return whether the next read may succeed after an error."""
     return isinstance(error, LemlistError) and error.retryable
@@ -192,8 +198,10 @@ def _by_lead(activities: Iterable[Activity]) -> Mapping[str | None, list[Activit
     return found
 
 
-def _strictest(conditions: frozenset[WaitCondition]) -> WaitCondition:
-    """Return a condition of one lead that, once it has all it can use, leaves no other one short."""
+def _strictest(conditions: frozenset[WaitCondition]) -> WaitCondition | None:
+    """Return a condition that, once it has all it can use, leaves no other one short; None if none does."""
+    if len({condition.lead_id for condition in conditions}) > 1:
+        return None
     return replace(
         next(iter(conditions)),
         since=max(condition.since for condition in conditions),
