@@ -102,16 +102,7 @@ class Activity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WaitCondition:
-    """
-    What one sensor waits for.
-
-    :param types: Activity types; an activity of any of them counts.
-    :param since: The first moment that counts, in UTC.
-    :param min_count: Number of activities to wait for.
-    :param lead_id: Count the activities of this lead only.
-    :param is_first: Count the first activity of its type only, or the later ones only.
-    :param bots: Whether opens and clicks by bots count.
-    """
+    """What one sensor waits for; its arguments are those of ``ActivitySensor``, with ``since`` in UTC."""
 
     types: tuple[str, ...]
     since: datetime
@@ -119,6 +110,12 @@ class WaitCondition:
     lead_id: str | None = None
     is_first: bool | None = None
     bots: Bots = "ignore"
+
+    @classmethod
+    def of(cls, waiter: Any, since: datetime) -> WaitCondition:
+        """Read the other arguments of a sensor or a trigger."""
+        types = checked_types(waiter.activity_type)
+        return cls(types, since, waiter.min_count, waiter.lead_id, waiter.is_first, waiter.bots)
 
     @property
     def limit(self) -> int:

@@ -42,6 +42,7 @@ LEAD_FIELDS = (
 #: Options of the request that creates a lead; as keys of a lead they are a mistake.
 CALL_OPTIONS = ("deduplicate", "linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")
 
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _INFINITE = (float("inf"), float("-inf"))
 _MAX_EMAIL_LENGTH = 254
 _EMAIL = re.compile(r"""[^\s@<>()\[\],;:"\\]{1,64}@(?:[\w-]+\.)+(?=[\w-]*[^\W\d_])[\w-]+""")
@@ -68,7 +69,7 @@ def clean(
         text = value if type(value) is str else _as_text(value)
         if text is None:
             found.append(Problem(name, f"must be text, a number or a date, not {type(value).__name__}"))
-        elif not text.isascii() and _is_cut(text):
+        elif not text.isascii() and _HALF_CHARACTER.search(text):
             found.append(Problem(name, "is not valid Unicode; it may have been cut off inside an emoji"))
         elif not text or text.isspace():
             if not drop_empty:
@@ -129,11 +130,9 @@ def _as_text(value: Any) -> str | None:
         return ""
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()  # a NumPy scalar
-    if isinstance(value, str):
-        return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, (str, int, UUID)):
         return str(value)
     if isinstance(value, float):
         # pandas turns an integer column with missing values into floats: 33.0 was 33 in the source.
@@ -142,19 +141,9 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, Decimal):
         plain = "f" if abs(value.adjusted()) < 50 else ""
         return "" if value.is_nan() else format(value, plain) if value.is_finite() else None
-    if isinstance(value, date) and value != value:
-        return ""  # pandas.NaT
     if isinstance(value, (date, time)):
-        return value.isoformat()
-    return str(value) if isinstance(value, UUID) else None
-
-
-def _is_cut(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+        return "" if value != value else value.isoformat()  # pandas.NaT is a date that differs from itself
+    return None
 
 
 def _wrong_email(text: str) -> str | None:
@@ -177,16 +166,11 @@ def _wrong_url(text: str) -> str | None:
 
 
 def _wrong_time_zone(text: str) -> str | None:
-    return None if text in _time_zones() else "must be an IANA time zone, such as Europe/Paris"
-
-
-@cache
-def _time_zones() -> frozenset[str]:
     # pendulum ships the zones; zoneinfo reads those of the machine, and a slim image has none.
     # Imported on first use, so that parsing a DAG does not import it.
     import pendulum
 
-    return frozenset(pendulum.timezones())
+    return None if text in pendulum.timezones() else "must be an IANA time zone, such as Europe/Paris"
 
 
 _CHECKS = {

@@ -26,67 +26,53 @@ class RunWindow(NamedTuple):
     until: datetime
 
 
-class RunTimes(NamedTuple):
-    """The times of a run that stay the same when it is cleared, in UTC; None if the run does not have one."""
-
-    interval_start: datetime | None = None
-    interval_end: datetime | None = None
-    logical_date: datetime | None = None
-    run_after: datetime | None = None
-
-    @classmethod
-    def of(cls, dag_run: Any) -> RunTimes:
-        """Read the times of a DAG run of any Airflow version."""
-        names = ("data_interval_start", "data_interval_end", "logical_date", "run_after")
-        moments = (getattr(dag_run, name, None) for name in names)
-        return cls(*(moment and parse_moment(moment) for moment in moments))
-
-    @property
-    def due(self) -> datetime | None:
-        """The moment from which the run could start. Airflow 2 does not store it."""
-        return self.run_after or max(filter(None, (self.interval_end, self.logical_date)), default=None)
-
-
 def run_window(context: Context) -> RunWindow:
     """Return the window of the run of a task."""
     from airflow_provider_lemlist.version_compat import last_asset_event_before, previous_run
 
-    run = RunTimes.of(context["dag_run"])
+    run = context["dag_run"]
     if window := window_of_interval(run):
         return window
-    earlier: list[datetime | None] = [last_asset_event_before(context)]
-    if (dag_run := previous_run(context)) is not None:
-        previous = RunTimes.of(dag_run)
-        earlier += (previous.due, previous.logical_date)
+    earlier = [last_asset_event_before(context)]
+    if (previous := previous_run(context)) is not None:
+        earlier += (_due(previous), _time(previous, "logical_date"))
     return window_since_previous(run, filter(None, earlier))
 
 
-def window_of_interval(run: RunTimes) -> RunWindow | None:
+def window_of_interval(dag_run: Any) -> RunWindow | None:
     """Return the data interval of a run if it has a width."""
-    if run.interval_start and run.interval_end and run.interval_start < run.interval_end:
-        return RunWindow(run.interval_start, run.interval_end)
-    return None
+    start, end = _time(dag_run, "data_interval_start"), _time(dag_run, "data_interval_end")
+    return RunWindow(start, end) if start and end and start < end else None
 
 
-def window_since_previous(run: RunTimes, earlier: Iterable[datetime]) -> RunWindow:
+def window_since_previous(dag_run: Any, earlier: Iterable[datetime]) -> RunWindow:
     """
     Return the window from the run before to this one.
 
-    :param run: The run.
-    :param earlier: The known times of the run before. The latest moment before the run
-        counts: a run that was triggered by hand for a past date may have been due after this one.
+    :param earlier: The known times of the run before. The latest moment before the run counts: a run that
+        was triggered by hand for a past date may have been due after this one.
     """
-    until = run.due
+    until = _due(dag_run)
     if until is None:
         raise LemlistConfigurationError("The run has no data interval, logical date or run_after; set since.")
     return RunWindow(max((moment for moment in earlier if moment < until), default=until), until)
+
+
+def _time(dag_run: Any, name: str) -> datetime | None:
+    moment = getattr(dag_run, name, None)
+    return moment and parse_moment(moment)
+
+
+def _due(dag_run: Any) -> datetime | None:
+    """Return the moment from which a run could start. Airflow 2 does not store it."""
+    parts = _time(dag_run, "data_interval_end"), _time(dag_run, "logical_date")
+    return _time(dag_run, "run_after") or max(filter(None, parts), default=None)
 
 
 def parse_moment(value: Any, name: str = "since") -> datetime:
     """
     Return a moment given as a datetime or as ISO 8601 text, in UTC. Without a time zone it is UTC already.
 
-    :param value: The moment.
     :param name: The argument, for the error.
     :raises LemlistConfigurationError: The value is neither.
     """

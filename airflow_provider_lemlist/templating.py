@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -134,40 +135,27 @@ class KeepsPlaceholders(BaseOperator):
         if not has_placeholders or (seen_oids is not None and id(content) in seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)
         env = jinja_env or self.get_template_env()
-        if isinstance(content, Mapping):
-            return self._render_entries(content, context, env, seen_oids)
-        return [
-            self._render_entries(row, context, env, seen_oids)
-            if isinstance(row, Mapping)
-            else super(KeepsPlaceholders, self).render_template(row, context, env, seen_oids)
-            for row in content
-        ]
+        render = partial(super().render_template, context=context, seen_oids=seen_oids)
 
-    def _render_entries(
-        self,
-        entries: Mapping[str, Any],
-        context: Context,
-        env: jinja2.Environment,
-        seen_oids: set[int] | None,
-    ) -> dict[str, Any]:
-        return {
-            name: self._render_entry(name, value, context, env, seen_oids) for name, value in entries.items()
-        }
+        def entry(name: str, value: Any) -> Any:
+            if isinstance(value, AirflowText):
+                # Native rendering would turn "[[ ds_nodash ]]" alone into a number. No Python literal begins
+                # with this prefix, so the result is a text.
+                prefix = "a text: "
+                text = render(prefix + value["airflow"], jinja_env=env.overlay(**DELIMITERS))
+                return text.removeprefix(prefix)
+            if isinstance(value, (list, tuple)):
+                return [entry(name, item) for item in value]
+            if not isinstance(value, str):
+                return render(value, jinja_env=env)
+            if not self.airflow_renders(name):
+                return value
+            rendered = render(value, jinja_env=env)
+            return self.read_rendered(name, rendered) if is_open(value) else rendered
 
-    def _render_entry(
-        self, name: str, value: Any, context: Context, env: jinja2.Environment, seen_oids: set[int] | None
-    ) -> Any:
-        if isinstance(value, AirflowText):
-            # Native rendering would turn "[[ ds_nodash ]]" alone into a number. No Python literal begins
-            # with this prefix, so the result is a text.
-            prefix = "a text: "
-            rendered = super().render_template(
-                prefix + value["airflow"], context, env.overlay(**DELIMITERS), seen_oids
-            )
-            return rendered.removeprefix(prefix)
-        if isinstance(value, (list, tuple)):
-            return [self._render_entry(name, item, context, env, seen_oids) for item in value]
-        if isinstance(value, str) and not self.airflow_renders(name):
-            return value
-        rendered = super().render_template(value, context, env, seen_oids)
-        return self.read_rendered(name, rendered) if is_open(value) and isinstance(value, str) else rendered
+        def entries(row: Any) -> Any:
+            if not isinstance(row, Mapping):
+                return render(row, jinja_env=env)
+            return {name: entry(name, value) for name, value in row.items()}
+
+        return entries(content) if isinstance(content, Mapping) else [entries(row) for row in content]

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 class Problem(NamedTuple):
-    """
-    One mistake.
-
-    :param field: The name of the field.
-    :param reason: What is wrong with the field and how to fix it, without a person's values.
-    """
+    """One mistake: the field, and what is wrong with it and how to fix it, without a person's values."""
 
     field: str
     reason: str
@@ -32,11 +27,7 @@ class Problem(NamedTuple):
 
 
 def validation_error(what: str, problems: Iterable[Problem]) -> LemlistValidationError:
-    """
-    Return the error that lists all problems of one object.
-
-    :param what: The object and where it is written: ``The step of task 'invite'``.
-    """
+    """Return the error that lists all problems of ``what``, such as ``The step of task 'invite'``."""
     # steps.py and leads.py also work without Airflow, which exceptions.py imports.
     from airflow_provider_lemlist.exceptions import LemlistValidationError
 

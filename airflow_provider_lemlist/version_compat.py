@@ -23,7 +23,7 @@ def airflow_version() -> str:
 
 
 def stats() -> Callable[[str, float], None]:
-    """Return the function that counts: ``waits`` are seconds and become timings, the others are counters."""
+    """Return the function that adds a value to a metric in this Airflow; ``waits`` are timings in seconds."""
     from airflow.providers.common.compat.sdk import Stats
 
     def count(name: str, value: float) -> None:

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-EVENT_STATUSES = frozenset({"success", "error"})
-
 
 class ActivitySensor(LemlistOperator, BaseSensorOperator):
     """
@@ -50,9 +48,6 @@ class ActivitySensor(LemlistOperator, BaseSensorOperator):
     With ``deferrable=True`` it waits in the triggerer, where all waiting sensors of one connection and
     campaign share their requests: a thousand of them cost the requests of one. Otherwise every sensor sends
     its own, one for each type and ``poke_interval``.
-
-    A type unknown to this package is logged as a warning with the nearest known one, and requested all the
-    same.
 
     :param activity_type: Type of activity, such as ``emailsReplied``, or several; an activity of any of them
         counts. (templated)
@@ -177,7 +172,7 @@ class ActivitySensor(LemlistOperator, BaseSensorOperator):
 
         :raises LemlistError: The class that the hook raised in the triggerer.
         """
-        if event is None or event.get("status") not in EVENT_STATUSES:
+        if event is None or event.get("status") not in ("success", "error"):
             raise LemlistError(f"The trigger returned {event!r} instead of a result.")
         if event["status"] == "success":
             return self._done(event["activities"])
@@ -192,14 +187,8 @@ class ActivitySensor(LemlistOperator, BaseSensorOperator):
         """Check the rendered arguments, and strip the ids."""
         for name in self._given:
             setattr(self, name, _checked(name, vars(self)))
-        return WaitCondition(
-            types=activities.checked_types(self.activity_type),
-            since=self.since if "since" in self._given else run_window(context).since,
-            min_count=self.min_count,
-            lead_id=self.lead_id,
-            is_first=self.is_first,
-            bots=self.bots,
-        )
+        since = self.since if "since" in self._given else run_window(context).since
+        return WaitCondition.of(self, since)
 
     def _done(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         self.log.info("Found %d: %s", len(found), ", ".join(row["_id"] for row in found[:10]))

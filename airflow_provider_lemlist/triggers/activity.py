@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lemlist.activities import Bots, WaitCondition, checked_types
+from airflow_provider_lemlist.activities import Bots, WaitCondition
 from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.run_window import parse_moment
@@ -29,16 +30,11 @@ class ActivityTrigger(BaseTrigger):
     After an error that a retry may cure (no network, a failing server, no budget) it reads again after
     ``poke_interval``; the hook has then already retried the request with growing pauses.
 
-    :param activity_type: Types of activity; an activity of any of them counts.
+    The arguments are those of ``ActivitySensor``, except:
+
     :param since: The first moment that counts, as ISO 8601 text.
-    :param campaign_id: ID of the campaign; None for all campaigns of the team.
-    :param lead_id: ID of the lead; None for all leads.
-    :param min_count: Number of activities to wait for.
-    :param is_first: True to count only the first activity of its type, False only the later ones.
-    :param bots: ``count`` to count opens and clicks that lemlist attributes to a bot, too.
     :param poke_interval: Seconds between two reads.
     :param max_consecutive_failures: Number of retryable errors in a row after which to go on; None for any.
-    :param lemlist_conn_id: lemlist connection to use.
     """
 
     def __init__(
@@ -71,18 +67,7 @@ class ActivityTrigger(BaseTrigger):
         """Return the class path and the constructor's arguments: Airflow stores them while the task waits."""
         return (
             "airflow_provider_lemlist.triggers.activity.ActivityTrigger",
-            {
-                "activity_type": self.activity_type,
-                "since": self.since,
-                "campaign_id": self.campaign_id,
-                "lead_id": self.lead_id,
-                "min_count": self.min_count,
-                "is_first": self.is_first,
-                "bots": self.bots,
-                "poke_interval": self.poke_interval,
-                "max_consecutive_failures": self.max_consecutive_failures,
-                "lemlist_conn_id": self.lemlist_conn_id,
-            },
+            {name: getattr(self, name) for name in signature(ActivityTrigger).parameters},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -90,16 +75,9 @@ class ActivityTrigger(BaseTrigger):
         yield TriggerEvent(await self._wait())
 
     async def _wait(self) -> dict[str, Any]:
-        condition = WaitCondition(
-            types=checked_types(self.activity_type),
-            since=parse_moment(self.since),
-            min_count=self.min_count,
-            lead_id=self.lead_id,
-            is_first=self.is_first,
-            bots=self.bots,
-        )
+        condition = WaitCondition.of(self, parse_moment(self.since))
         clock = asyncio.get_running_loop().time
-        failures = 0
+        failures, most = 0, self.max_consecutive_failures
         with ExitStack() as stack:
             feeds = [
                 stack.enter_context(
@@ -112,13 +90,13 @@ class ActivityTrigger(BaseTrigger):
             while True:
                 for feed in feeds:
                     read_at[feed] = await feed.wait_for_read(condition, after=read_at[feed])
-                found = condition.find(row for feed in feeds for row in feed.activities.matching(condition))
+                found = condition.find(row for feed in feeds for row in feed.reading.matching(condition))
                 if found is not None:
                     return {"status": "success", "activities": found}
                 error = next((feed.error for feed in feeds if feed.error), None)
                 failures = failures + 1 if error else 0
                 if error:
-                    if not is_retryable(error) or self._exceeds_limit(failures):
+                    if not is_retryable(error) or (most is not None and failures > most):
                         return error_event(error)
                     self.log.warning(
                         "Reading activities failed (%d in a row); next read in %s s: %s",
@@ -127,9 +105,6 @@ class ActivityTrigger(BaseTrigger):
                         error,
                     )
                 await asyncio.sleep(min(read_at.values()) + self.poke_interval - clock())
-
-    def _exceeds_limit(self, failures: int) -> bool:
-        return self.max_consecutive_failures is not None and failures > self.max_consecutive_failures
 
 
 def error_event(error: Exception) -> dict[str, Any]:

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,7 +32,7 @@ from airflow_provider_lemlist.activities import Activity, WaitCondition, listing
 from airflow_provider_lemlist.exceptions import LemlistError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -63,73 +62,54 @@ class FeedKey(NamedTuple):
     is_first: bool | None
 
 
-class ActivityIndex:
-    """The activities of a feed, newest first and by lead. Immutable, so that triggers can share it."""
+class Reading(NamedTuple):
+    """What a feed has read. Immutable, so that triggers and threads can share it."""
 
-    def __init__(self, activities: Iterable[Activity] = ()) -> None:
-        self.newest_first = sorted(activities, key=lambda activity: activity.at, reverse=True)
-        self._of_lead: defaultdict[str | None, list[Activity]] = defaultdict(list)
-        for activity in self.newest_first:
-            self._of_lead[activity.lead_id].append(activity)
+    #: Newest first: of each lead, and of all leads under None.
+    activities: Mapping[str | None, list[Activity]]
+    #: The window that was read to its end; none includes the default, which is for a read that stopped early.
+    since: datetime = datetime.max.replace(tzinfo=UTC)
+    until: datetime = datetime.max.replace(tzinfo=UTC)
+    #: The lead that was read, or None for all leads.
+    lead_id: str | None = None
+    #: When the whole window was last read.
+    full_read: datetime = datetime.max.replace(tzinfo=UTC)
 
-    def matching(self, condition: WaitCondition) -> Iterator[Activity]:
-        """Yield what may count for a condition: nothing of other leads or before its moment."""
-        lead_id = condition.lead_id
-        activities = self.newest_first if lead_id is None else self._of_lead.get(lead_id, [])
-        return takewhile(lambda activity: activity.at >= condition.since, activities)
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """
-    What a feed has read completely.
-
-    :param since: The start of its window.
-    :param until: The end of its window.
-    :param lead_id: The lead, or None for all leads.
-    :param full_read: When the whole window was last read.
-    """
-
-    since: datetime
-    until: datetime
-    lead_id: str | None
-    full_read: datetime
-
-    def includes(self, condition: WaitCondition) -> bool:
+    def covers(self, condition: WaitCondition) -> bool:
         """Return whether all activities that may count for a condition have been read."""
         return self.since <= condition.since and self.lead_id in (None, condition.lead_id)
 
+    def matching(self, condition: WaitCondition) -> Iterator[Activity]:
+        """Yield what may count for a condition: nothing of other leads or before its moment."""
+        activities = self.activities.get(condition.lead_id, [])
+        return takewhile(lambda activity: activity.at >= condition.since, activities)
+
 
 class Feed:
-    """
-    The activities of one type and campaign, while a trigger waits for them.
-
-    :param key: What to read.
-    :param readers: The threads that send the requests.
-    """
+    """The activities of one type and campaign, while a trigger waits for them."""
 
     def __init__(self, key: FeedKey, readers: ThreadPoolExecutor) -> None:
         self.key = key
-        self.waiting: Counter[WaitCondition] = Counter()
-        self.activities = ActivityIndex()
+        #: What each trigger that has joined waits for.
+        self.waiting: dict[object, WaitCondition] = {}
+        self.reading = Reading({None: []})
         self.error: Exception | None = None
         self._readers = readers
-        self._coverage: Coverage | None = None
         self._last_read_for: frozenset[WaitCondition] = frozenset()
         self._read_at = float("-inf")
-        self._reading: asyncio.Task[None] | None = None
+        self._read_task: asyncio.Task[None] | None = None
 
     async def wait_for_read(self, condition: WaitCondition, *, after: float) -> float:
         """
         Wait until a read that covers a condition has ended after a moment of the loop's clock.
 
-        :return: When that read ended. Its outcome is in ``activities`` or ``error``.
+        :return: When that read ended. Its outcome is in ``reading`` or ``error``.
         """
         while self._read_at <= after or not self._applies_to(condition):
-            if self._reading is None:
-                self._reading = asyncio.create_task(self._read())
+            if self._read_task is None:
+                self._read_task = asyncio.create_task(self._read())
             # The read is shared: cancelling one trigger must not cancel it for the others.
-            await asyncio.shield(self._reading)
+            await asyncio.shield(self._read_task)
         return self._read_at
 
     def _applies_to(self, condition: WaitCondition) -> bool:
@@ -139,17 +119,17 @@ class Feed:
         if self.error is not None:
             # A retryable error concerns all triggers. Another one may be due to the arguments of some.
             return is_retryable(self.error)
-        return self._coverage is not None and self._coverage.includes(condition)
+        return self.reading.covers(condition)
 
     async def _read(self) -> None:
         # Read here and not when the task was made: all triggers that start in one turn of the loop are in.
-        conditions = frozenset(self.waiting)
+        conditions = frozenset(self.waiting.values())
         try:
             if conditions:
                 # Not asyncio.to_thread: before Airflow 3.3 a connection can be looked up in the triggerer
                 # only from a thread that asgiref has started.
                 fetch = sync_to_async(self._fetch, thread_sensitive=False, executor=self._readers)
-                self.activities, self._coverage = await fetch(conditions)
+                self.reading = await fetch(conditions)
                 self.error = None
         except Exception as error:
             if not isinstance(error, LemlistError):
@@ -158,23 +138,23 @@ class Feed:
         finally:
             self._last_read_for = conditions
             self._read_at = asyncio.get_running_loop().time()
-            self._reading = None
+            self._read_task = None
 
-    def _fetch(self, conditions: frozenset[WaitCondition]) -> tuple[ActivityIndex, Coverage | None]:
+    def _fetch(self, conditions: frozenset[WaitCondition]) -> Reading:
         """Read what these conditions need, in a thread, and change nothing: the loop's thread does that."""
         now = utc_now()
-        plan, read_from = plan_read(self._coverage, conditions, now)
+        plan, start = plan_read(self.reading, conditions, now)
         # Activities before the oldest moment were needed by triggers that have left.
-        known = {each.id: each for each in self.activities.newest_first if each.at >= plan.since}
+        known = {each.id: each for each in self.reading.activities[None] if each.at >= plan.since}
         strictest = _strictest(conditions)
         counted = set()
-        for activity in self._list(plan.lead_id, listing_bounds(read_from, now)):
+        for activity in self._list(plan.lead_id, listing_bounds(start, now)):
             known[activity.id] = activity
             if strictest and strictest.counts(activity):
                 counted.add(activity.id)
                 if len(counted) >= strictest.limit:
-                    return ActivityIndex(known.values()), None  # enough for all; other pages stay unread
-        return ActivityIndex(known.values()), plan
+                    return Reading(_by_lead(known.values()))  # enough for all; other pages stay unread
+        return plan._replace(activities=_by_lead(known.values()))
 
     def _list(self, lead_id: str | None, bounds: dict[str, datetime]) -> Iterator[Activity]:
         from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -191,26 +171,17 @@ class Feed:
                 yield Activity.of(row)
 
 
-def plan_read(
-    coverage: Coverage | None, conditions: frozenset[WaitCondition], now: datetime
-) -> tuple[Coverage, datetime]:
-    """
-    Decide what the next read covers when it succeeds, and from which moment it reads.
-
-    :param coverage: What has been read before.
-    :param conditions: What the triggers wait for now.
-    :param now: The end of the read.
-    """
+def plan_read(last: Reading, conditions: frozenset[WaitCondition], now: datetime) -> tuple[Reading, datetime]:
+    """Return what the next read covers when it is complete, and the moment from which it reads."""
     since = min(condition.since for condition in conditions)
-    if coverage is None or not all(map(coverage.includes, conditions)):
-        return Coverage(since, now, _common_lead(conditions), full_read=now), since
+    if not all(map(last.covers, conditions)):
+        leads = {condition.lead_id for condition in conditions}
+        lead_id = leads.pop() if len(leads) == 1 else None
+        return Reading(last.activities, since, until=now, lead_id=lead_id, full_read=now), since
     # Never narrower than before, or the next trigger that joins would need all of it again.
-    if now - coverage.full_read >= FULL_READ_INTERVAL:
-        return Coverage(since, now, coverage.lead_id, full_read=now), since
-    return (
-        Coverage(since, now, coverage.lead_id, coverage.full_read),
-        max(since, coverage.until - OVERLAP),
-    )
+    if now - last.full_read >= FULL_READ_INTERVAL:
+        return last._replace(since=since, until=now, full_read=now), since
+    return last._replace(since=since, until=now), max(since, last.until - OVERLAP)
 
 
 def is_retryable(error: Exception) -> bool:
@@ -218,10 +189,13 @@ def is_retryable(error: Exception) -> bool:
     return isinstance(error, LemlistError) and error.retryable
 
 
-def _common_lead(conditions: frozenset[WaitCondition]) -> str | None:
-    """Return the lead of all conditions, or None if they differ or one of them has none."""
-    leads = {condition.lead_id for condition in conditions}
-    return leads.pop() if len(leads) == 1 else None
+def _by_lead(activities: Iterable[Activity]) -> Mapping[str | None, list[Activity]]:
+    newest_first = sorted(activities, key=lambda activity: activity.at, reverse=True)
+    found: dict[str | None, list[Activity]] = {None: newest_first}
+    for activity in newest_first:
+        if activity.lead_id is not None:
+            found.setdefault(activity.lead_id, []).append(activity)
+    return found
 
 
 def _strictest(conditions: frozenset[WaitCondition]) -> WaitCondition | None:
@@ -236,14 +210,14 @@ def _strictest(conditions: frozenset[WaitCondition]) -> WaitCondition | None:
     )
 
 
-@dataclass
-class _LoopFeeds:
+class _LoopFeeds(dict[FeedKey, Feed]):
     """The feeds of one event loop and their threads, which end with the last feed."""
 
-    feeds: dict[FeedKey, Feed] = field(default_factory=dict)
-    readers: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(MAX_READERS, thread_name_prefix="lemlist-activities")
-    )
+    def __init__(self) -> None:
+        self.readers = ThreadPoolExecutor(MAX_READERS, thread_name_prefix="lemlist-activities")
+
+    def __missing__(self, key: FeedKey) -> Feed:
+        return self.setdefault(key, Feed(key, self.readers))
 
 
 _LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopFeeds] = WeakKeyDictionary()
@@ -251,27 +225,16 @@ _LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopFeeds] = WeakKeyDictio
 
 @contextmanager
 def join_feed(key: FeedKey, condition: WaitCondition) -> Iterator[Feed]:
-    """
-    Yield the feed of this event loop, and remove it when the last trigger has left.
-
-    :param key: What to read.
-    :param condition: What the caller waits for.
-    """
-    loop = asyncio.get_running_loop()
-    if loop not in _LOOPS:
-        _LOOPS[loop] = _LoopFeeds()
-    mine = _LOOPS[loop]
-    if key not in mine.feeds:
-        mine.feeds[key] = Feed(key, mine.readers)
-    feed = mine.feeds[key]
-    feed.waiting[condition] += 1
+    """Yield the feed of this event loop, and remove it when the last trigger has left."""
+    loop, trigger = asyncio.get_running_loop(), object()
+    feeds = _LOOPS.setdefault(loop, _LoopFeeds())
+    feed = feeds[key]
+    feed.waiting[trigger] = condition
     try:
         yield feed
     finally:
-        feed.waiting[condition] -= 1
-        if not feed.waiting[condition]:
-            del feed.waiting[condition]
+        del feed.waiting[trigger]
         if not feed.waiting:
-            del mine.feeds[key]
-        if not mine.feeds:
+            del feeds[key]
+        if not feeds:
             _LOOPS.pop(loop, None)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.run_window import (
-    RunTimes,
     RunWindow,
     parse_moment,
     run_window,
@@ -82,11 +81,11 @@ class TestRunWindow:
 
     def test_the_start_of_the_run_is_never_used(self):
         with pytest.raises(LemlistConfigurationError, match="set since"):
-            window_since_previous(RunTimes.of(dag_run()), [])
+            window_since_previous(dag_run(), [])
 
     @given(st.lists(st.datetimes(timezones=st.just(UTC)), max_size=5))
     def test_the_window_never_ends_before_it_begins(self, earlier):
-        since, until = window_since_previous(RunTimes(run_after=NOON), earlier)
+        since, until = window_since_previous(dag_run(run_after=NOON), earlier)
         assert since <= until == NOON
         assert since == until or since in earlier
 
@@ -97,9 +96,9 @@ class TestRunWindow:
         assert all(one.until == next_one.since for one, next_one in zip(windows, windows[1:], strict=False))
 
     def test_an_interval_needs_both_bounds(self):
-        assert window_of_interval(RunTimes(interval_start=NOON)) is None
-        assert window_of_interval(RunTimes(interval_start=NOON, interval_end=NOON)) is None
-        assert window_of_interval(RunTimes(interval_start=NOON, interval_end=NOON - DAY)) is None
+        assert window_of_interval(dag_run(data_interval_start=NOON)) is None
+        assert window_of_interval(dag_run(data_interval_start=NOON, data_interval_end=NOON)) is None
+        assert window_of_interval(dag_run(data_interval_start=NOON, data_interval_end=NOON - DAY)) is None
 
 
 class TestMoments:

@@ -561,8 +561,8 @@ class TestCleanup:
         await until(lambda: len(lemlist.queries) >= 2)
         await cancel([long_ago])
         [loop_feeds] = feed._LOOPS.values()
-        [the_feed] = loop_feeds.feeds.values()
-        await until(lambda: not the_feed.activities.newest_first)
+        [the_feed] = loop_feeds.values()
+        await until(lambda: not the_feed.reading.activities[None])
         await cancel(waiting)
 
 
