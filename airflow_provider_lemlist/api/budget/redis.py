@@ -4,7 +4,7 @@ The store for a fleet of machines: one key in Redis, on the clock of the server.
 
 The clocks of the machines may differ by any amount. A process reads the state, calculates, and writes the new
 state if the key is still as it was read; otherwise another process has booked, and it calculates again with
-what the key is now. 16 processes book far faster so than a key needs (``benchmarks/README.md``).
+what the key is now. Even so, 16 processes book far faster than a key needs (``benchmarks/README.md``).
 """
 
 from __future__ import annotations
