@@ -7,12 +7,10 @@ Every call of ``airflow`` loads this module, so the commands import what they ne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from argparse import Namespace
+from typing import Any
 
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 #: The meaning of the numbers of ``Budget.state``, in the order in which they are shown.
 MEANINGS = {

@@ -20,7 +20,6 @@ import random
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import TypeVar
 
 from airflow_provider_lemlist.api.budget.arithmetic import (
     JITTER,
@@ -28,7 +27,6 @@ from airflow_provider_lemlist.api.budget.arithmetic import (
     WHOLE,
     Booking,
     Feedback,
-    State,
     Terms,
     margin,
     place,
@@ -36,18 +34,16 @@ from airflow_provider_lemlist.api.budget.arithmetic import (
     waiting,
     without_credit,
 )
-from airflow_provider_lemlist.api.budget.stores import MemoryStore, Store, StoreError, monotonic, new_state
+from airflow_provider_lemlist.api.budget.stores import MemoryStore, Store, StoreError, T, monotonic, new_state
 
 __all__ = ["NOT_SHARED", "Budget", "Slot", "open_budget"]
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-#: What to check when the key may be used outside the budget: the end of each warning about that.
+#: What to check when the key may be used outside the budget.
 NOT_SHARED = (
     "Other processes may use this API key without sharing its rate budget: in the lemlist connection, set "
-    "budget_store to a Redis that all workers share, or budget_share to this worker's part of the limit"
+    "budget_store to a Redis that all workers share, or budget_share to this worker's part of the limit."
 )
 
 #: A wait of this many seconds is logged.
@@ -63,10 +59,7 @@ class Slot:
     The moment at which one request may leave.
 
     :ivar wait: Seconds from the first booking to the slot.
-    :ivar ahead: Requests that waited and go before this one.
     """
-
-    __slots__ = ("ahead", "booking", "delay", "due", "left", "logged", "since", "store", "wait")
 
     def __init__(self, since: float) -> None:
         self.since = since
@@ -74,7 +67,7 @@ class Slot:
 
     def take(self, booking: Booking, store: Store, now: float, delay: float) -> None:
         """Use a booking: the first one, or a later one if the store lost that."""
-        self.booking, self.store, self.ahead = booking, store, booking.ahead
+        self.booking, self.store = booking, store
         self.wait = now - self.since + booking.wait / SECOND
         # On the clock of this process; that of the store may differ by minutes.
         self.due = self.left = self.since + self.wait
@@ -84,15 +77,9 @@ class Slot:
 
 class Budget:
     """
-    The rate budget of one API key, for any number of threads.
+    The rate budget of one API key, for any number of threads; see ``open_budget``.
 
-    :param store: Where all clients of the budget book.
-    :param spare: Returns the store to use while that one does not work.
-    :param share: The part of the limit that is ours.
-    :param max_wait: Longest wait for a slot, in seconds.
-    :param clock: Replaces ``time.monotonic``.
-    :param sleep: Replaces ``time.sleep``.
-    :param jitter: Replaces ``random.random``.
+    :param spare: Returns the store to use while ``store`` does not work.
     """
 
     def __init__(
@@ -109,30 +96,41 @@ class Budget:
         self._store = store
         self._make_spare = spare
         self._spare: Store | None = None
-        self._retry_store_at = 0.0
-        self._warned = False
+        self._retry_store_at = -math.inf
         self._terms = Terms(max(1, round(share * WHOLE)), round(min(max_wait, LONGEST_MAX_WAIT) * SECOND))
         self._fastest = math.inf
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
 
-    def book(self) -> Slot:
+    def book(self, lost: Slot | None = None) -> Slot:
         """
         Book the next free slot.
 
+        :param lost: A void slot, to book again within what is left of ``max_wait``.
         :raises LemlistRateLimitError: The wait would exceed ``max_wait``; nothing was booked.
         """
-        return self._book()
+        moments = [self._clock()]
+        waited = moments[0] - lost.since if lost else 0.0
+        terms = self._terms._replace(max_wait=max(0, self._terms.max_wait - round(waited * SECOND)))
+        store, booking = self._call(lambda store: store.book(terms, lambda: moments.append(self._clock())))
+        now = self._clock()
+        # The last moment is that of the decision, which rests on what was read since the one before.
+        took = now - moments[-2]
+        self._fastest = min(self._fastest, took)
+        if not booking.granted:
+            from airflow_provider_lemlist.exceptions import LemlistRateLimitError
 
-    def remaining(self, slot: Slot) -> float:
-        """
-        Return the seconds until the slot, after all moves since it was booked; 0 or less: go now.
-
-        :raises LemlistRateLimitError: As ``wait``.
-        """
-        self._find(slot)
-        return slot.due - self._clock()
+            wait = waited + booking.wait / SECOND
+            raise LemlistRateLimitError(
+                f"The wait for a slot of the lemlist rate budget would be {wait:.1f} s, with {booking.ahead} "
+                f"requests ahead, and max_wait is {self._terms.max_wait / SECOND:g} s. Nothing was sent. Run "
+                "fewer tasks at a time, or raise max_wait in the connection",
+                wait=wait,
+            )
+        slot = lost or Slot(now)
+        slot.take(booking, store, now, delay=took - self._fastest)
+        return slot
 
     def wait(self, slot: Slot, *, early: float = 0.0) -> None:
         """
@@ -141,8 +139,13 @@ class Budget:
         :param early: Return this many seconds before it.
         :raises LemlistRateLimitError: The slot was moved or lost, and ``max_wait`` would be exceeded.
         """
-        while (left := self._left(slot, early)) > 0:
-            self._sleep(left)
+        while (left := slot.due - self._clock()) > early:
+            if left >= LONG_WAIT and not slot.logged:
+                slot.logged = True
+                log.info(
+                    "Rate budget: waiting %.1f s for a slot, %d requests ahead", left, slot.booking.ahead
+                )
+            self._sleep(left - early)
             self._find(slot)
         slot.left = self._clock()
 
@@ -169,7 +172,7 @@ class Budget:
             limit=-1 if limit is None else limit,
             remaining=-1 if remaining is None else remaining,
             retry_after=-1 if retry_after is None else max(0, round(retry_after * SECOND)),
-            round_trip=max(-1, round((self._clock() - slot.due) * SECOND)),
+            round_trip=round((self._clock() - slot.due) * SECOND),
             late=max(0, round((slot.left - slot.due + slot.delay) * SECOND)),
             share=self._terms.share,
             jitter=round(self._jitter() * JITTER),
@@ -199,75 +202,34 @@ class Budget:
             "shared": store is self._store,
         }
 
-    def _book(self, slot: Slot | None = None) -> Slot:
-        """Book a slot, or book a void one again within what is left of ``max_wait``."""
-        moments = [self._clock()]
-        waited = moments[0] - slot.since if slot else 0.0
-        terms = self._terms._replace(max_wait=max(0, self._terms.max_wait - round(waited * SECOND)))
-        store, booking = self._call(lambda store: store.book(terms, lambda: moments.append(self._clock())))
-        now = self._clock()
-        # The last moment is that of the decision, which rests on what was read since the one before.
-        took = now - moments[-2]
-        self._fastest = min(self._fastest, took)
-        if not booking.granted:
-            from airflow_provider_lemlist.exceptions import LemlistRateLimitError
-
-            wait = waited + booking.wait / SECOND
-            raise LemlistRateLimitError(
-                f"The wait for a slot of the lemlist rate budget would be {wait:.1f} s, with {booking.ahead} "
-                f"requests ahead, and max_wait is {self._terms.max_wait / SECOND:g} s. Nothing was sent. Run "
-                "fewer tasks at a time, or raise max_wait in the connection",
-                wait=wait,
-            )
-        slot = slot or Slot(now)
-        slot.take(booking, store, now, delay=took - self._fastest)
-        return slot
-
-    def _left(self, slot: Slot, early: float) -> float:
-        left = slot.due - self._clock()
-        if left >= LONG_WAIT and not slot.logged:
-            slot.logged = True
-            log.info("Rate budget: waiting %.1f s for a slot, %d requests ahead", left, slot.ahead)
-        return left - early
-
     def _find(self, slot: Slot) -> None:
         """Follow the moves of a slot; book again if the store lost it or they exceed ``max_wait``."""
         store, state = self._call(lambda store: store.read())
-        if store is not slot.store:
-            return
         at = place(state, slot.booking)
-        if at == slot.booking.at:
+        if store is not slot.store or at == slot.booking.at:
             return
         if at is not None:
             due = slot.due + (at - slot.booking.at) / SECOND
             if due - slot.since <= self._terms.max_wait / SECOND:
                 slot.due, slot.booking = due, slot.booking._replace(at=at, moves=state.moves)
                 return
-        self._book(slot)
+        self.book(slot)
 
     def _call(self, function: Callable[[Store], T]) -> tuple[Store, T]:
         """Call the store, or the spare one while the store does not work."""
-        if self._spare is None or self._clock() >= self._retry_store_at:
+        if self._clock() >= self._retry_store_at:
             try:
-                result = function(self._store)
+                return self._store, function(self._store)
             except StoreError as error:
-                self._fail(error)
-            else:
-                self._spare = None
-                return self._store, result
-        spare = self._spare or self._make_spare()
-        return spare, function(spare)
-
-    def _fail(self, error: StoreError) -> None:
+                self._retry_store_at = self._clock() + RETRY_STORE_AFTER
+                if self._spare is None:
+                    log.warning(
+                        "Rate budget: not shared for now: %s. Until then this process has a budget of its "
+                        "own, and lemlist may refuse requests if other processes use the key.",
+                        error,
+                    )
         self._spare = self._spare or self._make_spare()
-        self._retry_store_at = self._clock() + RETRY_STORE_AFTER
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "Rate budget: not shared for now: %s. Until then this process has a budget of its own, and "
-                "lemlist may refuse requests if other processes use the key.",
-                error,
-            )
+        return self._spare, function(self._spare)
 
 
 def open_budget(
@@ -289,67 +251,59 @@ def open_budget(
     :raises LemlistConfigurationError: An argument is not one of these.
     """
     digest = hashlib.blake2b(api_key.encode(), digest_size=16, person=b"lemlist-budget").hexdigest()
-    if not 0 < share <= 1:
-        raise _misconfigured(f"budget_share must be above 0 and at most 1, not {share:g}")
-    if not max_wait >= 0:
-        raise _misconfigured(f"max_wait must be 0 seconds or more, not {max_wait:g}")
-    return Budget(
-        _open_store(store, digest, directory),
-        spare=lambda: _in_memory(f"{digest} spare", without_credit(new_state(), monotonic())),
-        share=share,
-        max_wait=max_wait,
-    )
+    try:
+        if not 0 < share <= 1:
+            raise ValueError(f"budget_share must be above 0 and at most 1, not {share:g}")
+        if not max_wait >= 0:
+            raise ValueError(f"max_wait must be 0 seconds or more, not {max_wait:g}")
+        opened = _open_store(store, digest, directory)
+    except ValueError as error:
+        from airflow_provider_lemlist.exceptions import LemlistConfigurationError
+
+        raise LemlistConfigurationError(str(error)) from None
+
+    def spare() -> Store:
+        return _memory.setdefault(
+            f"{digest} spare", MemoryStore(state=without_credit(new_state(), monotonic()))
+        )
+
+    return Budget(opened, spare=spare, share=share, max_wait=max_wait)
 
 
+#: The stores in memory, which all connections of this process with the same key use. They are added with
+#: ``setdefault``: two threads then get the same one, and no lock can be left locked by a fork.
 _memory: dict[str, MemoryStore] = {}
 
 
-def _in_memory(name: str, state: State | None = None) -> MemoryStore:
-    """Return the one store in memory that all connections of this process with the same key use."""
-    # Two threads that call this at once get the same one; a lock here could be left locked by a fork.
-    return _memory.setdefault(name, MemoryStore(state=state))
-
-
 def _open_store(store: str, digest: str, directory: str | None) -> Store:
-    if store.startswith(("redis://", "rediss://")):
-        return _redis_store(store, digest)
+    if not store:
+        from airflow_provider_lemlist.api.budget.sqlite import SQLiteStore
+
+        return SQLiteStore(digest, directory)
     if store.startswith("memory://"):
-        return _in_memory(digest)
-    if store:
-        raise _misconfigured(
+        return _memory.setdefault(digest, MemoryStore())
+    if not store.startswith(("redis://", "rediss://")):
+        raise ValueError(
             "budget_store is neither empty, nor a redis:// or rediss:// URL, nor the id of a Redis connection"
         )
-    from airflow_provider_lemlist.api.budget.sqlite import SQLiteStore
-
-    return SQLiteStore(digest, directory)
-
-
-def _redis_store(url: str, digest: str) -> Store:
     try:
         from redis import RedisError
 
         from airflow_provider_lemlist.api.budget.redis import RedisStore
     except ImportError:
-        raise _misconfigured(
+        raise ValueError(
             "budget_store names Redis, and the Python client of Redis is not installed: "
             "pip install 'airflow-provider-lemlist[redis]'"
         ) from None
     try:
-        return RedisStore(url, digest)
+        return RedisStore(store, digest)
     except (ValueError, TypeError, RedisError):
         # The text of the error could quote a part of the URL, and that may be the password.
-        raise _misconfigured("budget_store is a Redis URL that cannot be read") from None
+        raise ValueError("budget_store is a Redis URL that cannot be read") from None
 
 
-@cache
+@cache  # one line per process is enough
 def _warn_not_shared() -> None:
-    """Log the warning, once per process."""
     log.warning(
-        "Rate budget: lemlist refused a request (429) although the budget had room for it. %s.", NOT_SHARED
+        "Rate budget: lemlist refused a request (429) although the budget had room for it. %s", NOT_SHARED
     )
-
-
-def _misconfigured(message: str) -> Exception:
-    from airflow_provider_lemlist.exceptions import LemlistConfigurationError
-
-    return LemlistConfigurationError(message)

@@ -2,10 +2,6 @@
 """
 Which slot the next request gets, and what a response changes. Pure: no clock, no store, no randomness.
 
-    book(state, now, terms)      -> state, Booking       the next free slot
-    report(state, now, feedback) -> state, unexplained   a refusal moves all slots, other clients slow us down
-    place(state, booking)        -> moment or None       where a slot is after all moves; None if it is void
-
 A slot is at least ``window + margin`` after the slot ``capacity`` places before it, and never before the
 previous one. A key that was idle therefore allows a burst at once. Under load the slots of a burst return
 period by period, a little further apart each time, until they are evenly paced: late packets then find room.
@@ -57,7 +53,8 @@ KEPT = 3
 
 #: The longest pause of all clients before jitter, whatever a header says.
 LONGEST_PAUSE = 60 * SECOND
-#: A repeated pause is longer by a random time of up to this much.
+#: A repeated pause is longer by a random time of up to this much: budgets that do not share a store are
+#: refused at the same moment, and would otherwise return at the same moment.
 JITTER = WINDOW // 4
 
 
@@ -120,7 +117,7 @@ class Booking(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """What a response says about the limit; -1 where it says nothing."""
+    """What a response says about the limit; negative where it says nothing."""
 
     booking: Booking
     refused: bool
@@ -131,8 +128,6 @@ class Feedback(NamedTuple):
     #: How long after its slot the request left.
     late: int = 0
     share: int = WHOLE
-    #: The random time by which a repeated pause is longer: budgets that do not share a store are refused at
-    #: the same moment, and would otherwise return at the same moment.
     jitter: int = 0
 
 
@@ -357,9 +352,8 @@ def load(line: str) -> State:
     """
     form, *words = line.split(" ")
     numbers = [int(word) for word in words]
-    if form != FORMAT or len(numbers) < _NUMBERS:
-        raise ValueError("not a state of the rate budget")
-    state = State._make([*numbers[:_NUMBERS], tuple(numbers[_NUMBERS:])])
-    if not 0 < state.limit <= MAX_LIMIT or state.slots != tuple(sorted(state.slots)):
-        raise ValueError("not a state of the rate budget")
-    return state
+    if form == FORMAT and len(numbers) >= _NUMBERS:
+        state = State._make([*numbers[:_NUMBERS], tuple(numbers[_NUMBERS:])])
+        if 0 < state.limit <= MAX_LIMIT and state.slots == tuple(sorted(state.slots)):
+            return state
+    raise ValueError("not a state of the rate budget")

@@ -3,26 +3,21 @@
 The store for a fleet of machines: one key in Redis, on the clock of the server.
 
 The clocks of the machines may differ by any amount. A process reads the state, calculates, and writes the new
-state if the key is still as it was read; otherwise it calculates again with what it is now. Each repetition
-means that another process has booked. With 16 processes that book without pause this is far above the rate of
-a key (``benchmarks/README.md``).
+state if the key is still as it was read; otherwise another process has booked, and it calculates again with
+what the key is now. Even so, 16 processes book far faster than a key needs (``benchmarks/README.md``).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
 
 from redis import ConnectionError as RedisConnectionError
 from redis import Redis, RedisError
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from airflow_provider_lemlist.api.budget.arithmetic import State, dump
-from airflow_provider_lemlist.api.budget.stores import Store, StoreError, restore
-
-T = TypeVar("T")
+from airflow_provider_lemlist.api.budget.arithmetic import dump
+from airflow_provider_lemlist.api.budget.stores import Decide, Store, StoreError, T, restore
 
 #: Seconds to wait for one reply of a server that does not reply.
 TIMEOUT = 5.0
@@ -48,8 +43,6 @@ class RedisStore(Store):
     """
     A key in Redis.
 
-    :param url: Where Redis is, as ``redis://`` or ``rediss://``, with what redis-py reads from it.
-    :param digest: Stands for the API key.
     :raises ValueError, TypeError, RedisError: The URL cannot be read.
     """
 
@@ -69,7 +62,7 @@ class RedisStore(Store):
         self._key = f"lemlist:budget:{{{digest}}}"
         self._swap = self._client.register_script(_SWAP)
 
-    def _change(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
+    def _change(self, decide: Decide[T]) -> T:
         try:
             found, deadline = self._swap(keys=[self._key]), time.monotonic() + CONTENTION
             while time.monotonic() < deadline:
@@ -83,13 +76,10 @@ class RedisStore(Store):
                 found = self._swap(keys=[self._key], args=[line, *written])
                 if found is None:
                     return result
+            raise TimeoutError(f"other processes overtook this one for {CONTENTION:g} s")
         except (RedisError, OSError) as error:
-            raise self._error(f"{type(error).__name__}: {error}") from error
-        raise self._error(f"other processes overtook this one for {CONTENTION:g} s")
-
-    def _error(self, why: str) -> StoreError:
-        at = self._client.connection_pool.connection_kwargs
-        return StoreError(
-            f"Redis at {at.get('host')}:{at.get('port', 6379)} does not work ({why}). Repair it, or name "
-            "another one in budget_store of the connection"
-        )
+            at = self._client.connection_pool.connection_kwargs
+            raise StoreError(
+                f"Redis at {at.get('host')}:{at.get('port', 6379)} does not work ({type(error).__name__}: "
+                f"{error}). Repair it, or name another one in budget_store of the connection"
+            ) from error

@@ -17,43 +17,24 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
-from airflow_provider_lemlist.api.budget.arithmetic import State, dump
-from airflow_provider_lemlist.api.budget.stores import Store, StoreError, monotonic, new_state, restore
-
-T = TypeVar("T")
+from airflow_provider_lemlist.api.budget.arithmetic import dump
+from airflow_provider_lemlist.api.budget.stores import Decide, Store, StoreError, T, monotonic, restore
 
 #: Seconds to wait for the lock of the file, which each process holds for less than a millisecond.
 TIMEOUT = 10.0
-#: Errors of the directory or disk and not of the file; a new file would fail too.
-_NOT_OF_THE_FILE = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_NOMEM,
-}
+#: Errors of the file, which a new one cures; all others are of the directory or the disk.
+_BROKEN = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT}
 _REMEDY = (
     "In section [lemlist] of the Airflow configuration, set budget_dir to a directory on a local disk that "
     "belongs to the user of the workers"
 )
 #: Connections of a parent process. Closing them here could disturb the parent, so they are kept.
-_inherited: list[sqlite3.Connection] = []
+_inherited: list[sqlite3.Connection | None] = []
 
 
 class SQLiteStore(Store):
-    """
-    A file in a private directory of this machine.
-
-    :param digest: Stands for the API key.
-    :param directory: The directory of the file, on a local disk; None for a private one of the user in the
-        temporary directory.
-    :param clock: Replaces the clock of the machine.
-    """
+    """A file in a private directory of this machine."""
 
     def __init__(
         self, digest: str, directory: str | None = None, clock: Callable[[], int] = monotonic
@@ -64,27 +45,27 @@ class SQLiteStore(Store):
         self._directory = directory
         self.path = Path()  # known once it is open
         self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._identity: tuple[int, ...] | None = None
 
-    def _change(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
+    def _change(self, decide: Decide[T]) -> T:
         try:
             try:
                 return self._transact(decide)
             except (sqlite3.DatabaseError, FileNotFoundError) as error:
-                if _primary_code(error) in _NOT_OF_THE_FILE:
+                if not _is_broken(error):
                     raise
                 return self._replace(decide)
         except (sqlite3.Error, OSError) as error:
             self._close()
             raise StoreError(f"the file {self.path} does not work ({error}). {_REMEDY}") from error
 
-    def _transact(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
+    def _transact(self, decide: Decide[T]) -> T:
         connection = self._open()
         connection.execute("BEGIN IMMEDIATE")
         try:
             row = connection.execute("SELECT boot, state FROM budget WHERE id = 1").fetchone()
             # The clock restarts with the machine.
-            before = restore(row[1]) if row and row[0] == _boot() else new_state()
+            before = restore(row[1] if row and row[0] == _boot() else None)
             # The clock is read under the lock; otherwise time could run backwards between two bookings.
             after, result = decide(before, self._clock())
             if after is not before:
@@ -107,26 +88,21 @@ class SQLiteStore(Store):
         # A cleaner of the temporary directory may have removed the private one, and another user may have
         # created one of that name.
         self.path = private_directory(self._directory) / f"{self._digest}.sqlite3"
-        connection = sqlite3.connect(
+        self._connection = connection = sqlite3.connect(
             self.path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False
         )
-        try:
-            # No file beside the file, and no write-ahead log, whose first opening ignores the timeout.
-            connection.execute("PRAGMA journal_mode = MEMORY")
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS budget (id INTEGER PRIMARY KEY, boot TEXT, state TEXT)"
-            )
-            # By its path: opening and closing the file here would drop the locks that SQLite holds on it.
-            os.chmod(self.path, 0o600)
-            self._identity = _identity(self.path)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
+        # No file beside the file, and no write-ahead log, whose first opening ignores the timeout.
+        connection.execute("PRAGMA journal_mode = MEMORY")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS budget (id INTEGER PRIMARY KEY, boot TEXT, state TEXT)"
+        )
+        # By its path: opening and closing the file here would drop the locks that SQLite holds on it.
+        os.chmod(self.path, 0o600)
+        self._identity = _identity(self.path)
         return connection
 
-    def _replace(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
+    def _replace(self, decide: Decide[T]) -> T:
         """Replace a broken file by a new one, unless another process just did."""
         self._close()
         guard = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -135,7 +111,7 @@ class SQLiteStore(Store):
             try:
                 return self._transact(decide)
             except sqlite3.DatabaseError as error:
-                if _primary_code(error) in _NOT_OF_THE_FILE:
+                if not _is_broken(error):
                     raise
                 self._close()
                 for leftover in (self.path, Path(f"{self.path}-journal"), Path(f"{self.path}-wal")):
@@ -147,46 +123,32 @@ class SQLiteStore(Store):
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection = None
+        self._connection = self._identity = None
 
     def _forget_parent(self) -> None:
-        if self._connection is not None:
-            _inherited.append(self._connection)
+        _inherited.append(self._connection)
         self._connection = None
 
 
 def private_directory(directory: str | None) -> Path:
-    """
-    Return the directory of the files, which belongs to the user and is closed to all others.
-
-    :raises StoreError: It belongs to another user, or is not a directory.
-    """
+    """Return the directory of the files, which belongs to the user and is closed to all others."""
     user = os.geteuid()
     own = f"airflow-provider-lemlist-{user}"
-    path = Path(directory) if directory else Path(tempfile.gettempdir()) / own
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _make(path)
-        found = path.lstat()
-        if found.st_uid == user and stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077:
-            # The user's, but not private. It may serve other purposes, so its mode is left alone.
-            path = path / own
-            _make(path)
+    given = Path(directory) if directory else Path(tempfile.gettempdir()) / own
+    # One that is not private may serve other purposes: its mode is left alone, and one within it is used.
+    for path in (given, given / own):
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = path.lstat()
-    except OSError as error:
-        raise StoreError(f"the directory {path} cannot be created ({error}). {_REMEDY}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or stat.S_IMODE(found.st_mode) & 0o077:
-        raise StoreError(
-            f"{path} is not a directory of user {user} alone, and others could change its files. {_REMEDY}"
-        )
-    return path
-
-
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        return
+        except OSError as error:
+            raise StoreError(f"the directory {path} cannot be created ({error}). {_REMEDY}") from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != user:
+            break
+        if not found.st_mode & 0o077:
+            return path
+    raise StoreError(
+        f"{path} is not a directory of user {user} alone, and others could change its files. {_REMEDY}"
+    )
 
 
 @cache
@@ -197,13 +159,13 @@ def _boot() -> str:
         return ""
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, ...]:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return None
+        return ()
     return found.st_dev, found.st_ino
 
 
-def _primary_code(error: Exception) -> int:
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+def _is_broken(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _BROKEN

@@ -3,7 +3,7 @@
 What a store of the budget is, and the store in memory.
 
 A store keeps the state of one key and changes it in one atomic step, on a clock that is the same for all that
-share the store. The SQLite file and Redis have a module each, imported when one is opened.
+share the store.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from airflow_provider_lemlist.api.budget import arithmetic
 from airflow_provider_lemlist.api.budget.arithmetic import Booking, Feedback, State, Terms
 
 T = TypeVar("T")
+#: What a store applies to its state at a moment of its clock; it returns the new state and a result.
+Decide = Callable[[State, int], tuple[State, T]]
 
 
 class StoreError(Exception):
@@ -73,7 +75,7 @@ class Store(ABC):
         """Return the present state."""
         return self._run(lambda state, now: (state, arithmetic.advance(state, now)))
 
-    def _run(self, decide: Callable[[State, int], tuple[State, T]], note: Callable[[], object] = bool) -> T:
+    def _run(self, decide: Decide[T], note: Callable[[], object] = bool) -> T:
         before = self._failure
         with self._lock:
             if self._failure is not before:
@@ -87,7 +89,7 @@ class Store(ABC):
                 raise
 
     @abstractmethod
-    def _change(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
+    def _change(self, decide: Decide[T]) -> T:
         """
         Replace the state by what ``decide`` makes of it, atomically, and return its other result.
 
@@ -106,7 +108,7 @@ class MemoryStore(Store):
         self._clock = clock
         self._state = state or new_state()
 
-    def _change(self, decide: Callable[[State, int], tuple[State, T]]) -> T:
+    def _change(self, decide: Decide[T]) -> T:
         self._state, result = decide(self._state, self._clock())
         return result
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_lemlist.api.budget import Budget, Slot
 from tests.waiting import LONGEST, wait_for
 
 
@@ -33,6 +34,12 @@ class Time:
 
     def pass_by(self, seconds: float) -> None:
         self.micros += round(seconds * 1_000_000)
+
+
+def remaining(budget: Budget, slot: Slot) -> float:
+    """Return the seconds until the slot, after all moves since it was booked."""
+    budget._find(slot)
+    return slot.due - budget._clock()
 
 
 @pytest.fixture
