@@ -91,23 +91,14 @@ def the(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def check_id(name: str, arguments: Mapping[str, Any], *, optional: bool = False) -> None:
-    """
-    Check an id when the DAG is parsed, if it is known by then.
-
-    :raises LemlistValidationError: It is not an id.
-    """
+    """Check an id when the DAG is parsed, if it is known by then."""
     value = arguments[name]
     if not (is_open(value) or (optional and or_none(value) is None)):
         checked_id(value, the(name, arguments))
 
 
 def check_choice(name: str, arguments: Mapping[str, Any], choices: Any) -> None:
-    """
-    Check an argument that takes one of some words.
-
-    :param choices: A ``Literal``.
-    :raises LemlistConfigurationError: It is another one.
-    """
+    """Check an argument that takes one of the words of a ``Literal``."""
     if arguments[name] not in get_args(choices):
         raise LemlistConfigurationError(
             f"{the(name, arguments)} must be one of {', '.join(get_args(choices))}, not {arguments[name]!r}."
@@ -121,11 +112,7 @@ def check_flag(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def checked_flag(value: Any, what: str) -> bool | None:
-    """
-    Return a flag as the hook takes it: None, so that it is not sent, where it is not set.
-
-    :raises LemlistValidationError: It is neither true nor false.
-    """
+    """Return a flag as the hook takes it: None, so that it is not sent, where it is not set."""
     if isinstance(value, str):
         value = {"true": True, "false": False, "none": False, "": False}.get(value.strip().lower(), value)
     if value is None or isinstance(value, bool):

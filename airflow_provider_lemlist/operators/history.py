@@ -86,10 +86,7 @@ class TaskHistory:
         self, what: str, *, in_doubt: bool, created: bool, may_look_up: bool, check: str
     ) -> Iterator[None]:
         """
-        Keep the history right when an attempt to create something fails.
-
-        It is kept while the outcome is unknown and the next attempt can find it out. It is forgotten once
-        nothing was created, or a person was asked to check.
+        Keep the history of a failed attempt while the next one can find out the outcome; else forget it.
 
         :param what: What is created, for the error: ``the lead``.
         :param in_doubt: Whether an earlier attempt may have created it.

@@ -156,7 +156,8 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         flags = self._flags(FLAGS)
         lead = checked_lead(vars(self))
         history = TaskHistory(context)
-        who = _history_key(campaign_id, lead)
+        # The person in the campaign; a hash, which does not show who it is.
+        who = blake2b(person_key(lead) + campaign_id.encode(), digest_size=16).hexdigest()
         evidence = _evidence(lead, who, history.read())
         attempting = history.attempting(
             "the lead",
@@ -213,12 +214,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
 
 
 def checked_lead(arguments: Mapping[str, Any], *, ignore: Collection[str] = ()) -> dict[str, str]:
-    """
-    Return the lead of some arguments as it may be sent.
-
-    :param ignore: Fields whose values are not known yet.
-    :raises LemlistValidationError: It is not a lead, or cannot be found again.
-    """
+    """Return the lead of some arguments as it may be sent; ``ignore`` names fields that are not known yet."""
     lead, what = arguments["lead"], the("lead", arguments)
     if not isinstance(lead, Mapping):
         raise LemlistValidationError(f"{what} must be a dict, not {type(lead).__name__}. Nothing was sent.")
@@ -231,11 +227,6 @@ def checked_lead(arguments: Mapping[str, Any], *, ignore: Collection[str] = ()) 
             "Give one of them, or set allow_without_email=True."
         )
     return checked
-
-
-def _history_key(campaign_id: str, lead: Mapping[str, str]) -> str:
-    """Return a key of the person in the campaign, which does not show who it is."""
-    return blake2b(person_key(lead) + campaign_id.encode(), digest_size=16).hexdigest()
 
 
 def _evidence(lead: Mapping[str, str], who: str, history: Mapping[str, Any] | None) -> LeadEvidence:
