@@ -51,7 +51,7 @@ class AirflowText(dict[str, str]):
 
 #: Names that only Airflow knows; lemlist would send such a placeholder unchanged.
 _AIRFLOW_ONLY = re.compile(
-    r"(?:\{\{-?|\{%-?\s*\w+\s|\{\{[^}]*[(~+,])\s*"
+    r"(?:\{\{-?|\{%-?[^%]*?[\s(]|\{\{[^}]*[(~+,])\s*"
     r"((?:ds|ts)(?:_nodash)?\b(?!\s*[.\[(])|(?:ti|task_instance|dag_run|params|macros|var|conn)\b(?=\s*[.\[])"
     r"|data_interval_\w+|logical_date\b)"
 )
