@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from inspect import Parameter, Signature
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, dataclass_transform
 from urllib.parse import urlsplit
 
@@ -277,6 +277,16 @@ class _Typed(dict[str, Any]):
     """Tell type checkers that annotations are arguments; they ignore those of the class that says so."""
 
 
+class _LazySignature:
+    """The signature of a type of step, made when it is needed, because DAG files are parsed all the time."""
+
+    def __get__(self, step: Step | None, cls: type[Step]) -> Any:
+        from inspect import Parameter, Signature
+
+        one = partial(Parameter, kind=Parameter.KEYWORD_ONLY)
+        return Signature([*map(one, cls.required), *(one(name, default=None) for name in cls.optional)])
+
+
 class Step(_Typed):
     """
     A step with a signature: the dict that lemlist accepts, with Python names for its fields.
@@ -287,7 +297,9 @@ class Step(_Typed):
     """
 
     type: ClassVar[str]
-    __signature__: ClassVar[Signature]
+    required: ClassVar[list[str]]
+    optional: ClassVar[list[str]]
+    __signature__: ClassVar[Any] = _LazySignature()
     delay: Number | None = None
     index: Number | None = None
 
@@ -295,21 +307,11 @@ class Step(_Typed):
         if Step not in cls.__bases__:
             return
         cls.type = cls.__name__[0].lower() + cls.__name__[1:]
-        names = [
-            name
-            for each in (cls, Step)
-            for name in each.__annotations__
-            if name not in ("type", "__signature__")
-        ]
-        required = [name for name in names if not hasattr(cls, name)]
-        optional = [name for name in names if name not in required]
-        CATALOGUE[cls.type] = Kind(
-            cls.__doc__ or "", *(tuple(map(_camel, part)) for part in (required, optional))
-        )
-        cls.__signature__ = Signature(
-            [Parameter(name, Parameter.KEYWORD_ONLY) for name in required]
-            + [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in optional]
-        )
+        names = [*cls.__annotations__, "delay", "index"]
+        cls.required = [name for name in names if not hasattr(cls, name)]
+        cls.optional = [name for name in names if name not in cls.required]
+        fields = (tuple(map(_camel, part)) for part in (cls.required, cls.optional))
+        CATALOGUE[cls.type] = Kind(cls.__doc__ or "", *fields)
 
     def __init__(self, **fields: Any) -> None:
         self.__signature__.bind(**fields)  # raises Python's TypeError for a missing or an unknown argument

@@ -50,7 +50,7 @@ class AirflowText(dict[str, str]):
 
 
 #: Names that only Airflow knows; lemlist would send such a placeholder unchanged.
-_AIRFLOW_ONLY = re.compile(
+_AIRFLOW_ONLY = (
     r"(?:\{\{-?|\{%-?[^%]*?[\s(]|\{\{[^}]*[(~+,])\s*"
     r"((?:ds|ts)(?:_nodash)?\b(?!\s*[.\[(])|(?:ti|task_instance|dag_run|params|macros|var|conn)\b(?=\s*[.\[])"
     r"|data_interval_\w+|logical_date\b)"
@@ -59,7 +59,7 @@ _AIRFLOW_ONLY = re.compile(
 
 def airflow_name(text: str) -> str | None:
     """Return the first name in a placeholder that only Airflow knows, such as ``ds``, or None."""
-    found = _AIRFLOW_ONLY.search(text) if "{" in text else None
+    found = re.search(_AIRFLOW_ONLY, text) if "{" in text else None
     return found[1] if found else None
 
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
 
@@ -22,8 +21,7 @@ IfExists = Literal["skip", "update"]
 IfVariableMissing = Literal["fail", "warn"]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
+class LoadOptions(NamedTuple):
     """What to load, and how; the arguments of ``LoadLeadsOperator``, checked."""
 
     campaign_id: str
@@ -37,7 +35,7 @@ class LoadOptions:
     if_gone: IfGone = "skip"
     if_variable_missing: IfVariableMissing = "fail"
     #: The enrichments and the check for duplicates, as the hook takes them.
-    flags: Mapping[str, bool | None] = field(default_factory=dict)
+    flags: Mapping[str, bool | None] = {}
     #: Name of this load in the error of another one that finds the ledger in use.
     owner: str = "a load"
     dry_run: bool = False

@@ -14,13 +14,10 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_lemlist import leads
 from airflow_provider_lemlist.arguments import check_choice, check_flag, check_id, check_names, the
-from airflow_provider_lemlist.delivery.evidence import LeadEvidence
-from airflow_provider_lemlist.delivery.identity import IDENTIFIERS, identifies, person_key
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfExists, IfGone, LeadPolicy
 from airflow_provider_lemlist.exceptions import LemlistUnexpectedReplyError, LemlistValidationError
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
-from airflow_provider_lemlist.operators.history import TaskHistory
 from airflow_provider_lemlist.storage import storage_path
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
 
+    from airflow_provider_lemlist.delivery.evidence import LeadEvidence
     from airflow_provider_lemlist.delivery.lead import Delivered
 
 #: The enrichments and the check for duplicates: argument of the operator and of the hook alike.
@@ -150,7 +148,9 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
 
     def execute(self, context: Context) -> str:
         """Create the lead, or find the one that exists."""
+        from airflow_provider_lemlist.delivery.identity import person_key
         from airflow_provider_lemlist.delivery.lead import deliver
+        from airflow_provider_lemlist.operators.history import TaskHistory
 
         campaign_id = self.campaign_id = self._id("campaign_id")
         flags = self._flags(FLAGS)
@@ -215,6 +215,8 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
 
 def checked_lead(arguments: Mapping[str, Any], *, ignore: Collection[str] = ()) -> dict[str, str]:
     """Return the lead of some arguments as it may be sent; ``ignore`` names fields that are not known yet."""
+    from airflow_provider_lemlist.delivery.identity import IDENTIFIERS, identifies
+
     lead, what = arguments["lead"], the("lead", arguments)
     if not isinstance(lead, Mapping):
         raise LemlistValidationError(f"{what} must be a dict, not {type(lead).__name__}. Nothing was sent.")
@@ -231,6 +233,8 @@ def checked_lead(arguments: Mapping[str, Any], *, ignore: Collection[str] = ()) 
 
 def _evidence(lead: Mapping[str, str], who: str, history: Mapping[str, Any] | None) -> LeadEvidence:
     """Read what the history of the task says about this person."""
+    from airflow_provider_lemlist.delivery.evidence import LeadEvidence
+
     has_email = bool(lead.get("email"))
     if history is None or (history and history["who"] != who and has_email):
         return LeadEvidence(has_email)  # the values upstream have changed: another address is another person

@@ -17,13 +17,10 @@ from airflow_provider_lemlist.arguments import (
     or_none,
     the,
 )
-from airflow_provider_lemlist.delivery.evidence import StepEvidence, is_equal
-from airflow_provider_lemlist.delivery.outcome import choose_step
 from airflow_provider_lemlist.delivery.policy import IfStepExists
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistNotFoundError
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
-from airflow_provider_lemlist.operators.history import TaskHistory
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
 
@@ -31,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_lemlist.delivery.evidence import StepEvidence
+    from airflow_provider_lemlist.operators.history import TaskHistory
 
 
 class AddStepOperator(KeepsPlaceholders, LemlistOperator):
@@ -126,6 +126,10 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
 
     def execute(self, context: Context) -> str:
         """Add the step, or find the one that exists."""
+        from airflow_provider_lemlist.delivery.evidence import is_equal
+        from airflow_provider_lemlist.delivery.outcome import choose_step
+        from airflow_provider_lemlist.operators.history import TaskHistory
+
         self.sequence_id, self.campaign_id = self._id_or_none("sequence_id"), self._id_or_none("campaign_id")
         step = steps.check(cast("Mapping[str, Any]", self.step), self._the("step"))
         history = TaskHistory(context)
@@ -217,6 +221,8 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
         begun: Mapping[str, Any] | None,
         context: Context,
     ) -> StepEvidence:
+        from airflow_provider_lemlist.delivery.evidence import StepEvidence
+
         listed = [row for row in sequence.get("steps") or () if row.get("type") == step["type"]]
         if not listed:
             return StepEvidence()  # nothing that could be the step, so no XCom has to be read
@@ -251,6 +257,8 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
         self, context: Context, step: Mapping[str, Any], listed: Collection[Mapping[str, Any]]
     ) -> str | None:
         """Return the listed step that this task returned in an earlier run of the DAG."""
+        from airflow_provider_lemlist.delivery.evidence import is_equal
+
         map_index = getattr(context["ti"], "map_index", -1)
         of_index = {} if map_index < 0 else {"map_indexes": [map_index]}
         earlier = self._returned(context, [self.task_id], include_prior_dates=True, **of_index)
