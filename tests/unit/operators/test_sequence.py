@@ -264,15 +264,23 @@ class TestIfExists:
         assert set(map(any_worker.run, tasks())) == {*ids.values()}
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 2
 
+    @pytest.mark.parametrize("side_by_side", [False, True])
     def test_equal_steps_of_a_mapped_task_are_added_once_each_in_all_runs(
-        self, lemlist: Sandbox, campaign: Any, any_worker: Any
+        self, lemlist: Sandbox, campaign: Any, any_worker: Any, side_by_side: bool
     ) -> None:
         def run() -> list[str]:
+            ids, pushed = [], {}
             with DAG("d", schedule=None):
                 mapped = AddStepOperator.partial(task_id="add_step", campaign_id=campaign["_id"]).expand(
                     step=[dict(HELLO), dict(HELLO), {**HELLO, "subject": "Another"}]
                 )
-            return [any_worker.run_mapped(mapped, index) for index in range(3)]
+            for index in range(3):
+                ids.append(any_worker.run_mapped(mapped, index))
+                pushed |= any_worker.xcoms
+                if side_by_side:  # the next one starts before Airflow stores what this one returned
+                    any_worker.xcoms.clear()
+            any_worker.xcoms |= pushed
+            return ids
 
         first = run()
         assert len(set(first)) == 3
