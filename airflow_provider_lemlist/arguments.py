@@ -62,6 +62,14 @@ def given_but_empty(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
+def refuse_empty(
+    value: Any, what: str, expected: str = "", *, error: type[LemlistError] = LemlistValidationError
+) -> None:
+    """Raise the error of a value that was given and is empty; ``expected`` says what it must be."""
+    if given_but_empty(value):
+        raise error(f"{what} is empty{expected}; check its template or upstream task. Nothing was sent.")
+
+
 def checked_id(value: Any, what: str, *, error: type[LemlistError] = LemlistValidationError) -> str:
     """
     Return an id without surrounding spaces.
@@ -71,10 +79,7 @@ def checked_id(value: Any, what: str, *, error: type[LemlistError] = LemlistVali
     :param error: The class to raise.
     :raises LemlistError: The value is empty, is not text, or has spaces inside.
     """
-    if given_but_empty(value):
-        raise error(
-            f"{what} is empty, but must be an id; check its template or upstream task. Nothing was sent."
-        )
+    refuse_empty(value, what, ", but must be an id", error=error)
     if not isinstance(value, str):
         raise error(f"{what} must be an id, not {type(value).__name__}. Nothing was sent.")
     if len(value.split()) > 1:

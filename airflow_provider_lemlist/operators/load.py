@@ -13,10 +13,10 @@ from airflow_provider_lemlist.arguments import (
     check_flag,
     check_id,
     check_names,
-    given_but_empty,
     given_names,
     is_from_mapped,
     or_none,
+    refuse_empty,
     the,
 )
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
@@ -204,8 +204,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
 
         self.campaign_id = self._id("campaign_id")
         for name in self._given:
-            if given_but_empty(getattr(self, name)):
-                raise self._refuse(name, "is empty; check its template or upstream task")
+            refuse_empty(getattr(self, name), self._the(name))
         ti: Any = context["ti"]
         ledger = self._ledger = self._storage("ledger_path", default_ledger_path(ti))
         previous = None if self.previous_ledger is None else self._storage("previous_ledger")

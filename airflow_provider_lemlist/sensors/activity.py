@@ -20,10 +20,10 @@ from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
     check_choice,
     checked_id,
-    given_but_empty,
     given_names,
     is_from_mapped,
     or_none,
+    refuse_empty,
     the,
 )
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
@@ -207,8 +207,5 @@ def _checked(name: str, arguments: Mapping[str, Any]) -> Any:
     value, what = arguments[name], the(name, arguments)
     if name != "since":
         return checked_id(value, what, error=LemlistConfigurationError)
-    if given_but_empty(value):
-        raise LemlistConfigurationError(
-            f"{what} is empty; check its template or upstream task. Nothing was sent."
-        )
+    refuse_empty(value, what, error=LemlistConfigurationError)
     return parse_moment(value)
