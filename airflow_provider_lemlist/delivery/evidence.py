@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from html import unescape
 from typing import Any, Literal
 
+from airflow_provider_lemlist.delivery.identity import profile_of
 from airflow_provider_lemlist.exceptions import LemlistUncertainError
 
 #: Fields of a step that are not compared: a position moves when steps are put before it, and lemlist hosts
@@ -56,11 +57,19 @@ def differing_fields(lead: Mapping[str, str], found: Mapping[str, Any]) -> dict[
     """
     Return the fields of a lead whose values lemlist does not have.
 
+    Two spellings of one LinkedIn profile are equal.
+
     :param found: The lead as lemlist lists it. An address is what a lead is found by, and cannot be changed.
     """
     return {
-        name: value for name, value in lead.items() if name != "email" and str(found.get(name) or "") != value
+        name: value
+        for name, value in lead.items()
+        if name != "email" and not _is_equal_field(name, value, str(found.get(name) or ""))
     }
+
+
+def _is_equal_field(name: str, value: str, there: str) -> bool:
+    return value == there or (name == "linkedinUrl" and profile_of(value) == profile_of(there))
 
 
 # --- Steps ------------------------------------------------------------------------------------------------

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Who is meant: keys under which the same person is recognised in another attempt, order or run.
+Who is meant: the texts by which the same person is recognised in another attempt, source or run.
 
-A person is identified by address; without one by LinkedIn profile, however its URL is written; without either
-by phone number and name; without any of these, by everything that the row says. A key is a hash, so that
-what keeps it does not show who was contacted.
+Pure. lemlist itself finds a lead by address only.
 """
 
 from __future__ import annotations
@@ -12,13 +10,68 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from enum import IntEnum
 from hashlib import blake2b
 from urllib.parse import unquote, urlsplit
 
 #: The fields by which a lead can be found again.
 IDENTIFIERS = ("email", "linkedinUrl", "phone")
 
-_PROFILE = re.compile(r"(?:.*\.)?linkedin\.com(/in/[^/]+)")
+_SCHEME = re.compile(r"(?:[a-z]+:/)?/*", re.IGNORECASE)
+_PERSON = re.compile(r"/in/([^/]+)", re.IGNORECASE)
+#: A person in Sales Navigator. What follows the id after a comma is a token of the session.
+_SALES_PERSON = re.compile(r"/sales/(?:lead|people)/([^/,]+)", re.IGNORECASE)
+
+
+class Kind(IntEnum):
+    """What a person is recognised by, strongest first."""
+
+    KEY = 0
+    EMAIL = 1
+    PROFILE = 2
+    PHONE = 3
+    CONTENT = 4
+
+
+def identities(lead: Mapping[str, str], key: str | None = None) -> dict[Kind, str]:
+    """
+    Return the texts by which a person is recognised, strongest first; empty if the lead has no values.
+
+    :param key: What the source itself calls the person, such as the id in a CRM.
+    """
+    found: dict[Kind, str] = {}
+    if key and (key := key.strip()):
+        found[Kind.KEY] = key
+    # Not casefold: info@groß.de and info@gross.de are two addresses.
+    if email := lead.get("email", "").strip().lower():
+        found[Kind.EMAIL] = email
+    profile = profile_of(lead.get("linkedinUrl", ""))
+    # A page that is not a person's, such as a company's, may be that of several people with an address.
+    if profile and (profile.startswith("/") or not email):
+        found[Kind.PROFILE] = profile
+    if phone := _phone(lead.get("phone", "")):
+        # With the name, because several people may share the number of a switchboard.
+        names = [lead.get(field, "").strip().lower() for field in ("firstName", "lastName")]
+        found[Kind.PHONE] = f"{phone} {json.dumps(names)}"
+    content = sorted((name, value) for name, value in lead.items() if value.strip())
+    if content and not found:
+        found[Kind.CONTENT] = json.dumps(content)
+    return found
+
+
+def is_same(a: Mapping[Kind, str], b: Mapping[Kind, str]) -> bool:
+    """
+    Return whether two sets of identities are those of one person.
+
+    An equal key means the same person, whatever else has changed. Otherwise the strongest of the other kinds
+    that both have decides: two people with two addresses may have been given one profile by mistake, and a
+    person whose row has lost its address is still recognised by profile. Keys that differ decide nothing,
+    because a source may list a person twice under two ids.
+    """
+    if Kind.KEY in a and a[Kind.KEY] == b.get(Kind.KEY):
+        return True
+    decisive = min((a.keys() & b.keys()) - {Kind.KEY}, default=None)
+    return decisive is not None and a[decisive] == b[decisive]
 
 
 def identifies(lead: Mapping[str, str]) -> bool:
@@ -26,58 +79,35 @@ def identifies(lead: Mapping[str, str]) -> bool:
     return any(lead.get(name) for name in IDENTIFIERS)
 
 
-def person_key(lead: Mapping[str, str], occurrence: int = 1) -> bytes:
-    """
-    Return the key of the person.
-
-    :param occurrence: Which row of this person it is within one source, from 1.
-    """
-    if lead.get("email"):
-        name = f"email {lead['email'].strip().casefold()}"
-    elif lead.get("linkedinUrl"):
-        name = f"linkedin {profile_of(lead['linkedinUrl'])}"
-    elif phone := _phone(lead.get("phone", "")):
-        # With the name, because several people may share the number of a switchboard.
-        names = (lead.get(field, "").strip().casefold() for field in ("firstName", "lastName"))
-        name = f"phone {phone} {json.dumps([*names])}"
-    else:
-        name = f"content {json.dumps(sorted((field, value) for field, value in lead.items() if value))}"
-    return _key(f"{name} {occurrence}")
-
-
-def profile_key(lead: Mapping[str, str]) -> bytes | None:
-    """Return the second key of a person with an address: the LinkedIn profile."""
-    profile = profile_of(lead.get("linkedinUrl", ""))
-    return _key(f"profile {profile}") if lead.get("email") and profile.startswith("/in/") else None
-
-
-def alternate_key(lead: Mapping[str, str]) -> bytes | None:
-    """
-    Return the key that the same person had in a row with one identifier less, or more.
-
-    A row that has lost its address is matched by profile with those that have one. A row with an address is
-    matched with those that had none; never with the others, because two people with two addresses may have
-    been given one profile by mistake.
-    """
-    profile = profile_of(lead.get("linkedinUrl", ""))
-    if not profile.startswith("/in/"):
-        return None
-    return _key(f"linkedin {profile} 1" if lead.get("email") else f"profile {profile}")
+def person_key(lead: Mapping[str, str]) -> bytes:
+    """Return a hash of the strongest identity, which does not show who was contacted."""
+    kind, text = min(identities(lead).items(), default=(Kind.CONTENT, ""))
+    return blake2b(f"{kind.name} {text}".encode(), digest_size=16, person=b"lemlist row key").digest()
 
 
 def profile_of(url: str) -> str:
-    """Return what all spellings of a LinkedIn URL have in common; for a person, ``/in/name``."""
-    parts = urlsplit(url.strip())
+    """
+    Return what all spellings of a LinkedIn URL have in common.
+
+    For a person, this is ``/in/name`` or ``/sales/id``; for every other page, it does not begin with a slash.
+    """
+    bare = _SCHEME.sub("", url.strip(), count=1)
+    try:
+        parts = urlsplit(f"https://{bare}")
+    except ValueError:
+        return bare
     host = (parts.hostname or "").removeprefix("www.")
-    address = f"{host}{unquote(parts.path).rstrip('/')}".casefold()
-    person = _PROFILE.match(address)
-    return person[1] if person else address
+    # Bytes that are not UTF-8 stay different from one another.
+    path = unquote(parts.path, errors="backslashreplace").rstrip("/")
+    if host == "linkedin.com" or host.endswith(".linkedin.com"):
+        if person := _PERSON.match(path):
+            return f"/in/{person[1].lower()}"
+        if person := _SALES_PERSON.match(path):
+            return f"/sales/{person[1]}"
+    # The query may be all that differs between two people, as in /profile/view?id=….
+    return f"{host}{path.lower()}?{parts.query}".lstrip("/").removesuffix("?")
 
 
 def _phone(number: str) -> str:
     """Return the digits of a phone number, without the sign or zeros of an international prefix."""
     return re.sub(r"\D", "", number).removeprefix("00")
-
-
-def _key(name: str) -> bytes:
-    return blake2b(name.encode(), digest_size=16, person=b"lemlist row key").digest()

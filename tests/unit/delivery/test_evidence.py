@@ -115,3 +115,11 @@ def test_fields_that_lemlist_lacks_or_has_otherwise_differ() -> None:
     lead = {"email": "a@example.com", "firstName": "Ana", "plan": "pro", "note": ""}
     found = {"_id": "lea_1", "email": "other@example.com", "firstName": "Ana", "plan": "trial"}
     assert differing_fields(lead, found) == {"plan": "pro"}
+
+
+def test_another_spelling_of_a_profile_does_not_differ() -> None:
+    found = {"linkedinUrl": "https://www.linkedin.com/in/ana/"}
+    assert differing_fields({"linkedinUrl": "https://linkedin.com/in/Ana"}, found) == {}
+    other = {"linkedinUrl": "https://linkedin.com/in/anna"}
+    assert differing_fields(other, found) == other
+    assert differing_fields({"linkedinUrl": ""}, found) == {"linkedinUrl": ""}
