@@ -45,6 +45,8 @@ CALL_OPTIONS = ("deduplicate", "linkedinEnrichment", "findEmail", "verifyEmail",
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _INFINITE = (float("inf"), float("-inf"))
 _MAX_EMAIL_LENGTH = 254
+#: An address of LinkedIn as people copy it, without https://.
+_BARE_LINKEDIN = re.compile(r"(?:[\w-]+\.)*linkedin\.com/", re.IGNORECASE)
 _EMAIL = re.compile(r"""[^\s@<>()\[\],;:"\\]{1,64}@(?:[\w-]+\.)+(?=[\w-]*[^\W\d_])[\w-]+""")
 
 
@@ -54,7 +56,8 @@ def clean(
     """
     Return the lead with its values as text, and all problems that were found.
 
-    Numbers, booleans, dates and UUIDs become text; None, NaN and blank texts are empty values.
+    Numbers, booleans, dates and UUIDs become text; None, NaN and blank texts are empty values. A LinkedIn
+    URL without a scheme gets one.
 
     :param values: The fields of one lead and its custom variables.
     :param variables: Names of custom variables, which may be close to a field of lemlist.
@@ -76,10 +79,14 @@ def clean(
                 lead[name] = ""
         elif name not in _CHECKS:
             lead[name] = text
-        elif reason := _CHECKS[name](text.strip()):
-            found.append(Problem(name, reason))
         else:
-            lead[name] = text.strip()
+            text = text.strip()
+            if name == "linkedinUrl" and _BARE_LINKEDIN.match(text):
+                text = f"https://{text}"
+            if reason := _CHECKS[name](text):
+                found.append(Problem(name, reason))
+            else:
+                lead[name] = text
     if not found and not any(lead.values()):
         found.append(Problem("lead", "has no values"))
     return lead, found

@@ -76,7 +76,7 @@ def is_same(a: Mapping[Kind, str], b: Mapping[Kind, str]) -> bool:
 
 def identifies(lead: Mapping[str, str]) -> bool:
     """Return whether a lead can be found again: by address, LinkedIn profile or phone number."""
-    return any(lead.get(name) for name in IDENTIFIERS)
+    return bool(lead.get("email") or lead.get("linkedinUrl") or _phone(lead.get("phone", "")))
 
 
 def person_key(lead: Mapping[str, str]) -> bytes:

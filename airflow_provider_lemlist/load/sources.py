@@ -24,6 +24,7 @@ from airflow_provider_lemlist.exceptions import LemlistConfigurationError, Lemli
 from airflow_provider_lemlist.storage import shown
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import BinaryIO
 
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -56,11 +57,19 @@ def from_list(leads: Iterable[Any]) -> Iterator[Row]:
 # --- SQL ------------------------------------------------------------------------------------------------
 
 
-def from_sql(conn_id: str, sql: str, parameters: Any = None) -> Iterator[Row]:
-    """Yield the rows of a query, through the database hook of the connection."""
+def from_sql(
+    conn_id: str, sql: str, parameters: Any = None, hook_params: dict[str, Any] | None = None
+) -> Iterator[Row]:
+    """
+    Yield the rows of a query, through the database hook of the connection.
+
+    :param hook_params: Arguments of the hook, such as ``{"use_legacy_sql": False}`` for BigQuery.
+    """
     from airflow.providers.common.compat.sdk import BaseHook
 
-    hook = BaseHook.get_hook(conn_id)
+    # Not BaseHook.get_hook(): that of Airflow 2.11 takes no hook_params.
+    stored: Any = BaseHook.get_connection(conn_id)
+    hook = stored.get_hook(hook_params=hook_params)
     if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
         raise LemlistConfigurationError(
             f"sql_conn_id {conn_id!r} is a connection of {type(hook).__name__}, which does not support SQL."
@@ -199,6 +208,7 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException  # type: ignore[import-untyped]  # ships no types
         from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]  # as above
+        from pyarrow.types import is_timestamp  # type: ignore[import-untyped]  # as above
     except ImportError:
         raise LemlistConfigurationError(
             "Reading Parquet needs pyarrow; install airflow-provider-lemlist[parquet]."
@@ -207,12 +217,34 @@ def _parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
         file = ParquetFile(stream, buffer_size=1024 * 1024, pre_buffer=False)
         _check_unique(file.schema_arrow.names, f"path …/{name} has")
         for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
+            for index, column in enumerate(batch.schema):
+                if is_timestamp(column.type) and column.type.unit == "ns":
+                    batch = batch.set_column(index, column.name, _nanoseconds(batch.column(index)))
             yield from batch.to_pylist()
+    except LemlistValidationError:  # a ValueError, too
+        raise
     except ArrowException as error:
         raise _invalid(f"…/{name}", f"is not a readable Parquet file ({type(error).__name__})") from error
     except (ValueError, OverflowError):
-        why = "has a timestamp finer than a microsecond or out of range; write it as text or microseconds"
+        why = "has a date or time that Python cannot hold, such as one after the year 9999; write it as text"
         raise _invalid(f"…/{name}", why) from None
+
+
+def _nanoseconds(column: Any) -> Any:
+    """Return timestamps of nanoseconds as ISO text; Python's timestamps have microseconds."""
+    from pyarrow import array, int64, timestamp
+
+    ticks = column.cast(int64()).to_pylist()
+    micros = [None if tick is None else tick // 1000 for tick in ticks]
+    moments = array(micros, timestamp("us", column.type.tz)).to_pylist()
+    return array([moment and _iso(moment, tick % 1000) for moment, tick in zip(moments, ticks, strict=True)])
+
+
+def _iso(moment: datetime, nanos: int) -> str:
+    if not nanos:
+        return moment.isoformat()
+    text = moment.isoformat(timespec="microseconds")
+    return f"{text[:26]}{nanos:03}{text[26:]}"
 
 
 _READERS = {

@@ -157,10 +157,20 @@ def test_other_time_zone_is_refused(zone: str) -> None:
 
 @pytest.mark.parametrize("name", ["linkedinUrl", "picture"])
 @pytest.mark.parametrize(
-    "url", ["linkedin.com/in/ana", "ftp://a.example.com", "https://", "https://a b.c", "x"]
+    "url",
+    ["example.com/in/ana", "notlinkedin.com/in/ana", "ftp://a.example.com", "https://", "https://a b.c", "x"],
 )
 def test_invalid_url_is_refused(name: str, url: str) -> None:
     assert name in reasons({name: url})
+
+
+@pytest.mark.parametrize(
+    "url", ["linkedin.com/in/ana", "www.linkedin.com/in/ana", "LinkedIn.com/in/ana", "fr.linkedin.com/in/ana"]
+)
+def test_linkedin_url_without_scheme_is_sent_with_one(url: str) -> None:
+    assert clean({"linkedinUrl": f" {url} "}) == ({"linkedinUrl": f"https://{url}"}, [])
+    assert "picture" in reasons({"picture": url})
+    assert "linkedinUrl" in reasons({"linkedinUrl": f"{url} or ben"})
 
 
 @pytest.mark.parametrize(

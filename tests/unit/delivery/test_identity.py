@@ -180,5 +180,5 @@ def test_key_of_a_person_does_not_contain_the_address() -> None:
 
 
 def test_lead_can_be_found_again_by_address_profile_or_phone_number() -> None:
-    assert all(identifies({name: "x"}) for name in ANA)
-    assert not identifies({"firstName": "Ana", "email": ""})
+    assert all(identifies({name: value}) for name, value in ANA.items())
+    assert not identifies({"firstName": "Ana", "email": "", "phone": "unknown"})

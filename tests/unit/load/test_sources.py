@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import sqlite3
 from collections.abc import Callable
@@ -158,28 +159,71 @@ def test_ndjson_line_that_is_not_an_object_is_malformed(write: Write) -> None:
     ]
 
 
-def test_parquet_file_yields_its_rows(write: Write, tmp_path: Path) -> None:
-    arrow = pytest.importorskip("pyarrow")
+@pytest.fixture
+def write_parquet(write: Write) -> Callable[[Any], ObjectStoragePath]:
+    """Write a table of Arrow to a file, and return its path."""
+    pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    table = arrow.table(
+    def write_parquet(table: Any) -> ObjectStoragePath:
+        file = io.BytesIO()
+        parquet.write_table(table, file, row_group_size=700)
+        return write("leads.parquet", file.getvalue())
+
+    return write_parquet
+
+
+def test_parquet_file_yields_its_rows(write_parquet: Callable[[Any], ObjectStoragePath]) -> None:
+    import pyarrow
+
+    table = pyarrow.table(
         {"email": [f"p{n}@example.com" for n in range(2500)], "score": [Decimal("1.50")] * 2500}
     )
-    parquet.write_table(table, tmp_path / "made.parquet", row_group_size=700)
-    rows = list(from_path(write("leads.parquet", (tmp_path / "made.parquet").read_bytes())))
+    rows = list(from_path(write_parquet(table)))
     assert len(rows) == 2500
     assert rows[2499] == {"email": "p2499@example.com", "score": Decimal("1.50")}
 
 
-@pytest.mark.parametrize("kind", ["ns", "us"])
-def test_timestamp_out_of_range_is_rejected(write: Write, tmp_path: Path, kind: str) -> None:
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
+def test_parquet_file_with_repeated_columns_is_rejected(
+    write_parquet: Callable[[Any], ObjectStoragePath],
+) -> None:
+    import pyarrow
 
-    table = arrow.table({"at": arrow.array([10**18 + 1], arrow.timestamp(kind))})
-    parquet.write_table(table, tmp_path / "made.parquet")
-    with pytest.raises(LemlistValidationError, match="finer than a microsecond or out of range"):
-        list(from_path(write("leads.parquet", (tmp_path / "made.parquet").read_bytes())))
+    table = pyarrow.table([pyarrow.array(["a@example.com"])] * 2, names=["email", "email"])
+    with pytest.raises(LemlistValidationError, match="more than one column named 'email'"):
+        list(from_path(write_parquet(table)))
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "zone", "text"),
+    [
+        (1_000_000_000_000_000_001, None, "2001-09-09T01:46:40.000000001"),
+        (1_000_000_000_000_000_000, None, "2001-09-09T01:46:40"),
+        (1_000_000_000_120_000_000, "UTC", "2001-09-09T01:46:40.120000+00:00"),
+        (1_000_000_000_123_456_789, "Europe/Paris", "2001-09-09T03:46:40.123456789+02:00"),
+        (-1, None, "1969-12-31T23:59:59.999999999"),
+        (None, "UTC", None),
+    ],
+)
+def test_timestamp_of_nanoseconds_becomes_text(
+    write_parquet: Callable[[Any], ObjectStoragePath],
+    nanoseconds: int | None,
+    zone: str | None,
+    text: str | None,
+) -> None:
+    import pyarrow
+
+    column = pyarrow.array([nanoseconds], pyarrow.timestamp("ns", zone))
+    table = pyarrow.table({"email": ["ana@example.com"], "at": column, "plan": ["pro"]})
+    assert list(from_path(write_parquet(table))) == [{"email": "ana@example.com", "at": text, "plan": "pro"}]
+
+
+def test_timestamp_out_of_range_is_rejected(write_parquet: Callable[[Any], ObjectStoragePath]) -> None:
+    import pyarrow
+
+    table = pyarrow.table({"at": pyarrow.array([10**18 + 1], pyarrow.timestamp("us"))})
+    with pytest.raises(LemlistValidationError, match="a date or time that Python cannot hold"):
+        list(from_path(write_parquet(table)))
 
 
 # --- SQL ------------------------------------------------------------------------------------------------
@@ -212,6 +256,17 @@ def test_query_takes_bind_parameters(sqlite: str) -> None:
     assert list(from_sql(sqlite, "SELECT seats FROM people WHERE mail = :m", {"m": "p7@example.com"})) == [
         {"seats": 7}
     ]
+
+
+def test_hook_of_a_query_gets_its_parameters(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+
+    hooks = []
+    connect = SqliteHook.get_conn
+    monkeypatch.setattr(SqliteHook, "get_conn", lambda hook: hooks.append(hook) or connect(hook))
+    for log_sql in (True, False):
+        assert list(from_sql(sqlite, "SELECT 1 AS one", hook_params={"log_sql": log_sql})) == [{"one": 1}]
+    assert [hook.log_sql for hook in hooks] == [True, False]
 
 
 def test_query_without_rows_yields_none(sqlite: str) -> None:
