@@ -178,6 +178,15 @@ def test_row_has_no_key_without_its_column() -> None:
     assert ColumnMapping().lead({"email": "ana@example.com", "id": 7})[1:] == (None, [])
 
 
+def test_name_of_the_key_column_may_be_close_to_a_field() -> None:
+    mapping = ColumnMapping(key="e_mail", column_map={"e_mail": "email"})
+    assert mapping.lead({"e_mail": "ana@example.com"}) == (
+        {"email": "ana@example.com"},
+        "ana@example.com",
+        [],
+    )
+
+
 @pytest.mark.parametrize("column_map", [{}, {"id": None}])
 def test_key_that_is_no_text_is_one_problem(column_map: Any) -> None:
     mapping = ColumnMapping(key="id", column_map=column_map)
