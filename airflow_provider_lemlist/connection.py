@@ -44,6 +44,12 @@ class Settings:
         return urlsplit(self.base_url).hostname in LOOPBACK
 
     @property
+    def other_host(self) -> str:
+        """The host and port of a Base URL that is not lemlist's, such as a sandbox; else empty."""
+        place = urlsplit(self.base_url).netloc
+        return "" if place == urlsplit(REAL_HOST).netloc else place
+
+    @property
     def of_connection(self) -> str:
         """The connection as a part of a sentence, after the name of a field."""
         return _of(self.conn_id)

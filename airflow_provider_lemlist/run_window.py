@@ -58,6 +58,18 @@ def window_since_previous(dag_run: Any, earlier: Iterable[datetime]) -> RunWindo
     return RunWindow(max((moment for moment in earlier if moment < until), default=until), until)
 
 
+def run_order(dag_run: Any) -> str:
+    """
+    Return the moment up to which the data of a run goes, as text that sorts like the moments.
+
+    A run without any moment is the newest, as of now.
+    """
+    names = ("data_interval_end", "logical_date", "run_after")
+    moments = (_time(dag_run, name) for name in names)
+    moment = next(filter(None, moments), None) or datetime.now(UTC)
+    return moment.isoformat(timespec="microseconds")
+
+
 def _time(dag_run: Any, name: str) -> datetime | None:
     moment = getattr(dag_run, name, None)
     return moment and parse_moment(moment)

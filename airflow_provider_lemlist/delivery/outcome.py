@@ -70,11 +70,9 @@ def next_action(evidence: LeadEvidence, policy: LeadPolicy) -> Action:
     if evidence.refused is None:
         if not evidence.in_doubt:
             return Action.CREATE
-        if not evidence.has_email:
-            return Action.STOP
-        if may_look_up:
-            return Action.LOOK_UP
-        return existing if evidence.found else Action.CREATE
+        if evidence.looked_up:
+            return existing if evidence.found else Action.CREATE
+        return Action.LOOK_UP if evidence.has_email else Action.STOP
 
     if evidence.refused == "campaign":
         if evidence.in_doubt or policy.if_exists in ("return", "update"):

@@ -1,82 +1,93 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Record the outcome of every row, so that a load can be killed at any moment and continued.
+The account of a campaign: who was loaded into it from here, and what became of every row of every run.
 
-A ledger is a directory, on disk or in an object store:
+A ledger is a directory, on disk or in an object store, one for each campaign:
 
-    ledger.json               the campaign it belongs to, and whether every row was tried
-    settled-0001-0001.ndjson  one line per row that is done
-    open-0001-0001.ndjson     one line per row that failed, is uncertain or invalid; of the last attempt only
-    started-0001-0001.log     "+ key" when a row goes in flight, "- key" when it is released
-    earlier-0001-0001.log     people that the previous ledger knows and this source does not contain
-    lock                      held while a load runs
+    ledger.json                            the campaign it belongs to, and the secret of its keys
+    lock                                   held while a load runs
+    people.ndjson                          the runs, then everyone who was ever loaded from here
+    runs/<run>/run.json                    when the run was due, and which task reads its source
+    runs/<run>/settled-0001-0001.ndjson    one line per row that is done
+    runs/<run>/open-0001-0001.ndjson       one line per other row; of the last attempt only
+    runs/<run>/marks-0001-0001.log         rows that went in flight, or were released
 
-The first number is the attempt, the second the part; the suffix differs per process, so that two processes
-that both believe to hold the lock do not overwrite each other's files. A row with a "+" and neither a "-" nor
-a settled line was in flight when a process died. It is in doubt: the next attempt looks the lead up first.
+The numbers are the attempt and the part; the suffix differs per process, so that two processes that both
+believe to hold the lock do not overwrite each other's files. Every file is written whole, as an object store
+requires it: a part is rewritten until it is full.
+
+``people.ndjson`` is replaced at the end of a run, and names the attempts that it contains. The parts of other
+attempts, which were killed or stopped, are read after it. So the files that a load reads do not grow with the
+number of runs, and of old runs only the counts are kept.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
+from itertools import chain
+from secrets import token_bytes, token_hex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.load.lock import lock_at
-from airflow_provider_lemlist.load.parts import (
-    FLUSH_LINES,
-    LocalLog,
-    StoredLog,
-    list_parts,
-    read_lines,
-    truncate_partial_line,
-)
 from airflow_provider_lemlist.storage import is_local, shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+    from airflow_provider_lemlist.load.options import Run
+    from airflow_provider_lemlist.load.people import People
     from airflow_provider_lemlist.load.worklist import Worklist
 
-FORMAT = 2
-#: Outcomes that are final, and outcomes that the next attempt tries again.
-SETTLED = ("created", "updated", "exists", "unchanged", "elsewhere", "gone", "duplicate")
-OPEN = ("invalid", "failed", "uncertain")
+FORMAT = 3
+READDRESSED = "address_changed"
+#: What a load did to a lead because its person left the source.
+LEFT = ("paused", "unsubscribed", "deleted")
+#: Outcomes that stay, and those that every attempt works out again.
+SETTLED = ("created", "updated", "exists", "unchanged", "elsewhere", "gone", READDRESSED, *LEFT)
+OPEN = ("duplicate", "newer", "waiting", "invalid", "failed", "uncertain")
 OUTCOMES = (*SETTLED, *OPEN)
+
+#: Lines that are collected before a part is written, and lines of a full part.
+FLUSH_LINES = 20
+PART_LINES = 1000
+#: Runs whose rows are kept, and runs whose counts are.
+KEPT_ROWS = 30
+KEPT_RUNS = 1000
+
+_PART = re.compile(r"(settled|open|marks)-(\d+)-(\d+)-\w+\.(?:ndjson|log)")
 
 
 class LedgerEntry(NamedTuple):
     """
     The outcome of one row; the names are those of its line.
 
-    :param row_key: Identity of the person; None for an invalid row.
-    :param content: Hashes of the fields as they were last sent.
-    :param profile_key: Identity of the LinkedIn profile of a person who also has an address.
+    :param row: Its number in the source; None for a person who left it.
+    :param keys: Under which the person is recognised, the strongest first.
+    :param sent: Hashes of sent values that the campaign's export does not show.
     """
 
-    row: int
-    row_key: bytes | None
+    row: int | None
+    keys: Sequence[bytes]
     outcome: str
     lead_id: str | None = None
-    attempts: int = 0
     message: str = ""
-    content: str = ""
-    profile_key: bytes | None = None
+    sent: Mapping[str, str] | None = None
 
     def to_json(self) -> str:
         """Return the line of the ledger, with the current time."""
-        line = self._asdict() | {
-            "row_key": self.row_key.hex() if self.row_key else None,
-            "profile_key": self.profile_key.hex() if self.profile_key else None,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        }
+        line = self._asdict() | {"keys": [key.hex() for key in self.keys], "at": now()}
+        if not self.sent:
+            del line["sent"]
         return json.dumps(line, ensure_ascii=False)
 
 
@@ -84,44 +95,34 @@ class Ledger:
     """
     A ledger, open for one attempt of one load. Thread-safe.
 
-    :param owner: Name of this load in the error of another one that finds the ledger in use.
-    :param previous: The ledger of the previous run, recorded for the next one.
+    :param read_only: Whether nothing is written and nothing locked, as in a dry run.
     """
 
     def __init__(
-        self,
-        path: ObjectStoragePath,
-        campaign_id: str,
-        owner: str,
-        *,
-        previous: ObjectStoragePath | None = None,
+        self, path: ObjectStoragePath, campaign_id: str, run: Run, *, read_only: bool = False
     ) -> None:
         self.path = path
+        self._folder = path / "runs" / run.name
         self._campaign_id = campaign_id
-        self._previous = previous
-        self._local = is_local(path)
-        #: How many rows go in flight with one write.
-        self.batch_size = 1 if self._local else FLUSH_LINES
-        self._lock = lock_at(path / "lock", owner)
+        self._run = run
+        self._read_only = read_only
+        self._lock = lock_at(path / "lock", run.owner)
         self._writing = threading.Lock()
-        self._logs: dict[str, LocalLog | StoredLog] = {}
+        self._logs: dict[str, _Log] = {}
         self._closed = False
-        self._unsettled = 0
+        #: The runs that ``people.ndjson`` contains, by name.
+        self._runs: dict[str, dict[str, Any]] = {}
+        self._attempt = 1
 
     def __enter__(self) -> Ledger:
         """Acquire the lock, and make sure that the ledger belongs to this campaign."""
+        if self._read_only:
+            self.secret = self._read_secret() or token_bytes(32)
+            return self
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         try:
-            read_description(self.path, self._campaign_id)
-            self._write_description(finished=False)
-            files = list_parts(self.path)
-            if self._local:  # an object is always complete
-                for file in files:
-                    truncate_partial_line(file.path.path)
-            attempt = files[-1].attempt + 1 if files else 1
-            for kind in ("settled", "open", "started", "earlier"):
-                self._logs[kind] = (LocalLog if self._local else StoredLog)(self.path, kind, attempt)
+            self.secret = self._read_secret() or self._create()
         except BaseException:
             self._lock.release()
             raise
@@ -129,21 +130,45 @@ class Ledger:
 
     def __exit__(self, *error: object) -> None:
         """Write what is not written yet, and release the lock."""
+        if self._read_only:
+            return
         with ExitStack() as stack:  # a log that cannot be written keeps neither the others nor the lock open
             stack.callback(self._lock.release)
             with self._writing:
                 self._closed = True
-                for each in self._logs.values():
-                    stack.callback(each.close)
+                for log in self._logs.values():
+                    stack.callback(log.sync)
 
-    def remove(self, kind: str) -> None:
-        """Remove the files of one kind."""
-        for file in list_parts(self.path, kind):
-            file.path.unlink()
+    def read(self, worklist: Worklist) -> None:
+        """Read what earlier runs and attempts have written, and open the files of this attempt."""
+        people = worklist.people
+        lines = read_lines(self.path / "people.ndjson")
+        self._runs = {run["run"]: run for run in self._parse(next(lines, '{"runs": []}'), "runs")["runs"]}
+        for line in lines:
+            people.add_known(self._parse(line, "keys"))
+        unread: dict[str, list[Part]] = {}
+        for part in self._parts():
+            contained = self._runs.get(part.run, {}).get("attempt", 0)
+            if part.run == self._run.name:
+                self._attempt = max(self._attempt, part.attempt + 1)
+                if part.kind == "settled":
+                    worklist.add_settled((keys, line["outcome"]) for keys, line in self._lines(part))
+            if part.attempt > contained:
+                unread.setdefault(part.run, []).append(part)
+        for name, parts in unread.items():
+            self._fold(people, self._description(name), parts)
+        if not self._read_only:
+            description = {"order": self._run.order, "source": self._run.source, "owner": self._run.owner}
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self._folder / "run.json", [json.dumps(description)])
+            self._logs = {
+                kind: _Log(self._folder, kind, self._attempt) for kind in ("settled", "open", "marks")
+            }
+            self._remove(part for part in self._parts() if part.run == self._run.name and part.kind == "open")
 
-    def mark_in_flight(self, keys: Collection[bytes]) -> None:
+    def mark_in_flight(self, rows: Collection[Sequence[bytes]]) -> None:
         """
-        Record that rows are in flight, before they are sent.
+        Record the keys of rows that are in flight, before they are sent.
 
         :raises LemlistError: Another load took the ledger over, or this one has ended.
         """
@@ -151,198 +176,234 @@ class Ledger:
             self._lock.check()
             if self._closed:
                 raise LemlistError("The load has ended; nothing more is sent.")
-            self._logs["started"].add([f"+ {key.hex()}" for key in keys])
-            self._logs["started"].sync()
-            self._unsettled += len(keys)
+            self._logs["marks"].add([_mark("+", keys) for keys in rows])
+            self._logs["marks"].sync()
 
-    def release(self, keys: Collection[bytes]) -> None:
+    def release(self, rows: Collection[Sequence[bytes]]) -> None:
         """Record that rows are no longer in flight and that nothing was created for them."""
         with self._writing:
             if not self._closed:
-                self._logs["started"].add([f"- {key.hex()}" for key in keys])
+                self._logs["marks"].add([_mark("-", keys) for keys in rows])
 
-    def write(self, entry: LedgerEntry, *, in_flight: bool = False) -> None:
-        """Write the outcome of a row; ``in_flight`` if the row was."""
+    def write(self, entry: LedgerEntry, *, urgent: bool = True) -> None:
+        """Write the outcome of a row; one that took no request is not ``urgent``, for it is found again."""
         with self._writing:
-            if self._closed:
-                return  # a thread outlived the grace period; its row stays in doubt
-            settled = entry.outcome in SETTLED
-            # An outcome that took no request is found again without one.
-            self._logs["settled" if settled else "open"].add([entry.to_json()], urgent=in_flight)
-            if in_flight and settled:
-                self._unsettled -= 1
+            if not self._closed:  # otherwise a thread outlived the grace period; its row stays in doubt
+                self._logs["open" if entry.outcome in OPEN else "settled"].add(
+                    [entry.to_json()], urgent=urgent
+                )
 
     def flush(self, *, older_than: float = 0.0) -> None:
         """Write lines that have been waiting for longer than some seconds."""
         with self._writing:
-            for each in self._logs.values():
-                each.sync(older_than=older_than)
+            for log in self._logs.values():
+                log.sync(older_than=older_than)
 
-    def finish(self, worklist: Worklist) -> None:
+    def finish(self, people: People, counts: Mapping[str, int], replaced: Collection[bytes] = ()) -> None:
         """
-        Record that every row was tried, and drop the in-flight marks if every row is settled.
+        Record that every row was tried, and write what the next load reads.
 
-        The next run reads this ledger and none before it. People that earlier ledgers know are carried over,
-        because a person who is missing from this source, or invalid, may be back in the next one.
+        :param counts: The counts of this run.
+        :param replaced: Keys of rows for which an earlier attempt has a line that is no longer true.
         """
-        with self._writing:
-            for key, lead_id, content in worklist.known_absentees():
-                known = {"row_key": key.hex(), "outcome": None, "lead_id": lead_id, "content": content}
-                self._logs["earlier"].add([json.dumps(known)], urgent=False)
-            doubts = worklist.doubts_outside_source()
-            for key, inherited in doubts:
-                if inherited:
-                    self._logs["started"].add([f"+ {key.hex()}"])
         self.flush()
-        self._write_description(finished=True)
-        if not self._unsettled and not doubts:
-            self._logs["started"].close()
-            self.remove("started")
+        parts = [part for part in self._parts() if part.run == self._run.name]
+        self._fold(people, self._run._asdict(), [part for part in parts if part.attempt == self._attempt])
+        for part in parts:
+            if replaced and part.kind == "settled" and part.attempt < self._attempt:
+                kept = (line for keys, line in self._lines(part) if not {*keys} & {*replaced})
+                write_whole(part.path, map(json.dumps, kept))
+        run = {"run": self._run.name, "order": self._run.order, "source": self._run.source, "at": now()}
+        self._runs[self._run.name] = {**run, "attempt": self._attempt, "counts": dict(counts)}
+        newest = sorted(self._runs.values(), key=lambda run: str(run["order"]))[-KEPT_RUNS:]
+        head = json.dumps({"runs": newest})
+        write_whole(self.path / "people.ndjson", chain([head], map(json.dumps, people.known())))
+        self._remove(part for part in parts if part.kind == "marks")
+        kept_rows = {str(run["run"]) for run in newest[-KEPT_ROWS:]}
+        contained = {name: int(run["attempt"]) for name, run in self._runs.items()}
+        self._remove(
+            part
+            for part in self._parts()
+            if part.run not in kept_rows and part.attempt <= contained.get(part.run, 0)
+        )
 
-    def _write_description(self, *, finished: bool) -> None:
-        description = {
-            "format": FORMAT,
-            "campaign_id": self._campaign_id,
-            "finished": finished,
-            "previous": str(self._previous) if self._previous else None,
-        }
-        name = ".ledger.json" if self._local else "ledger.json"
-        (self.path / name).write_bytes(json.dumps(description).encode())
-        if self._local:  # written in place, it would be unreadable after a kill or on a full disk
-            os.replace(os.path.join(self.path.path, name), os.path.join(self.path.path, "ledger.json"))
+    # --- Within -----------------------------------------------------------------------------------------
+
+    def _read_secret(self) -> bytes | None:
+        try:
+            content = json.loads((self.path / "ledger.json").read_bytes())
+            form, other = content["format"], content["campaign_id"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError):
+            raise self._unusable(
+                "has a ledger.json that was not written by this package; use an empty directory"
+            ) from None
+        if form != FORMAT:
+            raise self._unusable(
+                f"was written by another version of this package (format {form}, not {FORMAT}); set another "
+                "ledger_path: the people in the campaign are recognised without it"
+            )
+        if other != self._campaign_id:
+            raise self._unusable(f"belongs to campaign {other!r}, not to {self._campaign_id!r}")
+        return bytes.fromhex(content["secret"])
+
+    def _create(self) -> bytes:
+        secret = token_bytes(32)
+        content = {"format": FORMAT, "campaign_id": self._campaign_id, "secret": secret.hex()}
+        write_whole(self.path / "ledger.json", [json.dumps(content)])
+        return secret
+
+    def _unusable(self, why: str) -> LemlistConfigurationError:
+        return LemlistConfigurationError(f"The ledger {shown(self.path)} {why}. Nothing was sent.")
+
+    def _description(self, run: str) -> dict[str, Any]:
+        (line,) = read_lines(self.path / "runs" / run / "run.json")
+        return self._parse(line, "order")
+
+    def _parts(self) -> list[Part]:
+        return list_parts(self.path)
+
+    def _remove(self, parts: Iterable[Part]) -> None:
+        for part in parts:
+            part.path.unlink()
+
+    def _fold(self, people: People, run: Mapping[str, Any], parts: Iterable[Part]) -> None:
+        """Add the marks and the outcomes of some attempts of one run, in the order of the attempts."""
+        for part in sorted(parts, key=lambda part: (part.attempt, part.kind != "marks", part.number)):
+            if part.kind == "marks":
+                for line in read_lines(part.path):
+                    people.mark([bytes.fromhex(key) for key in line[1:].split()], in_flight=line[0] == "+")
+            elif part.kind == "settled":
+                for keys, line in self._lines(part):
+                    people.record(keys, line, run)
+
+    def _lines(self, part: Part) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
+        for text in read_lines(part.path):
+            line = self._parse(text, "keys", "outcome", "lead_id", "at")
+            yield [bytes.fromhex(key) for key in line["keys"]], line
+
+    def _parse(self, text: str, *names: str) -> dict[str, Any]:
+        try:
+            line = json.loads(text)
+            for name in names:
+                line[name]
+        except (ValueError, TypeError, KeyError):
+            raise self._unusable(
+                "is damaged: a line in it is not one of this package. Restore it, or set another ledger_path: "
+                "the people in the campaign are recognised without it"
+            ) from None
+        return dict(line)
 
 
-# --- Places ---------------------------------------------------------------------------------------------
+# --- Files --------------------------------------------------------------------------------------------------
 
 
-def default_ledger_path(ti: Any) -> str:
-    """Return the default ledger directory of a task instance, the same one for all its attempts."""
+class Part(NamedTuple):
+    """One file of a run: its kind, the attempt that wrote it, and its number within both."""
+
+    run: str
+    kind: str
+    attempt: int
+    number: int
+    path: ObjectStoragePath
+
+
+def list_parts(ledger: ObjectStoragePath) -> list[Part]:
+    """List the files of all runs of a ledger, in the order in which each run wrote them."""
+    found = []
+    with suppress(FileNotFoundError, NotADirectoryError):  # there is no ledger yet
+        for address in ledger.fs.find(f"{ledger.path}/runs"):
+            *_, run, name = address.split("/")
+            if match := _PART.fullmatch(name):
+                path = ledger / "runs" / run / name
+                found.append(Part(run, match[1], int(match[2]), int(match[3]), path))
+    return sorted(found, key=lambda part: part[:4])
+
+
+def read_lines(path: ObjectStoragePath) -> Iterator[str]:
+    """Yield the lines of a file; none if it does not exist."""
+    with suppress(FileNotFoundError):
+        # Not path.open(): Airflow 2 wraps files in an object that is not iterable.
+        with path.fs.open(path.path, "rb") as file:
+            for line in file:
+                yield line.decode()
+
+
+def write_whole(path: ObjectStoragePath, lines: Iterable[str]) -> None:
+    """Write a file so that a reader, also after a kill, finds it as it was before or as it is now."""
+    # An object store does that by itself.
+    place = str(path.path)
+    if is_local(path):
+        place = os.path.join(os.path.dirname(place), f".{path.name}")
+    with path.fs.open(place, "wb") as file:
+        for line in lines:
+            file.write(f"{line}\n".encode())
+        if place != path.path:
+            file.flush()
+            os.fsync(file.fileno())
+    if place != path.path:
+        os.replace(place, path.path)
+
+
+class _Log:
+    """
+    Collect lines and write them in whole parts.
+
+    Lines are written by ``sync``, or when ``FLUSH_LINES`` have been collected. Lines that are not urgent wait
+    until they fill a part.
+    """
+
+    def __init__(self, folder: ObjectStoragePath, kind: str, attempt: int) -> None:
+        ends = "log" if kind == "marks" else "ndjson"
+        self._folder = folder
+        self._name = f"{kind}-{attempt:04}-{{:04}}-{token_hex(2)}.{ends}"
+        self._part = 1
+        self._lines: list[str] = []
+        self._written = 0
+        self._since = math.inf
+
+    def add(self, lines: Sequence[str], *, urgent: bool = True) -> None:
+        self._since = min(self._since, time.monotonic())
+        self._lines += lines
+        if len(self._lines) >= (self._written + FLUSH_LINES if urgent else PART_LINES):
+            self.sync()
+
+    def sync(self, *, older_than: float = 0.0) -> None:
+        """Write lines if one has been waiting for so many seconds."""
+        if time.monotonic() - self._since >= older_than:
+            write_whole(self._folder / self._name.format(self._part), self._lines)
+            self._written = len(self._lines)
+            self._since = math.inf
+            if self._written >= PART_LINES:
+                self._part += 1
+                self._lines, self._written = [], 0
+
+
+def _mark(sign: str, keys: Sequence[bytes]) -> str:
+    return f"{sign} {' '.join(key.hex() for key in keys)}"
+
+
+def now() -> str:
+    """Return the present moment as the ledger writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- Places -------------------------------------------------------------------------------------------------
+
+
+def default_ledger_path(campaign_id: str, server: str) -> str:
+    """
+    Return the default directory of the ledger of a campaign.
+
+    :param server: The host and port of a sandbox; empty for lemlist itself.
+    """
     home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
-    names = [ti.dag_id, ti.run_id, ti.task_id]
-    if ti.map_index is not None and ti.map_index >= 0:
-        names.append(str(ti.map_index))
-    return os.path.join(os.path.expanduser(home), "lemlist-ledgers", *map(_file_name, names))
+    names = filter(None, ("lemlist-ledgers", server, campaign_id))
+    return os.path.join(os.path.expanduser(home), *map(file_name, names))
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """Return a valid file name that is distinct for every name."""
     plain = re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[:80].lstrip(".")
     return plain if plain == name else f"{plain}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
-
-
-def latest_ledger(path: ObjectStoragePath, ledger: ObjectStoragePath) -> ObjectStoragePath:
-    """
-    Return the previous ledger: the path, or the last ledger by name below it before ``ledger``, our own.
-
-    A run that was skipped therefore does not break a chain of daily ledgers.
-    """
-    if (path / "ledger.json").exists():
-        return path
-    parent, _, own = str(ledger).rstrip("/").rpartition("/")
-    beside = parent == str(path).rstrip("/")
-    with suppress(FileNotFoundError, NotADirectoryError):
-        for name in sorted({entry.name for entry in path.iterdir()}, reverse=True):
-            if (not beside or name < own) and (path / name / "ledger.json").exists():
-                return path / name
-    return path
-
-
-# --- Reading --------------------------------------------------------------------------------------------
-
-
-def read_description(path: ObjectStoragePath, campaign_id: str) -> dict[str, Any] | None:
-    """
-    Return the description of a ledger, or None if there is no ledger.
-
-    :raises LemlistConfigurationError: It belongs to another campaign, or is not a ledger of this version.
-    """
-    try:
-        content = json.loads((path / "ledger.json").read_bytes())
-        description = {name: content[name] for name in ("format", "campaign_id", "finished", "previous")}
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError):
-        why = "has a ledger.json that was not written by this package; use an empty directory"
-        raise _unusable(path, why) from None
-    version, other = description["format"], description["campaign_id"]
-    if version != FORMAT:
-        why = f"was written by another version of this package (format {version}, not {FORMAT})"
-        raise _unusable(path, why)
-    if other != campaign_id:
-        raise _unusable(path, f"belongs to campaign {other!r}, not to {campaign_id!r}; use one per campaign")
-    return description
-
-
-def _unusable(path: ObjectStoragePath, why: str) -> LemlistConfigurationError:
-    return LemlistConfigurationError(f"The ledger {shown(path)} {why}. Nothing was sent.")
-
-
-def read_history(path: ObjectStoragePath, campaign_id: str, worklist: Worklist) -> None:
-    """Add to the worklist which rows are settled, and which were in flight when a process died."""
-    if read_description(path, campaign_id) is None:
-        return
-    for file in list_parts(path, "settled"):
-        worklist.add_settled(
-            (key, line["outcome"]) for keys, line in _read_outcomes(file.path) for key in keys
-        )
-    for file in list_parts(path, "started"):
-        worklist.add_in_flight((key, begun, begun) for key, begun in _read_marks(file.path))
-
-
-def read_previous(
-    path: ObjectStoragePath, campaign_id: str, worklist: Worklist, seen: Collection[str] = ()
-) -> bool:
-    """
-    Add what the ledger of an earlier run knows to the worklist; return whether there is one.
-
-    A run that did not finish does not know every row, so its own previous ledger is read as well.
-
-    :param seen: The ledgers that led to this one.
-    """
-    description = read_description(path, campaign_id)
-    if description is None:
-        return False
-    if owner := lock_at(path / "lock").holder():
-        raise LemlistError(
-            f"The previous ledger {shown(path)} is in use by {owner}. This load would send rows that the "
-            "other one is about to send: let it end first, for example with max_active_runs=1. "
-            "Nothing was sent."
-        )
-    if not description["finished"] and description["previous"]:
-        # On Airflow 2 a path without a connection has no such attribute.
-        before = type(path)(description["previous"], conn_id=getattr(path, "conn_id", None))
-        if str(before) not in (seen := {*seen, str(path)}):
-            read_previous(before, campaign_id, worklist, seen)
-    # A row that was in flight when that run died is still in doubt.
-    for file in list_parts(path, "started"):
-        worklist.add_in_flight((key, 0, begun) for key, begun in _read_marks(file.path))
-    for file in [*list_parts(path, "earlier"), *list_parts(path, "open", "settled")]:
-        worklist.add_previous(
-            (key, line["lead_id"], line["content"])
-            for keys, line in _read_outcomes(file.path)
-            if line["content"]
-            for key in keys
-        )
-    for file in list_parts(path, "settled"):
-        worklist.add_in_flight((keys[0], 0, False) for keys, _ in _read_outcomes(file.path))
-    return True
-
-
-def _read_outcomes(path: ObjectStoragePath) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
-    """Yield the lines of a file with the keys of their rows."""
-    for number, text in enumerate(read_lines(path), 1):
-        try:
-            line = json.loads(text)
-            line["outcome"], line["lead_id"], line["content"]
-            keys = [bytes.fromhex(key) for key in (line["row_key"], line.get("profile_key")) if key]
-        except (ValueError, TypeError, KeyError):
-            why = f"is damaged in line {number} of {path.name}: the row of that line would be sent again"
-            raise _unusable(path.parent, why) from None
-        if keys:
-            yield keys, line
-
-
-def _read_marks(path: ObjectStoragePath) -> Iterator[tuple[bytes, bool]]:
-    for line in read_lines(path):
-        sign, _, key = line.strip().partition(" ")
-        yield bytes.fromhex(key), sign == "+"

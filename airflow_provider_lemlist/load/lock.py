@@ -47,9 +47,12 @@ class LocalLock:
         :raises LemlistError: Another load holds it.
         """
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        if holder := _flock(file, fcntl.LOCK_EX):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 1000).decode("utf-8", "replace").strip()
             os.close(file)
-            raise _in_use(self._path, holder)
+            raise _in_use(self._path, holder) from None
         self._file = file
         try:
             os.ftruncate(file, 0)
@@ -57,17 +60,6 @@ class LocalLock:
         except OSError:
             self.release()
             raise
-
-    def holder(self) -> str | None:
-        """Return the owner of the lock, or None if it is free."""
-        try:
-            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            return _flock(file, fcntl.LOCK_SH)
-        finally:
-            os.close(file)
 
     def check(self) -> None:
         """Do nothing: a kernel lock cannot be taken over."""
@@ -79,15 +71,6 @@ class LocalLock:
                 os.ftruncate(self._file, 0)
             os.close(self._file)
             self._file = None
-
-
-def _flock(file: int, kind: int) -> str | None:
-    """Lock an open file; return the owner of the lock if another process holds it."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.read(file, 1000).decode("utf-8", "replace").strip() or _UNKNOWN_OWNER
-    return None
 
 
 class StoredLock:
@@ -114,7 +97,7 @@ class StoredLock:
 
         :raises LemlistError: Another load holds it.
         """
-        if owner := self.holder():
+        if owner := self._holder():
             raise _in_use(self._path, owner)
         decided = time.monotonic()
         self._write(0)
@@ -129,7 +112,7 @@ class StoredLock:
         self._thread = threading.Thread(target=self._send_heartbeats, name="lemlist-ledger-lock", daemon=True)
         self._thread.start()
 
-    def holder(self) -> str | None:
+    def _holder(self) -> str | None:
         """Observe an existing lock; return its owner if the heartbeat advances, None if the lock is free."""
         found = self._read()
         if found is None:
@@ -207,7 +190,7 @@ class StoredLock:
         self._path.write_bytes(json.dumps(lock).encode())
 
 
-def lock_at(path: ObjectStoragePath, owner: str = "") -> LocalLock | StoredLock:
+def lock_at(path: ObjectStoragePath, owner: str) -> LocalLock | StoredLock:
     """Return the lock of a path, of the kind that its storage supports."""
     return LocalLock(path.path, owner) if is_local(path) else StoredLock(path, owner)
 
@@ -215,7 +198,7 @@ def lock_at(path: ObjectStoragePath, owner: str = "") -> LocalLock | StoredLock:
 def _in_use(path: Any, owner: str | None) -> LemlistError:
     return LemlistError(
         f"The ledger is in use by {owner or _UNKNOWN_OWNER} ({path}). Two loads on one ledger would "
-        "send rows twice: wait for the other load to end, or set another ledger_path for this task. "
+        "send rows twice: let it end first, for example with max_active_runs=1 or a pool of one slot. "
         "Nothing was sent."
     )
 

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of one load."""
+"""The options of one load, and the run that it belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_lemlist.load.mapping import ColumnMapping
@@ -19,6 +18,26 @@ if TYPE_CHECKING:
 #: The choices of a load among those of a single lead: a row cannot return a lead.
 IfExists = Literal["skip", "update"]
 IfVariableMissing = Literal["fail", "warn"]
+#: The person of a ``key`` has another address than before.
+IfAddressChanged = Literal["skip", "create", "fail"]
+#: A person who was loaded from here is no longer in the source.
+IfMissing = Literal["keep", "pause", "unsubscribe", "delete"]
+
+
+class Run(NamedTuple):
+    """
+    One run of a DAG, as the ledger knows it.
+
+    :param name: Name of its folder, the same for every attempt.
+    :param order: The moment up to which its data goes, as sortable text.
+    :param source: Which task reads the source. People leave the source of the task that loaded them.
+    :param owner: Name of this attempt, in the error of another load that finds the ledger in use.
+    """
+
+    name: str
+    order: str
+    source: str
+    owner: str
 
 
 class LoadOptions(NamedTuple):
@@ -29,14 +48,20 @@ class LoadOptions(NamedTuple):
     rows: Callable[[], Iterator[Row]]
     mapping: ColumnMapping
     ledger_path: ObjectStoragePath
-    previous_ledger: ObjectStoragePath | None = None
+    run: Run
     if_exists: IfExists = "skip"
     if_elsewhere: IfElsewhere = "skip"
     if_gone: IfGone = "skip"
+    if_address_changed: IfAddressChanged = "skip"
+    if_missing: IfMissing = "keep"
     if_variable_missing: IfVariableMissing = "fail"
+    resume_returned: bool = True
+    max_missing: float = 0.1
+    max_new: int | None = None
+    recheck_elsewhere: timedelta = timedelta(days=7)
     #: The enrichments and the check for duplicates, as the hook takes them.
     flags: Mapping[str, bool | None] = {}
-    #: Name of this load in the error of another one that finds the ledger in use.
-    owner: str = "a load"
+    #: Whether an earlier attempt may have died a moment ago, with requests under way.
+    is_retry: bool = False
     dry_run: bool = False
     time_limit: timedelta | None = None

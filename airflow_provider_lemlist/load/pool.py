@@ -14,6 +14,7 @@ import math
 import threading
 import time
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_provider_lemlist.exceptions import (
@@ -23,16 +24,14 @@ from airflow_provider_lemlist.exceptions import (
     LemlistUncertainError,
     LemlistUnexpectedReplyError,
 )
-from airflow_provider_lemlist.load.ledger import OPEN, Ledger, LedgerEntry
-from airflow_provider_lemlist.load.sending import send, settle_without_request
+from airflow_provider_lemlist.load.ledger import FLUSH_LINES, OPEN, Ledger, LedgerEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-    from airflow_provider_lemlist.load.options import LoadOptions
     from airflow_provider_lemlist.load.report import LoadReport
-    from airflow_provider_lemlist.load.worklist import PlannedRow
+    from airflow_provider_lemlist.load.sending import Sent
+    from airflow_provider_lemlist.load.worklist import Job
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +40,9 @@ PROGRESS_INTERVAL = 10.0
 ADAPT_INTERVAL = 5.0
 #: The most threads; lemlist's rate limit cannot use more.
 MAX_THREADS = 32
-#: Seconds that rows in flight have to complete when the load is stopped. Airflow kills a task after 60,
-#: Kubernetes a pod after 30.
-GRACE_PERIOD = 15.0
+#: Seconds that rows in flight have to complete when the load is stopped. Airflow 3.3 kills a task 5 s after
+#: it has asked it to stop, and the ledger is written after them.
+GRACE_PERIOD = 3.0
 #: After so many consecutive failures that are not specific to a row, the load is aborted.
 MAX_CONSECUTIVE_FAILURES = 20
 #: The most failed rows that are named in the log.
@@ -88,34 +87,43 @@ class Concurrency:
 
 
 class SenderPool:
-    """Send rows, and record the outcome of each."""
+    """
+    Send rows, and record the outcome of each.
+
+    :param jobs: What to send, in this order.
+    :param send: Sends one.
+    :param interrupt: Makes threads that wait for a slot of the budget, or for a retry, give up.
+    """
 
     def __init__(
         self,
-        hook: LemlistHook,
-        rows: Iterator[PlannedRow],
+        jobs: Iterator[Job],
+        send: Callable[[Job], Sent],
         ledger: Ledger,
         report: LoadReport,
-        options: LoadOptions,
         concurrency: Concurrency,
+        *,
+        interrupt: Callable[[], None],
     ) -> None:
-        self._hook = hook
-        self._rows = rows
+        self._jobs = jobs
+        self._send = send
         self._ledger = ledger
         self._report = report
-        self._options = options
         self._concurrency = concurrency
+        self._interrupt = interrupt
+        #: Rows whose outcome is not known; it is not written yet.
+        self.uncertain: list[LedgerEntry] = []
 
         self._stopping = threading.Event()
         self._error: Exception | None = None
         self._taking = threading.Lock()
-        self._ready: deque[PlannedRow] = deque()
+        self._ready: deque[Job] = deque()
         self._threads: list[threading.Thread] = []
         self._consecutive_failures = 0
 
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> None:
         """
-        Send all rows; return when every row was tried, or a stop was requested.
+        Send everything; return when everything was tried, or a stop was requested.
 
         :raises Exception: An error that concerns every row. The other rows are not tried.
         """
@@ -145,17 +153,18 @@ class SenderPool:
                 logged = now
 
     def _wind_down(self) -> None:
-        """Wait for rows in flight, and release the rows that were not sent."""
+        """Release the rows that have not left, and wait for those that have."""
         self._stopping.set()
+        if any(thread.is_alive() for thread in self._threads):
+            self._interrupt()
+        with self._taking:
+            self._ledger.release([job.keys for job in self._ready if _creates(job)])
+            self._ready.clear()
         deadline = time.monotonic() + GRACE_PERIOD
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if left := sum(thread.is_alive() for thread in self._threads):
-            log.warning("%d rows are in flight and stay in doubt; the next attempt looks them up.", left)
-        with self._taking:
-            if self._ready:
-                self._ledger.release([row.key for row in self._ready])
-                self._ready.clear()
+            log.warning("%d rows are in flight and stay in doubt; the next attempt looks for them.", left)
 
     def _start_threads(self, number: int) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -166,53 +175,53 @@ class SenderPool:
 
     def _work(self, place: int) -> None:
         try:
-            while place < self._concurrency.threads and (row := self._take()) is not None:
-                self._handle(row)
+            while place < self._concurrency.threads and (job := self._take()) is not None:
+                self._handle(job)
         except Exception as error:
             self._abort(error)
 
-    def _take(self) -> PlannedRow | None:
-        """Take the next row, which is then recorded as in flight."""
+    def _take(self) -> Job | None:
+        """Take the next row; one that will be created is then recorded as in flight."""
         with self._taking:
-            while not self._ready and not self._stopping.is_set():
-                batch: list[PlannedRow] = []
-                for row in self._rows:
-                    if entry := settle_without_request(row, self._options):
-                        self._ledger.write(entry)
-                        self._report.count(entry.outcome, sent=False)
-                    else:
-                        batch.append(row)
-                    if len(batch) >= self._ledger.batch_size or self._stopping.is_set():
-                        break
-                if not batch:
-                    return None
-                self._ledger.mark_in_flight([row.key for row in batch])
+            if not self._ready and not self._stopping.is_set():
+                batch = list(islice(self._jobs, FLUSH_LINES))
+                if created := [job.keys for job in batch if _creates(job)]:
+                    self._ledger.mark_in_flight(created)
                 self._ready.extend(batch)
-            return None if self._stopping.is_set() else self._ready.popleft()
+            return None if self._stopping.is_set() or not self._ready else self._ready.popleft()
 
-    def _handle(self, row: PlannedRow) -> None:
-        entry, in_doubt, error = send(self._hook, row, self._options)
-        if entry is not None:
-            self._ledger.write(entry, in_flight=True)
-        if (entry is None or entry.outcome in OPEN) and not in_doubt:
-            self._ledger.release([row.key])
-        if entry is not None:
+    def _handle(self, job: Job) -> None:
+        sent = self._send(job)
+        entry, error = sent.entry, sent.error
+        if entry is not None and entry.outcome == "uncertain":
+            self.uncertain.append(entry)
+        elif entry is not None:
+            self._ledger.write(entry)
             self._report.count(entry.outcome)
-            if error is not None:
-                self._log_failure(entry, error)
+            self._report.refused.update(sent.refused)
+        if (entry is None or entry.outcome in OPEN) and not sent.in_doubt and _creates(job):
+            self._ledger.release([job.keys])
+        if entry is not None and error is not None:
+            self._log_failure(entry, error)
         failures = self._consecutive_failures + 1 if isinstance(error, _UNSPECIFIC) else 0
         self._consecutive_failures = failures
         if error and (entry is None or failures >= MAX_CONSECUTIVE_FAILURES):
             self._abort(error)
 
     def _log_failure(self, entry: LedgerEntry, error: LemlistError) -> None:
-        failures = self._report.outcomes["failed"] + self._report.outcomes["uncertain"]
+        failures = self._report.outcomes["failed"] + len(self.uncertain)
         if failures <= MAX_LOGGED_FAILURES:
+            what = f"Row {entry.row}" if entry.row else f"Lead {entry.lead_id}"
             status = f", status {error.status}" if error.status else ""
             rest = " Further failures are in the ledger only." if failures == MAX_LOGGED_FAILURES else ""
-            log.warning("Row %d: %s (%s%s).%s", entry.row, entry.outcome, type(error).__name__, status, rest)
+            log.warning("%s: %s (%s%s).%s", what, entry.outcome, type(error).__name__, status, rest)
 
     def _abort(self, error: Exception) -> None:
-        if self._error is None:
+        # What follows a stop, such as waits that were given up, is not the reason for it.
+        if not self._stopping.is_set():
             self._error = error
         self._stopping.set()
+
+
+def _creates(job: Job) -> bool:
+    return job.plan.action == "create"

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_lemlist.delivery.identity import identifies
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.leads import LEAD_FIELDS
 from airflow_provider_lemlist.load.placeholders import Variables, texts_of, variables_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
     from airflow_provider_lemlist.load.mapping import ColumnMapping
     from airflow_provider_lemlist.load.options import LoadOptions
+    from airflow_provider_lemlist.load.people import People
     from airflow_provider_lemlist.load.worklist import Worklist
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class Finding:
         if self.rows == 1:
             return f"row {self.examples[0]}"
         numbers = ", ".join(map(str, self.examples))
-        return f"{_rows(self.rows)} ({numbers}{', …' if self.rows > len(self.examples) else ''})"
+        return f"{plural(self.rows, 'row')} ({numbers}{', …' if self.rows > len(self.examples) else ''})"
 
 
 @dataclass
@@ -65,6 +67,8 @@ class Findings:
     duplicates: Finding = field(default_factory=Finding)
     #: Variables of the campaign that are blank in some valid rows.
     blank: dict[str, Finding] = field(default_factory=lambda: defaultdict(Finding))
+    #: Valid rows of which nothing tells whether the lead is in the campaign.
+    unidentified: Finding = field(default_factory=Finding)
     #: How many valid rows have a value for each field and variable.
     sent: Counter[str] = field(default_factory=Counter)
 
@@ -91,30 +95,29 @@ def check_rows(
     found = Findings()
     for number, row in enumerate(rows, 1):
         found.rows = number
+        lead: dict[str, str] = {}
+        key: str | None = None
         if isinstance(row, MalformedRow):
             reasons = [row.reason]
         else:
-            lead, problems = mapping.lead(row)
+            lead, key, problems = mapping.lead(row)
             reasons = [str(problem) for problem in problems]
         if reasons:
             for reason in reasons:
                 known = reason in found.problems or len(found.problems) < _MAX_PROBLEMS
                 found.problems[reason if known else "other problems"].add(number)
-            worklist.reject(number, None, "invalid", "; ".join(reasons))
-            continue
-        key, first = worklist.add(number, lead)
-        if first is not None:
-            found.duplicates.add(number)
-            worklist.reject(number, key, "duplicate", f"the same person as row {first}")
+            worklist.add_invalid(number, lead, key, "; ".join(reasons))
             continue
         found.valid += 1
+        for duplicate in worklist.add(number, lead, key):
+            found.valid -= 1
+            found.duplicates.add(duplicate)
         found.sent.update(lead.keys())
+        if not key and not identifies(lead):
+            found.unidentified.add(number)
         for name in variables:
             if not lead.get(name):
                 found.blank[name].add(number)
-    for number in worklist.reject_same_profiles():
-        found.valid -= 1
-        found.duplicates.add(number)
     mapping.check_columns()
     if found.valid and not any(found.sent[name] for name in LEAD_FIELDS):
         raise LemlistValidationError(
@@ -154,33 +157,65 @@ def check_variables(variables: Variables, options: LoadOptions) -> None:
     )
 
 
-def log_findings(found: Findings, mapping: ColumnMapping) -> None:
+def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
     """Log the result of checking the rows."""
     twice = found.duplicates.rows
     counts = f"{found.valid:,} valid, {found.rows - found.valid - twice:,} invalid, {twice:,} twice"
-    log.info("%s: %s in the source.", _rows(found.rows), counts)
+    log.info("%s: %s in the source.", plural(found.rows, "row"), counts)
     for reason, finding in sorted(found.problems.items(), key=lambda item: -item[1].rows):
         log.warning("Invalid: %s: %s.", finding, reason)
     if twice:
         log.warning("The same person as another row: %s. Only one is sent.", found.duplicates)
     if custom := sorted(name for name in found.sent if name not in LEAD_FIELDS):
         log.info("Sent as custom variables: %s.", _names(custom))
-    if mapping.left_out:
-        log.info("Columns left out because they are not in variables: %s.", _names(sorted(mapping.left_out)))
+    if left_out := options.mapping.left_out:
+        log.info("Columns left out because they are not in variables: %s.", _names(sorted(left_out)))
     for name, finding in sorted(found.blank.items()):
         log.warning("The texts of the campaign use %r, which is blank in %s.", name, finding)
-    if without_email := found.valid - found.sent["email"]:
+    if hidden := sorted(set(found.sent) - people.shown):
+        if options.if_exists == "update":
+            log.warning(
+                "The export of the campaign does not show %s: changes are found by what the ledger says was "
+                "sent last.",
+                _names(hidden),
+            )
+    if found.unidentified.rows:
         log.warning(
-            "%s without an email: lemlist detects no duplicates among such leads. Only the ledger prevents "
-            "sending them twice; a row whose response is lost stays uncertain until you check the campaign.",
-            _rows(without_email),
+            "Without email, LinkedIn profile, phone and key: %s. If a response is lost, it is not known whether "
+            "the lead is in the campaign, and the row stays uncertain.",
+            found.unidentified,
         )
+
+
+def check_departures(
+    options: LoadOptions, rows: int, known: int, departing: int
+) -> LemlistValidationError | None:
+    """
+    Return an error if so many people left the source that it is more likely broken.
+
+    :param rows: Rows of the source.
+    :param known: People in the campaign who were in the source before.
+    :param departing: Those of them who are not in it now.
+    """
+    if options.if_missing == "keep" or not known or (rows and departing <= options.max_missing * known):
+        return None
+    why = (
+        f"{departing:,} of {known:,} people are no longer in it, and max_missing is {options.max_missing:g}"
+        if rows
+        else "it is empty"
+    )
+    return LemlistValidationError(
+        f"The source seems to be incomplete: {why}. Nothing was done to the people who are missing; its rows "
+        "were loaded. Check the source, or raise max_missing for one run."
+    )
 
 
 def log_estimate(options: LoadOptions, rows: int, rate: float) -> None:
     """Log how long the load will take at least, with a warning if the task has less time."""
     seconds = rows / rate
-    log.info("Campaign %s: %s to send, at least %s.", options.campaign_id, _rows(rows), duration(seconds))
+    log.info(
+        "Campaign %s: %s to send, at least %s.", options.campaign_id, plural(rows, "row"), duration(seconds)
+    )
     limit = options.time_limit
     if limit is not None and seconds > limit.total_seconds():
         log.warning(
@@ -195,8 +230,11 @@ def request_rate(hook: LemlistHook) -> float:
     return max(state["capacity"] / state["period"], 0.1)
 
 
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number:,} rows"
+def plural(number: int, one: str, *verbs: str) -> str:
+    """Return a number with its noun, and with its verb if both forms of one are given."""
+    noun = one if number == 1 else f"{one}s"
+    verb = verbs and f" {verbs[number != 1]}"
+    return f"{number:,} {noun}{verb or ''}"
 
 
 def _names(names: Collection[str]) -> str:

@@ -22,14 +22,26 @@ class LoadReport:
     The counts of one load. Thread-safe.
 
     :param settled: Outcomes of the rows that earlier attempts settled.
+    :param left: Number of people in the campaign who are no longer in the source.
+    :param departures: Number of those about whom something will be done.
     """
 
     def __init__(
-        self, rows: int, settled: Mapping[str, int], *, clock: Callable[[], float] = time.monotonic
+        self,
+        rows: int,
+        settled: Mapping[str, int],
+        *,
+        left: int = 0,
+        departures: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rows = rows
+        self.left = left
+        self._all = rows + departures
         self.settled_before = sum(settled.values())
         self.outcomes = Counter(settled)
+        #: How often lemlist did not take the new value of a field.
+        self.refused: Counter[str] = Counter()
         #: Rows that took a request in this attempt.
         self.sent = 0
         self._clock = clock
@@ -49,8 +61,8 @@ class LoadReport:
 
     @property
     def not_tried(self) -> int:
-        """Number of rows that have no outcome yet."""
-        return self.rows - self.done
+        """Number of rows, and of people to be handled, that have no outcome yet."""
+        return self._all - self.done
 
     def progress(self) -> str:
         """Return the progress line."""
@@ -63,7 +75,7 @@ class LoadReport:
             rate = (self.sent - sent) / (now - since) if now > since else 0.0
         outcomes = ", ".join(f"{name} {count:,}" for name, count in self._occurred())
         left = f"about {duration(self.not_tried / rate)} left" if rate and self.not_tried else ""
-        parts = [f"{self.done:,} of {self.rows:,} rows", outcomes, f"{rate:.1f} rows/s", left]
+        parts = [f"{self.done:,} of {self._all:,} rows", outcomes, f"{rate:.1f} rows/s", left]
         return " · ".join(filter(None, parts))
 
     def table(self) -> str:
@@ -72,13 +84,16 @@ class LoadReport:
         if self.not_tried:
             rows.append(("not tried", self.not_tried))
         rows.append(("rows", self.rows))
-        return "\n".join(f"    {name:<10} {count:>9,}" for name, count in rows)
+        if self.left:
+            rows.append(("left the source", self.left))
+        return "\n".join(f"    {name:<15} {count:>9,}" for name, count in rows)
 
     def counts(self) -> dict[str, int]:
         """Return every count, as pushed to XCom."""
         return {
             "rows": self.rows,
             **{name: self.outcomes[name] for name in OUTCOMES},
+            "left": self.left,
             "not_tried": self.not_tried,
             "settled_before": self.settled_before,
         }

@@ -1,37 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One load from start to end: read the history, check the rows, send them, report every outcome."""
+"""
+One load from start to end, one way.
+
+    read what earlier runs wrote -> look at the campaign -> check the rows -> plan -> send -> write
+"""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_lemlist.exceptions import LemlistError
+from airflow_provider_lemlist.api.wire import CLOCK
+from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 from airflow_provider_lemlist.load import preflight
-from airflow_provider_lemlist.load.ledger import (
-    Ledger,
-    LedgerEntry,
-    latest_ledger,
-    read_history,
-    read_previous,
-)
+from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry
+from airflow_provider_lemlist.load.plan import Situation
 from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
-from airflow_provider_lemlist.load.sending import settle_without_request
+from airflow_provider_lemlist.load.sending import LeadSender
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import is_local, shown
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
     from airflow_provider_lemlist.load.options import LoadOptions
     from airflow_provider_lemlist.load.sources import Row
 
 log = logging.getLogger(__name__)
+
+#: Seconds after which a request whose response was lost, or whose process died, has taken effect or never will.
+SETTLE_TIME = 5.0
 
 
 class Load:
@@ -41,7 +42,6 @@ class Load:
         self._hook = hook
         self._options = options
         self._stop_requested = False
-        self._previous: ObjectStoragePath | None = None
         #: The counts; None until the rows were checked.
         self.report: LoadReport | None = None
 
@@ -58,83 +58,129 @@ class Load:
             the load was stopped. The ledger contains what was done until then.
         """
         options = self._options
-        with closing(Worklist()) as worklist:
-            if options.previous_ledger:
-                self._read_previous(options.previous_ledger, worklist)
-            with nullcontext() if options.dry_run else self._open_ledger() as ledger:
-                read_history(options.ledger_path, options.campaign_id, worklist)
-                latency = self._check(worklist)
-                report = self.report = self._open_report(worklist, ledger)
-                try:
-                    if ledger is not None:
-                        self._send(ledger, worklist, report, latency)
-                        ledger.finish(worklist)
-                finally:
-                    log.info("Campaign %s: the load has ended.\n%s", options.campaign_id, report.table())
+        self._log_place()
+        with (
+            Ledger(
+                options.ledger_path, options.campaign_id, options.run, read_only=options.dry_run
+            ) as ledger,
+            closing(Worklist(ledger.secret)) as worklist,
+        ):
+            ledger.read(worklist)
+            newest = worklist.people.newest_run(options.run.source)
+            variables, latency = preflight.read_campaign(self._hook, options.campaign_id)
+            self._look(worklist)
+            found = preflight.check_rows(self._until_stopped(), options.mapping, worklist, variables.needed)
+            preflight.log_findings(found, options, worklist.people)
+            if found.rows:
+                preflight.check_variables(variables, options)
+            replaced = worklist.plan(options, Situation(datetime.now(UTC), newest, worklist.people.sent))
+            left, refusal = self._plan_departures(worklist, found.rows, newest)
+            report = self.report = LoadReport(
+                worklist.rows(), worklist.kept(), left=left, departures=worklist.departures()
+            )
+            self._write_settled(ledger, worklist, report)
+            preflight.log_estimate(options, worklist.requests(), preflight.request_rate(self._hook))
+            try:
+                if not options.dry_run:
+                    self._send(ledger, worklist, report, latency)
+                    ledger.finish(worklist.people, report.counts(), replaced)
+            finally:
+                log.info("Campaign %s: the load has ended.\n%s", options.campaign_id, report.table())
+        if refusal is not None:
+            raise refusal
         return report
 
-    def _read_previous(self, path: ObjectStoragePath, worklist: Worklist) -> None:
-        self._previous = latest_ledger(path, self._options.ledger_path)
-        if read_previous(self._previous, self._options.campaign_id, worklist):
-            log.info("The previous ledger is %s.", shown(self._previous))
-        else:
+    def _log_place(self) -> None:
+        path = self._options.ledger_path
+        local = " (local to this machine: another one recognises people by what lemlist lists)"
+        log.info("The ledger is %s%s.", shown(path), local * is_local(path))
+
+    def _look(self, worklist: Worklist) -> None:
+        """Read who is in the campaign."""
+        if self._options.is_retry:
+            CLOCK.sleep(SETTLE_TIME)  # what the attempt before had sent may still be under way
+        number = worklist.people.add_leads(self._hook.iter_leads(self._options.campaign_id))
+        log.info("Campaign %s: %s in it.", self._options.campaign_id, preflight.plural(number, "lead"))
+
+    def _plan_departures(
+        self, worklist: Worklist, rows: int, newest: str
+    ) -> tuple[int, LemlistValidationError | None]:
+        """Plan what to do about the people who left the source; return how many have, and why not."""
+        options, people = self._options, worklist.people
+        if newest > options.run.order:
+            return 0, None  # the source of an older run says nothing about who is missing now
+        known = people.loaded_from(options.run.source)
+        left = worklist.plan_departures(options)
+        refusal = preflight.check_departures(options, rows, known, worklist.departures())
+        if refusal is not None or worklist.nameless:
+            worklist.cancel_departures()
+        if worklist.nameless and left and refusal is None and options.if_missing != "keep":
             log.warning(
-                "There is no previous ledger at %s; every row is treated as new.", shown(self._previous)
+                "%s invalid and name no one. They may be people who seem to have left the source, so nothing "
+                "is done to those.",
+                preflight.plural(worklist.nameless, "row", "is", "are"),
             )
+        return left, refusal
 
-    def _open_ledger(self) -> Ledger:
-        options = self._options
-        local = " (local to this machine; a retry on another machine does not find it)"
-        log.info("The ledger is %s%s.", shown(options.ledger_path), local * is_local(options.ledger_path))
-        return Ledger(options.ledger_path, options.campaign_id, options.owner, previous=self._previous)
-
-    def _check(self, worklist: Worklist) -> float:
-        """Check the campaign and every row; return the seconds that lemlist takes to respond."""
-        options = self._options
-        variables, latency = preflight.read_campaign(self._hook, options.campaign_id)
-        rows = self._until_stopped(options.rows())
-        found = preflight.check_rows(rows, options.mapping, worklist, variables.needed)
-        preflight.log_findings(found, options.mapping)
-        if found.rows:
-            preflight.check_variables(variables, options)
-        return latency
-
-    def _open_report(self, worklist: Worklist, ledger: Ledger | None) -> LoadReport:
-        """Count the rows that are settled already and the rows that will not be sent."""
-        report = LoadReport(worklist.rows(), worklist.settled_outcomes())
-        if ledger is not None:
-            ledger.remove("open")  # this attempt writes its own
-        for number, key, outcome, message in worklist.rejected():
-            report.count(outcome, sent=False)
-            if ledger is not None:
-                ledger.write(LedgerEntry(number, key, outcome, message=message))
+    def _write_settled(self, ledger: Ledger, worklist: Worklist, report: LoadReport) -> None:
+        """Write the outcomes that take no request."""
         if report.settled_before:
             log.info("Earlier attempts settled %s rows.", f"{report.settled_before:,}")
-        known: Counter[str] = Counter()  # the rows that will need no request, by outcome
-        if self._options.previous_ledger:
-            entries = (settle_without_request(row, self._options) for row in worklist.planned())
-            known.update(entry.outcome for entry in entries if entry is not None)
-        if known:
-            log.info("The previous ledger settles %s rows without a request.", f"{known.total():,}")
-        unsettled = report.not_tried - known.total()
-        preflight.log_estimate(self._options, unsettled, preflight.request_rate(self._hook))
-        if ledger is None:
-            for outcome in known.elements():
-                report.count(outcome, sent=False)
-        return report
+        for entry in worklist.settled():
+            report.count(entry.outcome, sent=False)
+            if not self._options.dry_run:
+                ledger.write(entry, urgent=False)
 
     def _send(self, ledger: Ledger, worklist: Worklist, report: LoadReport, latency: float) -> None:
-        concurrency = Concurrency(preflight.request_rate(self._hook), latency)
-        pool = SenderPool(self._hook, worklist.planned(), ledger, report, self._options, concurrency)
-        pool.run(lambda: self._stop_requested)
+        hook = self._hook
+        pool = SenderPool(
+            worklist.jobs(),
+            LeadSender(hook, self._options, worklist.people.sent),
+            ledger,
+            report,
+            Concurrency(preflight.request_rate(hook), latency),
+            interrupt=hook.get_conn().stop,
+        )
+        uncertain = pool.uncertain
+        try:
+            pool.run(lambda: self._stop_requested)
+            uncertain = self._look_again(ledger, uncertain)
+        finally:
+            for entry in uncertain:
+                ledger.write(entry)
+                report.count(entry.outcome)
+        for name, times in sorted(report.refused.items()):
+            log.warning(
+                "lemlist did not take the new value of %r for %s.", name, preflight.plural(times, "lead")
+            )
         if report.not_tried:
             raise LemlistError(
                 f"The load was stopped; {report.not_tried:,} rows were not tried. "
                 "The next attempt continues from the ledger."
             )
 
-    def _until_stopped(self, rows: Iterator[Row]) -> Iterator[Row]:
-        for row in rows:
+    def _look_again(self, ledger: Ledger, uncertain: list[LedgerEntry]) -> list[LedgerEntry]:
+        """Look for the leads of rows whose outcome is not known; lemlist has had time to create them."""
+        if not uncertain or self._stop_requested:
+            return uncertain
+        log.info("Looking for the leads of %s in doubt.", preflight.plural(len(uncertain), "row"))
+        CLOCK.sleep(SETTLE_TIME)
+        with closing(Worklist(ledger.secret)) as now:
+            now.people.add_leads(self._hook.iter_leads(self._options.campaign_id))
+            return [_settled_by(now, entry) for entry in uncertain]
+
+    def _until_stopped(self) -> Iterator[Row]:
+        for row in self._options.rows():
             if self._stop_requested:
                 raise LemlistError("The load was stopped before anything was sent.")
             yield row
+
+
+def _settled_by(now: Worklist, entry: LedgerEntry) -> LedgerEntry:
+    """Return the outcome of a row in doubt, after the campaign was looked at again."""
+    found = now.people.find(entry.keys)
+    if not found:
+        return entry
+    return entry._replace(
+        outcome="created", lead_id=found[0].lead_id, message="found after its response was lost"
+    )

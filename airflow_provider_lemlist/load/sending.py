@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Send one row, and describe the outcome for the ledger.
-
-What to do is decided in ``delivery``. The loader adds where the evidence comes from: the ledgers of this load
-and of the previous run.
-"""
+"""Carry out the plan for one row or person, and describe the outcome for the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_lemlist.delivery.evidence import LeadEvidence
-from airflow_provider_lemlist.delivery.identity import profile_key
+from airflow_provider_lemlist.delivery.evidence import LeadEvidence, differing_fields
 from airflow_provider_lemlist.delivery.lead import deliver
-from airflow_provider_lemlist.delivery.outcome import Action, Outcome, next_action
+from airflow_provider_lemlist.delivery.outcome import Outcome
 from airflow_provider_lemlist.delivery.policy import LeadPolicy
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
@@ -23,17 +17,18 @@ from airflow_provider_lemlist.exceptions import (
     LemlistNotFoundError,
     LemlistPlanError,
     LemlistRateLimitError,
+    LemlistStoppedError,
     LemlistUncertainError,
+    LemlistValidationError,
     Reason,
 )
 from airflow_provider_lemlist.load.ledger import LedgerEntry
-from airflow_provider_lemlist.load.worklist import changed_fields, content_hash
+from airflow_provider_lemlist.load.plan import DEPARTURES
 
 if TYPE_CHECKING:
-    from airflow_provider_lemlist.delivery.lead import Delivered
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
     from airflow_provider_lemlist.load.options import LoadOptions
-    from airflow_provider_lemlist.load.worklist import PlannedRow
+    from airflow_provider_lemlist.load.worklist import Job
 
 #: Errors that concern every row: the load is aborted, and the other rows are not tried.
 _CONCERN_EVERY_ROW = (
@@ -42,12 +37,11 @@ _CONCERN_EVERY_ROW = (
     LemlistNotFoundError,
     LemlistPlanError,
     LemlistRateLimitError,
+    LemlistStoppedError,
 )
+#: Fields that the response to an update contains where the lead has a value.
+_IN_RESPONSE = ("email", "firstName", "lastName", "companyName", "jobTitle", "companyDomain")
 _MAX_MESSAGE = 300
-_CHECK_CAMPAIGN = (
-    "An attempt was interrupted while this row was in flight, and without an email it cannot be looked up. "
-    "Check the campaign; if the lead is not there, add it by hand or load the row with a separate ledger."
-)
 
 
 class Sent(NamedTuple):
@@ -58,81 +52,93 @@ class Sent(NamedTuple):
     #: Whether the lead may have been created although the row is not settled.
     in_doubt: bool = False
     error: LemlistError | None = None
+    #: Fields whose new values lemlist did not take.
+    refused: tuple[str, ...] = ()
 
 
-def settle_without_request(row: PlannedRow, options: LoadOptions) -> LedgerEntry | None:
-    """Return the entry of a row that the previous ledger settles, or None if the row has to be sent."""
-    if row.previous is None or row.in_doubt:
-        return None
-    if options.if_exists == "skip":
-        # Nothing is sent, so lemlist still has what was sent last.
-        outcome, content = Outcome.EXISTS, row.previous.content
-    elif row.previous.lead_id and not _changes(row.lead, row.previous.content):
-        outcome, content = Outcome.UNCHANGED, content_hash(row.lead)
-    else:
-        return None
-    message = "known from the previous ledger"
-    return _entry(row, outcome, row.previous.lead_id, content, message=message, attempts=0)
+class LeadSender:
+    """
+    Send the rows and people of one load. Thread-safe.
+
+    :param sent: Returns the hashes of a lead's values that the campaign's export does not show.
+    """
+
+    def __init__(
+        self, hook: LemlistHook, options: LoadOptions, sent: Callable[[Mapping[str, str]], Mapping[str, str]]
+    ) -> None:
+        self._hook = hook
+        self._options = options
+        self._sent = sent
+
+    def __call__(self, job: Job) -> Sent:
+        """Carry out the plan for one row or person."""
+        try:
+            return self._depart(job) if job.row is None else self._deliver(job)
+        except LemlistUncertainError as error:
+            return Sent(_entry(job, Outcome.UNCERTAIN, str(error)), in_doubt=True, error=error)
+        except LemlistError as error:
+            in_doubt = job.plan.action == "create" and (job.plan.in_doubt or error.in_doubt)
+            if isinstance(error, _CONCERN_EVERY_ROW) and error.reason is not Reason.LEAD_NOT_FOUND:
+                return Sent(None, in_doubt, error)
+            return Sent(_entry(job, "failed", str(error)), in_doubt, error)
+
+    def _deliver(self, job: Job) -> Sent:
+        action, plan, options = job.plan.action, job.plan, self._options
+        if action == "resume":
+            self._hook.resume_lead(str(plan.lead_id))
+            if not plan.changes:
+                return Sent(_entry(job, "exists", "resumed, because the person is back in the source"))
+        is_new = action == "create"
+        evidence = LeadEvidence(
+            has_email=bool(job.lead.get("email")),
+            in_doubt=plan.in_doubt,
+            lead_id=plan.lead_id,
+            changes=None if is_new else plan.changes,
+            # The campaign was looked through. A lead that is gone is looked up once more before it is put back.
+            looked_up=is_new and plan.lead_id is None,
+        )
+        policy = LeadPolicy(options.if_exists, options.if_elsewhere, options.if_gone)
+        delivered = deliver(self._hook, options.campaign_id, job.lead, evidence, policy, flags=options.flags)
+        outcome, message = delivered.outcome, delivered.message or plan.message
+        refused: tuple[str, ...] = ()
+        if outcome is Outcome.UPDATED and (refused := _refused(plan.changes, delivered.lead or {})):
+            message = f"lemlist did not take {', '.join(refused)}"
+        has_values = outcome in (Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED)
+        sent = self._sent(job.lead) if has_values else None
+        return Sent(_entry(job, outcome, message, delivered.lead_id, sent), refused=refused)
+
+    def _depart(self, job: Job) -> Sent:
+        hook, campaign_id, lead_id = self._hook, self._options.campaign_id, str(job.plan.lead_id)
+        try:
+            if job.plan.action == "pause":
+                hook.pause_lead(lead_id, campaign_id=campaign_id)
+            elif job.plan.action == "delete":
+                hook.delete_lead(campaign_id, lead_id)
+            elif job.lead.get("email"):
+                hook.unsubscribe_lead(campaign_id, job.lead["email"])
+            elif value := job.lead.get("linkedinUrl") or job.lead.get("phone"):
+                hook.unsubscribe(value)
+            else:
+                raise LemlistValidationError("The lead has nothing by which it could be unsubscribed.")
+        except LemlistNotFoundError as error:
+            if error.reason is not Reason.LEAD_NOT_FOUND:
+                raise
+            return Sent(_entry(job, Outcome.GONE, "deleted in lemlist"))
+        return Sent(_entry(job, DEPARTURES[job.plan.action], "no longer in the source"))
 
 
-def send(hook: LemlistHook, row: PlannedRow, options: LoadOptions) -> Sent:
-    """Send one row."""
-    evidence = _evidence(row)
-    policy = LeadPolicy(options.if_exists, options.if_elsewhere, options.if_gone)
-    lead_id, content = row.previous or (None, "")
-    if next_action(evidence, policy) is Action.STOP:
-        entry = _entry(row, Outcome.UNCERTAIN, lead_id, content, message=_CHECK_CAMPAIGN)
-        return Sent(entry, in_doubt=True)
-    try:
-        delivered = deliver(hook, options.campaign_id, row.lead, evidence, policy, flags=options.flags)
-    except LemlistUncertainError as error:
-        entry = _entry(row, Outcome.UNCERTAIN, lead_id, content, message=str(error))
-        return Sent(entry, in_doubt=True, error=error)
-    except LemlistError as error:
-        in_doubt = row.in_doubt or error.in_doubt
-        if isinstance(error, _CONCERN_EVERY_ROW) and error.reason is not Reason.LEAD_NOT_FOUND:
-            return Sent(None, in_doubt, error)
-        return Sent(_entry(row, "failed", lead_id, content, message=str(error)), in_doubt, error)
-    content = _content(row, delivered)
-    return Sent(_entry(row, delivered.outcome, delivered.lead_id, content, message=delivered.message))
-
-
-def _evidence(row: PlannedRow) -> LeadEvidence:
-    known = row.previous if row.previous and row.previous.lead_id else None
-    return LeadEvidence(
-        # The address that a row has gained does not find a lead that was created without one.
-        has_email=bool(row.lead.get("email")) and not row.sent_without_email,
-        in_doubt=row.in_doubt,
-        lead_id=known and known.lead_id,
-        changes=known and _changes(row.lead, known.content),
-    )
-
-
-def _changes(lead: Mapping[str, str], content: str) -> dict[str, str]:
-    """Return the fields to update. The address identifies a lead and cannot be changed."""
-    return {name: value for name, value in changed_fields(lead, content).items() if name != "email"}
-
-
-def _content(row: PlannedRow, delivered: Delivered) -> str:
-    """Return the hashes of the values that lemlist has, from which the next run sees what to update."""
-    if delivered.outcome is Outcome.ELSEWHERE:
-        return ""
-    if delivered.outcome in (Outcome.EXISTS, Outcome.GONE) and row.previous:
-        return row.previous.content
-    there = delivered.lead or {}
-    return content_hash(row.lead | {name: str(there.get(name) or "") for name in delivered.differing})
+def _refused(changes: Mapping[str, str], response: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the fields whose new values the response to an update should show, and does not."""
+    differing = differing_fields(changes, response)
+    return tuple(sorted(name for name in differing if name in response or name in _IN_RESPONSE))
 
 
 def _entry(
-    row: PlannedRow, outcome: str, lead_id: str | None, content: str, *, message: str = "", attempts: int = 1
+    job: Job,
+    outcome: str,
+    message: str = "",
+    lead_id: str | None = None,
+    sent: Mapping[str, str] | None = None,
 ) -> LedgerEntry:
-    return LedgerEntry(
-        row=row.number,
-        row_key=row.key,
-        profile_key=profile_key(row.lead),
-        outcome=str(outcome),
-        lead_id=lead_id,
-        attempts=row.attempts + attempts,
-        message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
-        content=content,
-    )
+    shortened = message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"
+    return LedgerEntry(job.row, job.keys, str(outcome), lead_id or job.plan.lead_id, shortened, sent)

@@ -58,22 +58,10 @@ def from_list(leads: Iterable[Any]) -> Iterator[Row]:
 
 
 def from_sql(
-    conn_id: str, sql: str, parameters: Any = None, hook_params: dict[str, Any] | None = None
+    conn_id: str, sql: str, parameters: Any = None, hook_params: Mapping[str, Any] | None = None
 ) -> Iterator[Row]:
-    """
-    Yield the rows of a query, through the database hook of the connection.
-
-    :param hook_params: Arguments of the hook, such as ``{"use_legacy_sql": False}`` for BigQuery.
-    """
-    from airflow.providers.common.compat.sdk import BaseHook
-
-    # Not BaseHook.get_hook(): that of Airflow 2.11 takes no hook_params.
-    stored: Any = BaseHook.get_connection(conn_id)
-    hook = stored.get_hook(hook_params=hook_params)
-    if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
-        raise LemlistConfigurationError(
-            f"sql_conn_id {conn_id!r} is a connection of {type(hook).__name__}, which does not support SQL."
-        )
+    """Yield the rows of a query."""
+    hook = database_hook(conn_id, hook_params)
     with closing(hook.get_conn()) as connection, closing(_streaming_cursor(connection)) as cursor:
         cursor.execute(sql) if parameters is None else cursor.execute(sql, parameters)
         # A server-side cursor of PostgreSQL knows its columns only after the first rows were fetched.
@@ -87,6 +75,25 @@ def from_sql(
                 # A connection may configure cursors that return dicts.
                 yield row if isinstance(row, Mapping) else dict(zip(columns, row, strict=True))
             rows = cursor.fetchmany(BATCH)
+
+
+def database_hook(conn_id: str, hook_params: Mapping[str, Any] | None = None) -> Any:
+    """
+    Return the database hook of a connection.
+
+    :param hook_params: Arguments of the hook, such as ``{"use_legacy_sql": False}`` for BigQuery.
+    :raises LemlistConfigurationError: The connection does not support SQL.
+    """
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    # Not BaseHook.get_hook(): that of Airflow 2.11 takes no hook_params.
+    stored: Any = BaseHook.get_connection(conn_id)
+    hook = stored.get_hook(hook_params=dict(hook_params or {}))
+    if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
+        raise LemlistConfigurationError(
+            f"sql_conn_id {conn_id!r} is a connection of {type(hook).__name__}, which does not support SQL."
+        )
+    return hook
 
 
 def _streaming_cursor(connection: Any) -> Any:

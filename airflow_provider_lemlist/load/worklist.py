@@ -1,201 +1,221 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The checked rows of one load, together with the history of earlier attempts and runs.
+The rows of one load, with what will be done about each.
 
-They are kept in SQLite's own temporary database: a file without a name that no other process can open and
-that disappears with this one. So the source is read once, the rows that were checked are the rows that are
-sent even if the table changes meanwhile, and memory does not grow with the number of rows.
+They are kept, with the people of the campaign, in SQLite's own temporary database: a file without a name that
+no other process can open and that disappears with this one. So the source is read once, the rows that were
+checked are the rows that are sent even if the table changes meanwhile, and memory does not grow with the
+number of rows.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from hashlib import blake2b
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from airflow_provider_lemlist.delivery.identity import alternate_key, person_key, profile_key
+from airflow_provider_lemlist.delivery.identity import Kind
+from airflow_provider_lemlist.load.ledger import LedgerEntry
+from airflow_provider_lemlist.load.options import LoadOptions
+from airflow_provider_lemlist.load.people import Keyring, People
+from airflow_provider_lemlist.load.plan import Plan, Situation, plan_departure, plan_row
 
 _TABLES = """
 CREATE TABLE rows(
-    number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, alternate BLOB, lead TEXT NOT NULL,
-    times INTEGER NOT NULL DEFAULT 1
-);
-CREATE INDEX alternates ON rows(alternate) WHERE alternate IS NOT NULL;
-CREATE TABLE profiles(key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE rejected(
-    number INTEGER PRIMARY KEY, key BLOB UNIQUE, outcome TEXT NOT NULL, message TEXT NOT NULL
+    number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT, outcome TEXT, message TEXT, lead_id TEXT, plan TEXT,
+    is_kept INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE settled(key BLOB PRIMARY KEY, outcome TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE in_flight(key BLOB PRIMARY KEY, times INTEGER NOT NULL, in_doubt INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE previous(key BLOB PRIMARY KEY, lead_id TEXT, content TEXT NOT NULL) WITHOUT ROWID;
-"""
-_PLANNED = """
-SELECT rows.number, rows.key, rows.lead, coalesce(in_flight.times, 0), coalesce(in_flight.in_doubt, 0),
-       iif(same.key IS NULL, other.lead_id, same.lead_id), coalesce(same.content, other.content),
-       coalesce(without_email.in_doubt, 0)
-FROM rows LEFT JOIN in_flight USING (key)
-     LEFT JOIN in_flight AS without_email ON without_email.key = rows.alternate
-     LEFT JOIN previous AS same ON same.key = rows.key
-     LEFT JOIN previous AS other ON other.key = rows.alternate
-WHERE rows.key NOT IN (SELECT key FROM settled)
-  AND (rows.alternate IS NULL OR rows.alternate NOT IN (SELECT key FROM settled))
-ORDER BY rows.number
-"""
-_SETTLED = """
-SELECT outcome, count(*)
-FROM (SELECT key, alternate FROM rows UNION ALL SELECT key, NULL FROM rejected) AS row
-     JOIN settled ON settled.key = iif(row.key IN (SELECT key FROM settled), row.key, row.alternate)
-GROUP BY outcome
-"""
-_SAME_PROFILE = """
-SELECT rows.number, rows.lead, profiles.number FROM rows JOIN profiles ON profiles.key = rows.alternate
-WHERE rows.key NOT IN (SELECT key FROM settled) ORDER BY rows.number LIMIT 1000
-"""
-_DOUBTS_OUTSIDE_SOURCE = """
-SELECT key, NOT times FROM in_flight
-WHERE in_doubt AND key NOT IN (SELECT key FROM settled) AND key NOT IN (SELECT key FROM rows)
+CREATE TABLE departures(number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT NOT NULL, plan TEXT NOT NULL);
 """
 
 
-class PreviousEntry(NamedTuple):
-    """What the ledger of the previous run knows about a row."""
+class Job(NamedTuple):
+    """
+    A row, or a person who left the source, that takes a request.
 
-    lead_id: str | None
-    content: str
+    :param row: Number of the row; None for a person who left.
+    :param lead: The fields of the row; of a person who left, as lemlist lists them.
+    """
 
-
-class PlannedRow(NamedTuple):
-    """A row to be sent."""
-
-    number: int
-    key: bytes
+    row: int | None
+    keys: Sequence[bytes]
     lead: dict[str, str]
-    #: How often earlier attempts sent it.
-    attempts: int
-    #: Whether it was in flight when an earlier attempt died.
-    in_doubt: bool
-    previous: PreviousEntry | None
-    #: Whether it had no address then, so that its present address does not find the lead.
-    sent_without_email: bool = False
-
-
-# --- Content --------------------------------------------------------------------------------------------
-
-
-def content_hash(lead: Mapping[str, str]) -> str:
-    """Return a short hash per field, from which the next run sees which fields changed."""
-    return " ".join(f"{_field_name(name)}={_digest(value)}" for name, value in sorted(lead.items()))
-
-
-def changed_fields(lead: Mapping[str, str], content: str) -> dict[str, str]:
-    """Return the fields whose values differ from the hashed ones."""
-    known = dict(item.split("=", 1) for item in content.split(" ") if item)
-    return {name: value for name, value in lead.items() if known.get(_field_name(name)) != _digest(value)}
-
-
-def _field_name(name: str) -> str:
-    return name.replace("%", "%25").replace(" ", "%20").replace("=", "%3D")
-
-
-def _digest(value: str) -> str:
-    return blake2b(value.encode(), digest_size=6).hexdigest()
-
-
-# --- The rows -------------------------------------------------------------------------------------------
+    plan: Plan
 
 
 class Worklist:
     """The rows of one load, by row number. Not thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, secret: bytes) -> None:
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_TABLES}")
+        #: Whom the rows may mean.
+        self.people = People(self._database, secret)
+        self._keys = Keyring(self._database, "row_keys")
+        #: Rows that are invalid and name no one: they may be anyone who seems to have left the source.
+        self.nameless = 0
 
     def close(self) -> None:
         """Delete the database."""
         self._database.close()
 
-    def add(self, number: int, lead: Mapping[str, str]) -> tuple[bytes, int | None]:
-        """
-        Add a row, unless an earlier row is the same person.
+    def add_settled(self, rows: Iterable[tuple[Sequence[bytes], str]]) -> None:
+        """Add the keys and outcomes of rows that earlier attempts of this run settled."""
+        settled = ((key, outcome) for keys, outcome in rows for key in keys)
+        self._database.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?)", settled)
 
-        :return: The key of the row, and the number of that earlier row.
+    # --- Reading the source -----------------------------------------------------------------------------
+
+    def add(self, number: int, lead: Mapping[str, str], key: str | None = None) -> list[int]:
         """
-        key = person_key(lead)
-        known = self._database.execute("SELECT number, times FROM rows WHERE key = ?", (key,)).fetchone()
-        if known is not None:
-            first, times = known
-            self._database.execute("UPDATE rows SET times = ? WHERE key = ?", (times + 1, key))
-            return person_key(lead, times + 1), first
+        Add a row. If two rows are one person, the one that says more about who it is stays.
+
+        :return: The rows that turned out to be duplicates.
+        """
+        keys = self.people.keys_of(lead, key)
         text = json.dumps(lead, ensure_ascii=False, separators=(",", ":"))
-        row = (number, key, alternate_key(lead), text)
-        self._database.execute("INSERT INTO rows(number, key, alternate, lead) VALUES (?, ?, ?, ?)", row)
-        if profile := profile_key(lead):
-            self._database.execute("INSERT OR IGNORE INTO profiles VALUES (?, ?)", (profile, number))
-        return key, None
+        query = "INSERT INTO rows(number, keys, lead) VALUES (?, ?, ?)"
+        self._database.execute(query, (number, _joined(keys), text))
+        duplicates = []
+        for first in self._keys.find(keys):
+            if _strength(self._keys.of(first)) <= _strength(keys):
+                self._reject(number, "duplicate", f"the same person as row {first}")
+                return [*duplicates, number]
+            self._keys.remove(first)
+            self._reject(first, "duplicate", f"the same person as row {number}")
+            duplicates.append(first)
+        self._keys.add(number, keys)
+        return duplicates
 
-    def reject_same_profiles(self) -> Iterator[int]:
-        """Reject rows without an address whose LinkedIn profile is also in a row with one; yield numbers."""
-        while found := self._database.execute(_SAME_PROFILE).fetchall():
-            for number, lead, first in found:
-                self._database.execute("DELETE FROM rows WHERE number = ?", (number,))
-                # Not the key of the row: if the other row is missing from the next source, this one is sent.
-                key = person_key(json.loads(lead), 0)
-                self.reject(number, key, "duplicate", f"the same LinkedIn profile as row {first}")
-                yield number
+    def add_invalid(self, number: int, lead: Mapping[str, str], key: str | None, message: str) -> None:
+        """Add a row that cannot be sent; ``lead`` holds what is valid in it."""
+        keys = [each for each in self.people.keys_of(lead, key) if each[0] != Kind.CONTENT]
+        self.nameless += not keys
+        query = "INSERT INTO rows(number, keys) VALUES (?, ?)"
+        self._database.execute(query, (number, _joined(keys)))
+        self._reject(number, "invalid", message)
 
-    def reject(self, number: int, key: bytes | None, outcome: str, message: str) -> None:
-        """Add a row that will not be sent."""
-        self._database.execute("INSERT INTO rejected VALUES (?, ?, ?, ?)", (number, key, outcome, message))
+    def _reject(self, number: int, outcome: str, message: str) -> None:
+        query = "UPDATE rows SET outcome = ?, message = ? WHERE number = ?"
+        self._database.execute(query, (outcome, message, number))
 
-    def rejected(self) -> Iterator[tuple[int, bytes | None, str, str]]:
-        """Yield number, key, outcome and message of rejected rows that are not settled."""
-        yield from self._database.execute(
-            "SELECT * FROM rejected WHERE key IS NULL OR key NOT IN (SELECT key FROM settled) ORDER BY number"
+    # --- Planning ---------------------------------------------------------------------------------------
+
+    def plan(self, options: LoadOptions, situation: Situation) -> set[bytes]:
+        """
+        Work out what to do about every row.
+
+        Rows that earlier attempts of this run settled keep that outcome, unless they need a request.
+
+        :return: The keys of the rows whose outcome will replace that of an earlier attempt.
+        """
+        replaced: set[bytes] = set()
+        update = (
+            "UPDATE rows SET outcome = ?, message = ?, lead_id = ?, plan = ?, is_kept = ? WHERE number = ?"
+        )
+        for number, joined, text, outcome, message in self._all("number, keys, lead, outcome, message"):
+            keys = _split(joined)
+            candidates = self.people.find(keys)
+            self.people.see(candidates)
+            if outcome is not None:
+                plan = Plan(outcome, message=message)
+            else:
+                other = bool(candidates) and self.people.has_other_address(candidates[0], keys)
+                plan = plan_row(json.loads(text), keys, candidates, options, situation, other_address=other)
+            before = None if plan.outcome == "duplicate" else self._settled(keys)
+            if before and plan.action:
+                replaced.update(keys)
+            is_kept = bool(before and plan.outcome)
+            job = json.dumps(plan) if plan.action else None
+            outcome = before if is_kept else plan.outcome or None
+            self._database.execute(update, (outcome, plan.message, plan.lead_id, job, is_kept, number))
+        if options.max_new is not None:
+            self._limit_new(options.max_new)
+        return replaced
+
+    def _limit_new(self, most: int) -> None:
+        """Let new people beyond the limit wait, in the order of the source."""
+        allowed = max(0, most - self._count("rows WHERE outcome = 'created'"))
+        self._database.execute(
+            "UPDATE rows SET outcome = 'waiting', plan = NULL, message = ? WHERE number IN (SELECT number"
+            " FROM rows WHERE json_extract(plan, '$[1]') = 'create' ORDER BY number LIMIT -1 OFFSET ?)",
+            (f"more new people than max_new={most}; a later run loads this row", allowed),
         )
 
-    def add_settled(self, rows: Iterable[tuple[bytes, str]]) -> None:
-        """Add keys and outcomes that an earlier attempt settled."""
-        self._database.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?)", rows)
+    def plan_departures(self, options: LoadOptions) -> int:
+        """Work out what to do about everyone who left the source; return how many have."""
+        number = 0
+        for person in self.people.left(options.run.source):
+            number += 1
+            if plan := plan_departure(person, options):
+                keys = self.people.keys.of(person.id)
+                row = (number, _joined(keys), person.lead, json.dumps(plan))
+                self._database.execute("INSERT INTO departures VALUES (?, ?, ?, ?)", row)
+        return number
 
-    def add_in_flight(self, rows: Iterable[tuple[bytes, int, bool]]) -> None:
-        """Add in-flight marks in their order: keys, how often each was sent, and whether it is in doubt."""
-        self._database.executemany(
-            "INSERT INTO in_flight VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
-            "times = times + excluded.times, in_doubt = excluded.in_doubt",
-            rows,
-        )
+    def cancel_departures(self) -> None:
+        """Leave the people who left the source alone."""
+        self._database.execute("DELETE FROM departures")
 
-    def add_previous(self, rows: Iterable[tuple[bytes, str | None, str]]) -> None:
-        """Add what an earlier run settled: keys, lead ids and contents."""
-        self._database.executemany("INSERT OR REPLACE INTO previous VALUES (?, ?, ?)", rows)
+    # --- The plan ---------------------------------------------------------------------------------------
 
     def rows(self) -> int:
         """Count the rows of the source."""
-        query = "SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM rejected)"
-        return int(self._database.execute(query).fetchone()[0])
+        return self._count("rows")
 
-    def doubts_outside_source(self) -> list[tuple[bytes, int]]:
-        """Return keys in doubt that are not in this source, and whether only an earlier run knows each."""
-        return self._database.execute(_DOUBTS_OUTSIDE_SOURCE).fetchall()
+    def departures(self) -> int:
+        """Count the people who left the source and about whom something will be done."""
+        return self._count("departures")
 
-    def known_absentees(self) -> Iterator[tuple[bytes, str | None, str]]:
-        """Yield key, lead id and content of people whom earlier runs know and this source lacks."""
-        yield from self._database.execute(
-            "SELECT * FROM previous WHERE key NOT IN (SELECT key FROM rows)"
-            " AND key NOT IN (SELECT key FROM profiles)"
-        )
+    def requests(self) -> int:
+        """Count the rows and people that take a request."""
+        return self._count("rows WHERE plan IS NOT NULL") + self.departures()
 
-    def settled_outcomes(self) -> dict[str, int]:
-        """Count the rows of this source that an earlier attempt settled, by outcome."""
-        return dict(self._database.execute(_SETTLED))
+    def kept(self) -> Counter[str]:
+        """Count the outcomes that earlier attempts of this run have written."""
+        query = "SELECT outcome, count(*) FROM rows WHERE is_kept GROUP BY outcome"
+        return Counter(dict(self._database.execute(query)))
 
-    def planned(self) -> Iterator[PlannedRow]:
-        """Yield the rows that are not settled, in the order of the source."""
-        found = self._database.execute(_PLANNED)
-        for number, key, lead, attempts, in_doubt, lead_id, content, without_email in found:
-            previous = None if content is None else PreviousEntry(lead_id, content)
-            in_doubt = bool(in_doubt or without_email)
-            yield PlannedRow(number, key, json.loads(lead), attempts, in_doubt, previous, bool(without_email))
+    def settled(self) -> Iterator[LedgerEntry]:
+        """Yield the outcomes that take no request and are not written yet."""
+        for number, keys, outcome, lead_id, message in self._all(
+            "number, keys, outcome, lead_id, message", "outcome IS NOT NULL AND NOT is_kept"
+        ):
+            yield LedgerEntry(number, _split(keys), outcome, lead_id, message)
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the rows that take a request, in the order of the source, then the people who left it."""
+        for number, keys, lead, plan in self._all("number, keys, lead, plan", "plan IS NOT NULL"):
+            yield Job(number, _split(keys), json.loads(lead), Plan(*json.loads(plan)))
+        for keys, lead, plan in self._database.execute(
+            "SELECT keys, lead, plan FROM departures ORDER BY number"
+        ):
+            yield Job(None, _split(keys), json.loads(lead), Plan(*json.loads(plan)))
+
+    def _settled(self, keys: Sequence[bytes]) -> str | None:
+        """Return the outcome that an earlier attempt of this run wrote for a row, or None."""
+        query = "SELECT outcome FROM settled WHERE key = ?"
+        found = (self._database.execute(query, (key,)).fetchone() for key in keys)
+        return next((row[0] for row in found if row), None)
+
+    def _all(self, columns: str, which: str = "true") -> Iterator[tuple]:  # type: ignore[type-arg]
+        yield from self._database.execute(f"SELECT {columns} FROM rows WHERE {which} ORDER BY number")
+
+    def _count(self, what: str) -> int:
+        return int(self._database.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
+
+
+def _joined(keys: Sequence[bytes]) -> str:
+    return " ".join(key.hex() for key in keys)
+
+
+def _split(keys: str) -> list[bytes]:
+    return [bytes.fromhex(key) for key in keys.split()]
+
+
+def _strength(keys: Sequence[bytes]) -> int:
+    """Return how much keys say about who is meant: the lower, the more."""
+    return min((key[0] for key in keys if key[0] != Kind.KEY), default=len(Kind))

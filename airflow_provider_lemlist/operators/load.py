@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +27,14 @@ from airflow_provider_lemlist.exceptions import (
     LemlistValidationError,
 )
 from airflow_provider_lemlist.links import CampaignLink
-from airflow_provider_lemlist.load.options import IfExists, IfVariableMissing
+from airflow_provider_lemlist.load.options import (
+    IfAddressChanged,
+    IfExists,
+    IfMissing,
+    IfVariableMissing,
+    LoadOptions,
+    Run,
+)
 from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.operators.lead import FLAGS
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
@@ -46,21 +54,36 @@ _CHOICES = {
     "if_exists": IfExists,
     "if_elsewhere": IfElsewhere,
     "if_gone": IfGone,
+    "if_address_changed": IfAddressChanged,
+    "if_missing": IfMissing,
     "if_variable_missing": IfVariableMissing,
 }
 _SOURCES = ("leads", "sql", "path")
-_MAPPING = ("column_map", "variables", "defaults")
+_MAPPING = ("column_map", "variables", "defaults", "drop_empty", "require", "key", "allow_unidentified")
+#: Arguments that a load takes as they are.
+_AS_GIVEN = (*_CHOICES, "resume_returned", "max_missing", "max_new", "recheck_elsewhere")
 #: If these are given, they must not be empty when the task runs.
-_OPTIONAL = ("sql", "sql_conn_id", "path", "storage_conn_id", "ledger_path", "previous_ledger")
+_OPTIONAL = ("sql", "sql_conn_id", "path", "storage_conn_id", "ledger_path")
+
+
+class Rows:
+    """Rows of a source; where Airflow shows or stores them, there is only their number."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __str__(self) -> str:
+        return f"{len(self.rows):,} rows" if isinstance(self.rows, Sized) else "rows"
 
 
 class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     """
     Load many people into a campaign. With the campaign's ``autoReview`` on, lemlist contacts them at once.
 
-    Every row is checked before the first one is sent, and a ledger records the outcome of each. An attempt
-    after a kill, a stop or a clear continues from the ledger: settled rows cost no request, rows that were in
-    flight are looked up, and no person is created twice.
+    The campaign is looked at first: people who are in it cost no request, and an update changes only what
+    lemlist does not have. Every row is checked before the first one is sent, and a ledger, one for each
+    campaign, records the outcome of each. After a kill, a stop or a clear, no person is created twice and no
+    row is lost; runs may be repeated in any order.
 
     Returns the count of every outcome and the path of the ledger. They are also pushed under the key
     ``report``, including when the task fails.
@@ -71,20 +94,34 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     :param sql: A query, or a ``.sql`` file. (templated)
     :param sql_conn_id: Connection of the database. (templated)
     :param sql_parameters: Bind parameters of the query. (templated)
+    :param sql_hook_params: Arguments of the database hook, such as ``{"use_legacy_sql": False}``.
     :param path: A CSV, NDJSON or Parquet file, or a directory of them, also in an object storage. (templated)
     :param storage_conn_id: Connection of the object storage of ``path`` and the ledgers. (templated)
-    :param ledger_path: Directory of the ledger; by default one per run, on the worker. (templated)
-    :param previous_ledger: The ledger of an earlier run, or the directory of its ledgers. People in it cost a
-        request only if their values changed and ``if_exists`` is ``update``. (templated)
+    :param ledger_path: Directory of the campaign's ledger; by default one on the worker. (templated)
     :param column_map: Column to field or variable; None leaves the column out. Others keep their names.
     :param variables: The custom variables that may be sent; other columns are left out. All by default.
     :param defaults: Values for fields and variables that are blank in a row. Airflow does not render them.
     :param drop_empty: Leave blank values out instead of sending empty texts.
+    :param key: Column by which the source identifies a person whatever the address; it need not be sent.
+    :param require: Fields, variables or columns that must not be blank.
+    :param allow_unidentified: Accept rows without an address, LinkedIn profile, phone number and key, which
+        cannot be found in the campaign again.
     :param if_exists: What to do with a person in the campaign: ``skip`` the row, or ``update`` the lead.
     :param if_elsewhere: What to do with a person whom ``deduplicate`` found in another campaign: ``skip`` the
         row, or let it ``fail``.
-    :param if_gone: What to do with a person whose lead was deleted in lemlist since an earlier run: ``skip``
-        the row, ``create`` the lead again, or let the row ``fail``.
+    :param recheck_elsewhere: After how long to ask lemlist again for such a person.
+    :param if_gone: What to do with a person who was loaded from here and whose lead was deleted in lemlist:
+        ``skip`` the row, ``create`` the lead again, or let the row ``fail``. People who have unsubscribed are
+        never put back.
+    :param if_address_changed: What to do with a person of a ``key`` who is in the campaign with another
+        address: ``skip`` the row, ``create`` a lead for the new address, or let the row ``fail``.
+    :param if_missing: What to do with people in the campaign who are no longer in the source: ``keep`` them
+        as they are, ``pause``, ``unsubscribe`` or ``delete`` them.
+    :param resume_returned: Resume those whom ``pause`` has paused, and create those whom ``delete`` has
+        deleted, when they are in the source again.
+    :param max_missing: The largest part of the people that may be missing; if it is more, or the source is
+        empty, nothing is done to them and the task fails.
+    :param max_new: How many new people a run may create; the others wait for the next run.
     :param if_variable_missing: What to do if the campaign's texts use a variable that no column provides:
         ``fail`` before anything is sent, or ``warn``.
     :param deduplicate: Let lemlist refuse people who are in another campaign. (templated)
@@ -119,17 +156,26 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         sql: str | XComArg | None = NOT_GIVEN,
         sql_conn_id: str | XComArg | None = NOT_GIVEN,
         sql_parameters: Any = None,
+        sql_hook_params: Mapping[str, Any] | None = None,
         path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
         storage_conn_id: str | XComArg | None = NOT_GIVEN,
         ledger_path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
-        previous_ledger: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
         column_map: Mapping[str, str | None] | None = None,
         variables: Collection[str] | None = None,
         defaults: Mapping[str, Any] | None = None,
         drop_empty: bool = True,
+        key: str | None = None,
+        require: Collection[str] = (),
+        allow_unidentified: bool = False,
         if_exists: IfExists = "skip",
         if_elsewhere: IfElsewhere = "skip",
+        recheck_elsewhere: timedelta = timedelta(days=7),
         if_gone: IfGone = "skip",
+        if_address_changed: IfAddressChanged = "skip",
+        if_missing: IfMissing = "keep",
+        resume_returned: bool = True,
+        max_missing: float = 0.1,
+        max_new: int | None = None,
         if_variable_missing: IfVariableMissing = "fail",
         deduplicate: bool | str | XComArg = False,
         linkedin_enrichment: bool | str | XComArg = False,
@@ -146,10 +192,10 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.sql_parameters = sql_parameters
+        self.sql_hook_params = sql_hook_params
         self.path = path
         self.storage_conn_id: Any = storage_conn_id
         self.ledger_path = ledger_path
-        self.previous_ledger = previous_ledger
         optional = {name: getattr(self, name) for name in _OPTIONAL}
         self._given = given_names(optional, mapped=is_from_mapped(self))
         for name, value in optional.items():
@@ -158,9 +204,18 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         self.variables = variables
         self.defaults = defaults
         self.drop_empty = drop_empty
+        self.key = key
+        self.require = require
+        self.allow_unidentified = allow_unidentified
         self.if_exists = if_exists
         self.if_elsewhere = if_elsewhere
+        self.recheck_elsewhere = recheck_elsewhere
         self.if_gone = if_gone
+        self.if_address_changed = if_address_changed
+        self.if_missing = if_missing
+        self.resume_returned = resume_returned
+        self.max_missing = max_missing
+        self.max_new = max_new
         self.if_variable_missing = if_variable_missing
         self.deduplicate = deduplicate
         self.linkedin_enrichment = linkedin_enrichment
@@ -177,8 +232,14 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         """Return False: every value of a lead belongs to lemlist."""
         return False
 
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        # All ways to render lead here, also that of a mapped task; then Airflow stores what was rendered.
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if self.leads is not None:
+            self.leads = Rows(self.leads)
+
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check the rows, and send those that are not settled."""
+        """Check the rows, and send those that take a request."""
         self._load = self._prepare(context)
         try:
             report = self._load.run()
@@ -199,29 +260,29 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     def _prepare(self, context: Context) -> Load:
         from airflow_provider_lemlist.load.ledger import default_ledger_path
         from airflow_provider_lemlist.load.mapping import ColumnMapping
-        from airflow_provider_lemlist.load.options import LoadOptions
         from airflow_provider_lemlist.load.run import Load
 
         self.campaign_id = self._id("campaign_id")
         for name in self._given:
             refuse_empty(getattr(self, name), self._the(name))
         ti: Any = context["ti"]
-        ledger = self._ledger = self._storage("ledger_path", default_ledger_path(ti))
-        previous = None if self.previous_ledger is None else self._storage("previous_ledger")
-        if previous is not None and str(previous).rstrip("/") == str(ledger).rstrip("/"):
-            raise self._refuse("previous_ledger", "is the ledger itself; it must be that of an earlier run")
+        if self.if_missing != "keep" and (ti.map_index or 0) >= 0 and is_from_mapped(self):
+            raise self._refuse("if_missing", "needs the whole source in one task, not in mapped ones")
         options = LoadOptions(
             campaign_id=self.campaign_id,
             rows=self._source(),
-            mapping=ColumnMapping(**{name: getattr(self, name) for name in (*_MAPPING, "drop_empty")}),
-            ledger_path=ledger,
-            previous_ledger=previous,
-            **{name: getattr(self, name) for name in _CHOICES},
+            mapping=ColumnMapping(**{name: getattr(self, name) for name in _MAPPING}),
+            ledger_path=self._storage(
+                "ledger_path", default_ledger_path(self.campaign_id, self.hook.settings.other_host)
+            ),
+            run=_run(context),
+            **{name: getattr(self, name) for name in _AS_GIVEN},
             flags=self._flags(FLAGS),
-            owner=f"task {ti.dag_id}.{ti.task_id} of run {ti.run_id}, attempt {ti.try_number}",
+            is_retry=ti.try_number > 1,
             dry_run=self.sends_nothing,
             time_limit=self.execution_timeout,
         )
+        self._ledger = options.ledger_path
         return Load(self.hook, options)
 
     def _source(self) -> Callable[[], Iterator[Row]]:
@@ -233,12 +294,15 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         if self.sql is not None:
             if not isinstance(self.sql, str):
                 raise self._refuse("sql", f"must be a query, not {type(self.sql).__name__}")
-            return partial(sources.from_sql, str(self.sql_conn_id), self.sql, self.sql_parameters)
+            return partial(
+                sources.from_sql, str(self.sql_conn_id), self.sql, self.sql_parameters, self.sql_hook_params
+            )
         if (file := self._source_file()) is not None:
             return partial(sources.from_path, file)
-        if isinstance(self.leads, (str, bytes, Mapping)) or not isinstance(self.leads, Iterable):
-            raise self._refuse("leads", f"must be a list of dicts, not {type(self.leads).__name__}")
-        return partial(sources.from_list, self.leads)
+        leads = self.leads.rows if isinstance(self.leads, Rows) else self.leads
+        if isinstance(leads, (str, bytes, Mapping)) or not isinstance(leads, Iterable):
+            raise self._refuse("leads", f"must be a list of dicts, not {type(leads).__name__}")
+        return partial(sources.from_list, leads)
 
     def _source_file(self) -> ObjectStoragePath | None:
         return None if self.path is None else self._storage("path")
@@ -255,10 +319,11 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     def _lineage_inputs(self) -> list[Any]:
         if self.sql is None:
             return super()._lineage_inputs()
-        from airflow.providers.common.compat.sdk import BaseHook
         from airflow.providers.openlineage.sqlparser import get_openlineage_facets_with_sql
 
-        database: Any = BaseHook.get_hook(str(self.sql_conn_id))
+        from airflow_provider_lemlist.load import sources
+
+        database: Any = sources.database_hook(str(self.sql_conn_id), self.sql_hook_params)
         # The tables as named in the query, without querying the database for their columns.
         query = get_openlineage_facets_with_sql(
             database, str(self.sql), str(self.sql_conn_id), None, use_connection=False
@@ -305,10 +370,21 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             raise LemlistConfigurationError(f"{the('sql_parameters', arguments)} need sql.")
         for name, choices in _CHOICES.items():
             check_choice(name, arguments, choices)
-        max_failed = arguments["max_failed"]
-        if isinstance(max_failed, bool) or not isinstance(max_failed, int) or max_failed < 0:
-            raise LemlistConfigurationError(f"{the('max_failed', arguments)} must be a whole number from 0.")
+        for name in ("max_failed", "max_new"):
+            number = arguments[name]
+            if number is None and name == "max_new":
+                continue
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise LemlistConfigurationError(f"{the(name, arguments)} must be a whole number from 0.")
+        part = arguments["max_missing"]
+        if isinstance(part, bool) or not isinstance(part, (int, float)) or not 0 <= part <= 1:
+            raise LemlistConfigurationError(f"{the('max_missing', arguments)} must be a part from 0 to 1.")
+        if not isinstance(arguments["recheck_elsewhere"], timedelta):
+            raise LemlistConfigurationError(f"{the('recheck_elsewhere', arguments)} must be a timedelta.")
+        if arguments["key"] is not None and not isinstance(arguments["key"], str):
+            raise LemlistConfigurationError(f"{the('key', arguments)} must be the name of a column.")
         check_names("variables", arguments)
+        check_names("require", arguments)
         if not isinstance(arguments["column_map"] or {}, Mapping):
             raise LemlistConfigurationError(f"{the('column_map', arguments)} must be a dict.")
         check_id("campaign_id", arguments)
@@ -329,3 +405,19 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             from airflow_provider_lemlist.load.mapping import ColumnMapping
 
             ColumnMapping(**{name: arguments[name] for name in _MAPPING})
+
+
+def _run(context: Context) -> Run:
+    """Return how the ledger knows the run of a task."""
+    from airflow_provider_lemlist.load.ledger import file_name
+    from airflow_provider_lemlist.run_window import run_order
+
+    ti: Any = context["ti"]
+    index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+    source = f"{ti.dag_id}.{ti.task_id}"
+    return Run(
+        name=file_name(f"{ti.run_id}.{source}{index}"),
+        order=run_order(context.get("dag_run")),
+        source=source,
+        owner=f"task {source}{index} of run {ti.run_id}, attempt {ti.try_number}",
+    )

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Who is known in a campaign: the people whom lemlist lists there, and those who were loaded from here before.
+
+They are kept in the temporary database of the load, so that memory does not grow with their number. A person
+has any number of keys, each the hash of one identity with the secret of the ledger; the first byte is the
+kind. ``delivery.identity.is_same`` says when two descriptions are one person; ``Keyring.find`` is the same
+rule for keys that are stored.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from airflow_provider_lemlist.delivery.identity import Kind, identities
+from airflow_provider_lemlist.leads import LEAD_FIELDS
+from airflow_provider_lemlist.load.ledger import LEFT, READDRESSED
+
+#: Fields of a lead that every export shows; whether it shows a custom variable is seen from its rows.
+EXPORTED = frozenset(LEAD_FIELDS) - {"contactOwner"}
+#: What else a row of the export holds.
+_STATES = ("_id", "emailStatus", "lastState", "status")
+
+_TABLES = """
+CREATE TABLE people(
+    id INTEGER PRIMARY KEY, lead_id TEXT UNIQUE,
+    run TEXT NOT NULL DEFAULT '', source TEXT NOT NULL DEFAULT '', left TEXT, elsewhere TEXT,
+    sent TEXT NOT NULL DEFAULT '{}', in_doubt INTEGER NOT NULL DEFAULT 0,
+    status TEXT, lead TEXT, seen INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+
+class Person(NamedTuple):
+    """
+    One person in the campaign, or one who was.
+
+    :param lead_id: The lead in the campaign, also after it was deleted there.
+    :param run: Order of the newest run that settled this person; empty for people who were not loaded from here.
+    :param source: The source of that run.
+    :param left: What a load did to the lead because the person was missing from the source.
+    :param elsewhere: When lemlist last said that the person is in another campaign.
+    :param sent: Hashes of what was sent last in variables that the export does not show.
+    :param in_doubt: Whether an attempt that died may have created the lead.
+    :param status: The state of the lead in lemlist; None if it is not in the campaign.
+    :param lead: The fields as lemlist lists them, as JSON.
+    """
+
+    id: int
+    lead_id: str | None
+    run: str
+    source: str
+    left: str | None
+    elsewhere: str | None
+    sent: str
+    in_doubt: bool
+    status: str | None
+    lead: str | None
+
+
+class People:
+    """The people of one campaign. Not thread-safe."""
+
+    def __init__(self, database: sqlite3.Connection, secret: bytes) -> None:
+        database.executescript(_TABLES)
+        self._database = database
+        self._secret = secret
+        self.keys = Keyring(database, "people_keys")
+        #: Fields and variables that the export shows.
+        self.shown: set[str] = set(EXPORTED)
+
+    # --- What the ledger says ---------------------------------------------------------------------------
+
+    def add_known(self, line: Mapping[str, Any]) -> None:
+        """Add a person from the ledger."""
+        values = [line.get(name) for name in ("lead_id", "run", "source", "left", "elsewhere", "in_doubt")]
+        person = self._insert(
+            "lead_id, run, source, left, elsewhere, in_doubt, sent", *values, json.dumps(line["sent"])
+        )
+        self.keys.add(person, [bytes.fromhex(key) for key in line["keys"]])
+
+    def known(self) -> Iterator[dict[str, Any]]:
+        """Yield everyone whom the next load has to know, in the form of ``add_known``."""
+        found = self._database.execute(
+            "SELECT id, lead_id, run, source, left, elsewhere, in_doubt, sent FROM people"
+            " WHERE run != '' OR in_doubt"
+        )
+        names = ("lead_id", "run", "source", "left", "elsewhere", "in_doubt")
+        for person, *values, sent in found:
+            hidden = {name: value for name, value in json.loads(sent).items() if name not in self.shown}
+            keys = [key.hex() for key in self.keys.of(person)]
+            yield {"keys": keys, **dict(zip(names, values, strict=True)), "sent": hidden}
+
+    def record(self, keys: Sequence[bytes], line: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+        """Add what one line of a run says about a person, unless a newer run has said something."""
+        outcome, lead_id = line["outcome"], line["lead_id"]
+        person = self._person(keys, lead_id)
+        if person.run > run["order"]:
+            return
+        sent = json.loads(person.sent) | (line.get("sent") or {})
+        self._database.execute(
+            "UPDATE people SET lead_id = ?, run = ?, source = ?, left = ?, elsewhere = ?, sent = ?, in_doubt = 0"
+            " WHERE id = ?",
+            (
+                lead_id or person.lead_id,
+                run["order"],
+                run["source"],
+                outcome if outcome in LEFT else None,
+                line["at"] if outcome == "elsewhere" else None,
+                json.dumps(sent),
+                person.id,
+            ),
+        )
+        # A person keeps the address under which the lead was created.
+        self.keys.add(person.id, [key for key in keys if outcome != READDRESSED or key[0] != Kind.EMAIL])
+
+    def mark(self, keys: Sequence[bytes], *, in_flight: bool) -> None:
+        """Note that an attempt was about to create a lead, or did not create it."""
+        person = self._person(keys, None)
+        self._database.execute("UPDATE people SET in_doubt = ? WHERE id = ?", (in_flight, person.id))
+
+    # --- What lemlist says ------------------------------------------------------------------------------
+
+    def add_leads(self, leads: Iterable[Mapping[str, Any]]) -> int:
+        """Add the leads of the campaign as its export lists them; return their number."""
+        number = 0
+        self._database.execute("UPDATE people SET status = NULL, lead = NULL")
+        for number, lead in enumerate(leads, 1):
+            values = {name: str(value) for name, value in lead.items() if value and name not in _STATES}
+            self.shown.update(lead.keys())
+            keys = self.keys_of(values)
+            person = self._person(keys, lead["_id"])
+            self._database.execute(
+                "UPDATE people SET lead_id = ?, status = ?, lead = ? WHERE id = ?",
+                (lead["_id"], lead.get("status") or "unknown", json.dumps(values), person.id),
+            )
+            self.keys.add(person.id, keys)
+        return number
+
+    # --- Looking people up ------------------------------------------------------------------------------
+
+    def keys_of(self, lead: Mapping[str, str], key: str | None = None) -> list[bytes]:
+        """Return the keys of a row or a lead, the strongest first."""
+        return [self._hash(kind, text, 16) for kind, text in sorted(identities(lead, key).items())]
+
+    def sent(self, lead: Mapping[str, str]) -> dict[str, str]:
+        """Return the hashes of values that the export does not show, from which changes are seen later."""
+        hidden = (item for item in lead.items() if item[0] not in self.shown)
+        return {name: self._hash(255, f"{name} {value}", 8)[1:].hex() for name, value in hidden}
+
+    def find(self, keys: Sequence[bytes]) -> list[Person]:
+        """Return the people whom a row may mean: those in the campaign first, then those with its address."""
+        found = [self._get(id) for id in self.keys.find(keys)]
+        if len(found) > 1:
+            found.sort(key=lambda person: (person.status is None, self.has_other_address(person, keys)))
+        return found
+
+    def has_other_address(self, person: Person, keys: Sequence[bytes]) -> bool:
+        """Return whether a row and a person have different addresses, as when a ``key`` connects them."""
+        mine = {key for key in keys if key[0] == Kind.EMAIL}
+        theirs = {key for key in self.keys.of(person.id) if key[0] == Kind.EMAIL}
+        return bool(mine and theirs) and not mine & theirs
+
+    # --- People who left the source ---------------------------------------------------------------------
+
+    def see(self, people: Iterable[Person]) -> None:
+        """Note that people are in the source."""
+        self._database.executemany(
+            "UPDATE people SET seen = 1 WHERE id = ?", [(person.id,) for person in people]
+        )
+
+    def newest_run(self, source: str) -> str:
+        """Return the order of the newest run that loaded from a source; empty if there is none."""
+        query = "SELECT max(run) FROM people WHERE source = ?"
+        return str(self._database.execute(query, (source,)).fetchone()[0] or "")
+
+    def loaded_from(self, source: str) -> int:
+        """Count the people in the campaign who were loaded from a source and have not been handled as left."""
+        query = "SELECT count(*) FROM people WHERE source = ? AND status IS NOT NULL AND left IS NULL"
+        return int(self._database.execute(query, (source,)).fetchone()[0])
+
+    def left(self, source: str) -> Iterator[Person]:
+        """Yield the people in the campaign who were loaded from a source and are no longer in it."""
+        query = f"SELECT {', '.join(Person._fields)} FROM people WHERE source = ? AND status IS NOT NULL AND NOT seen"
+        return (Person(*row) for row in self._database.execute(query, (source,)))
+
+    # --- Within -----------------------------------------------------------------------------------------
+
+    def _hash(self, kind: int, text: str, size: int) -> bytes:
+        return bytes([kind]) + blake2b(text.encode(), digest_size=size, key=self._secret).digest()
+
+    def _person(self, keys: Sequence[bytes], lead_id: str | None) -> Person:
+        """Return the person of a lead, or of some keys without another lead; a new one if there is none."""
+        if lead_id is not None:
+            found = self._database.execute("SELECT id FROM people WHERE lead_id = ?", (lead_id,)).fetchone()
+            if found:
+                return self._get(found[0])
+        for person in map(self._get, self.keys.find(keys)):
+            if lead_id is None or person.lead_id is None:
+                return person
+        person = self._get(self._insert("lead_id", lead_id))
+        self.keys.add(person.id, keys)
+        return person
+
+    def _insert(self, columns: str, *values: Any) -> int:
+        places = ", ".join("?" * len(values))
+        query = f"INSERT INTO people({columns}) VALUES ({places})"
+        return int(self._database.execute(query, values).lastrowid or 0)
+
+    def _get(self, id: int) -> Person:
+        query = f"SELECT {', '.join(Person._fields)} FROM people WHERE id = ?"
+        return Person(*self._database.execute(query, (id,)).fetchone())
+
+
+class Keyring:
+    """The keys of people, or of the rows of a source, by number."""
+
+    def __init__(self, database: sqlite3.Connection, table: str) -> None:
+        self._database = database
+        self._table = table
+        database.executescript(
+            f"CREATE TABLE {table}(key BLOB, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID;"
+            f"CREATE INDEX {table}_by_number ON {table}(number, key);"
+        )
+
+    def add(self, number: int, keys: Collection[bytes]) -> None:
+        """Add keys. A key of the user's belongs to one only, the last."""
+        for key in keys:
+            if key[0] == Kind.KEY:
+                self._database.execute(
+                    f"DELETE FROM {self._table} WHERE key = ? AND number != ?",
+                    (key, number),
+                )
+        rows = [(key, number) for key in keys]
+        self._database.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?)", rows)
+
+    def remove(self, number: int) -> None:
+        """Remove all keys of one."""
+        self._database.execute(f"DELETE FROM {self._table} WHERE number = ?", (number,))
+
+    def of(self, number: int) -> list[bytes]:
+        """Return the keys of one, the strongest first."""
+        query = f"SELECT key FROM {self._table} WHERE number = ? ORDER BY key"
+        return [row[0] for row in self._database.execute(query, (number,))]
+
+    def find(self, keys: Sequence[bytes]) -> list[int]:
+        """Return who is the same person, the strongest match first."""
+        found: list[int] = []
+        query = f"SELECT number FROM {self._table} WHERE key = ?"
+        stronger: set[int] = set()
+        for key in keys:
+            for (number,) in self._database.execute(query, (key,)).fetchall():
+                # An identity that both have and that is stronger has decided already.
+                if number not in found and not (
+                    stronger and stronger & {each[0] for each in self.of(number)}
+                ):
+                    found.append(number)
+            if key[0] != Kind.KEY:
+                stronger.add(key[0])
+        return found
