@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
+from airflow_provider_lemlist.api import arrays
 from airflow_provider_lemlist.api.operations import Effect, Operation, Shape
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
@@ -60,6 +61,8 @@ class Response:
     status: int
     headers: dict[str, str]
     body: bytes
+    #: The file that holds a JSON array instead of ``body``.
+    file: BinaryIO | None = None
 
     @property
     def is_html(self) -> bool:
@@ -270,7 +273,13 @@ def _judge_success(call: Call, response: Response) -> Verdict:
     return _unknown_outcome(call, error, status)
 
 
-_KIND: dict[Shape, Any] = {Shape.RECORD: dict, Shape.OBJECT: dict, Shape.ARRAY: list, Shape.ROWS: dict | list}
+_KIND: dict[Shape, Any] = {
+    Shape.RECORD: dict,
+    Shape.OBJECT: dict,
+    Shape.ARRAY: list,
+    Shape.OBJECTS: (),  # it is in a file
+    Shape.ROWS: dict | list,
+}
 
 
 def _read(operation: Operation, response: Response) -> Success | str:
@@ -278,6 +287,8 @@ def _read(operation: Operation, response: Response) -> Success | str:
     shape, body = operation.shape, response.body
     if response.is_html:
         return "an HTML page"
+    if response.file is not None:
+        return _read_objects(response.file)
     if shape is Shape.TEXT:
         return Success(body.decode("utf-8", "replace"))
     if not body.strip():
@@ -295,6 +306,18 @@ def _read(operation: Operation, response: Response) -> Success | str:
     if isinstance(value, _KIND.get(shape, object)):
         return Success(value)
     return f"a JSON value of type {type(value).__name__}"
+
+
+def _read_objects(file: BinaryIO) -> Success | str:
+    """Read the array to its end first, so that its reader never meets an error half-way through."""
+    try:
+        for _ in arrays.read_objects(file):
+            pass
+    except arrays.NotAnObjectError:
+        return "an array of something else"
+    except (ValueError, RecursionError):
+        return "no JSON"
+    return Success(arrays.read_objects(file))
 
 
 _CHECK_PROXY = "Check the proxy of the worker and the Base URL of the connection."

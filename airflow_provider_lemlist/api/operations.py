@@ -42,6 +42,8 @@ class Shape(Enum):
     RECORD = "an object with an _id"
     OBJECT = "an object"
     ARRAY = "an array"
+    #: It may be too long for the memory, so it is read from a file (``Transport.call(into=…)``).
+    OBJECTS = "an array of objects"
     ROWS = "an array, or an object around one"
     ANY = "JSON or a sentence"
     TEXT = "text"
@@ -132,7 +134,7 @@ UPDATE_LEAD_VARIABLES = Operation("PATCH", "/leads/{leadId}/variables", Effect.S
 ERASE_LEAD_VARIABLES = Operation("DELETE", "/leads/{leadId}/variables", Effect.SET, Shape.OBJECT)
 # Whether a second upload replaces the first is not documented; a lost one has no other way to be completed.
 UPLOAD_AUDIO = Operation("POST", "/leads/audio", Effect.SET, Shape.OBJECT, _LONG)
-EXPORT_LEADS = Operation("GET", "/campaigns/{campaignId}/export/leads", Effect.READ, Shape.ARRAY, _LONG)
+EXPORT_LEADS = Operation("GET", "/campaigns/{campaignId}/export/leads", Effect.READ, Shape.OBJECTS, _LONG)
 
 LIST_CAMPAIGNS = Operation("GET", "/campaigns", Effect.READ, Shape.ROWS)
 GET_CAMPAIGN = Operation("GET", "/campaigns/{campaignId}", Effect.READ, Shape.RECORD)

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_lemlist.api.judge import Action, Call, Failure, Response, Success, Verdict, judge
 from airflow_provider_lemlist.api.limits import read_limits
@@ -87,6 +87,7 @@ class Transport:
         body: Any = None,
         upload: MultipartFile | None = None,
         reconcile: Reconcile | None = None,
+        into: BinaryIO | None = None,
     ) -> Any:
         """
         Send a call, and return the parsed response.
@@ -95,6 +96,8 @@ class Transport:
         :param query: Query parameters; None values are left out.
         :param upload: Multipart body, instead of ``body``.
         :param reconcile: How to find out whether it took effect when the response was lost.
+        :param into: File for the response of an operation with ``Shape.OBJECTS``; the returned iterator reads
+            from it.
         :raises LemlistError: What went wrong, after everything that may safely be retried was retried.
         """
         request = self._wire.prepare(operation, path or {}, query or {}, body, upload)
@@ -102,7 +105,7 @@ class Transport:
         attempts = _Attempts(self._policy)
         in_doubt = False
         while True:
-            verdict = self._attempt(call, request)
+            verdict = self._attempt(call, request, into)
             if isinstance(verdict, Success):
                 return verdict.value
             error = verdict.error
@@ -126,11 +129,11 @@ class Transport:
         """Close the connections of this process."""
         self._wire.close()
 
-    def _attempt(self, call: Call, request: requests.PreparedRequest) -> Verdict:
+    def _attempt(self, call: Call, request: requests.PreparedRequest, into: BinaryIO | None) -> Verdict:
         """Send the request once, and judge the response."""
         timeout = max(self._settings.timeout, call.operation.min_read_timeout)
         try:
-            exchange = self._wire.send(request, timeout)
+            exchange = self._wire.send(request, timeout, into)
         except LemlistRateLimitError as error:
             error.operation, error.conn_id = str(call.operation), call.conn_id
             return Failure(error)

@@ -13,6 +13,7 @@ import io
 import os
 import random
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from urllib3.util import is_connection_dropped
 
+from airflow_provider_lemlist.api.arrays import CHUNK, is_array
 from airflow_provider_lemlist.api.judge import NetworkFault, Response
 from airflow_provider_lemlist.api.operations import Operation, query_text
 from airflow_provider_lemlist.connection import not_a_url
@@ -121,11 +123,14 @@ class Wire:
             ) from None
         return request
 
-    def send(self, request: requests.PreparedRequest, timeout: float) -> Exchange:
+    def send(
+        self, request: requests.PreparedRequest, timeout: float, into: BinaryIO | None = None
+    ) -> Exchange:
         """
         Send a request once.
 
         :param timeout: Seconds without a byte of the response before it counts as lost.
+        :param into: File for the body of a success that is a JSON array.
         :raises LemlistRateLimitError: The wait for a slot would be too long; nothing was sent.
         """
         upload: Any = request.body
@@ -139,14 +144,14 @@ class Wire:
                 # request on the same connection.
                 response.close()
                 return Exchange(NetworkFault.DISCONNECTED, "", departure.slot)
-            body = response.content
+            body, file = _receive(response, into)
         except (RequestException, HTTPError, OSError) as error:
             causes = _causes(error)
             return Exchange(_fault(causes, departure.sent), _detail(causes), departure.slot)
         finally:
             _current.departure = None
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Exchange(Response(response.status_code, headers, body), "", departure.slot)
+        return Exchange(Response(response.status_code, headers, body, file), "", departure.slot)
 
     def close(self) -> None:
         """Close the connections of this process."""
@@ -178,6 +183,26 @@ class Wire:
             if self._adapter is None or self._adapter_pid != os.getpid():
                 self._adapter, self._adapter_pid = _BudgetedAdapter(pool_maxsize=POOL_SIZE), os.getpid()
             return self._adapter
+
+
+def _receive(response: requests.Response, into: BinaryIO | None) -> tuple[bytes, BinaryIO | None]:
+    """Return the body, or the file that now holds it: only a success can be long."""
+    if into is None or response.status_code >= 300:
+        return response.content, None
+    into.seek(0)
+    into.truncate()
+    for chunk in response.iter_content(CHUNK):
+        try:
+            into.write(chunk)
+            into.flush()
+        except OSError as error:
+            raise LemlistError(
+                f"The response could not be written to a temporary file: {error.strerror}. Free space in "
+                f"{tempfile.gettempdir()}, or set TMPDIR to another directory."
+            ) from None
+    into.seek(0)
+    beginning = into.read(CHUNK)
+    return (b"", into) if is_array(beginning) else (beginning + into.read(), None)
 
 
 #: Words of complaints about a certificate, and about a bundle that is missing or holds none.

@@ -13,6 +13,7 @@ import math
 import threading
 from datetime import UTC, datetime
 from functools import cache
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
@@ -320,13 +321,21 @@ class LemlistHook(BaseHook):
         return self._object(ops.UPLOAD_AUDIO, query={"leadId": lead_id, "stepId": step_id}, upload=upload)
 
     def export_leads(self, campaign_id: str, *, state: str | Sequence[str] = "all") -> list[dict[str, Any]]:
-        """
-        Return all leads of a campaign with their fields.
+        """Return all leads of a campaign with their fields, as ``iter_leads`` yields them."""
+        return list(self.iter_leads(campaign_id, state=state))
 
-        :param state: One state or several. Without any, lemlist returns an empty list.
+    def iter_leads(self, campaign_id: str, *, state: str | Sequence[str] = "all") -> Iterator[dict[str, Any]]:
+        """
+        Yield all leads of a campaign with their fields, from one request.
+
+        The response is kept in a temporary file, so any number of leads takes little memory. It is complete
+        and checked before the first lead is yielded.
+
+        :param state: One state or several. Without any, lemlist returns none.
         """
         path, query = {"campaignId": campaign_id}, {"state": state, "format": "json"}
-        return list(self._call(ops.EXPORT_LEADS, path, query=query))
+        with TemporaryFile() as file:
+            yield from self._call(ops.EXPORT_LEADS, path, query=query, into=file)
 
     # --- Campaigns --------------------------------------------------------------------------------------
 

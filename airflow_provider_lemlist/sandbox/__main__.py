@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--latency", type=float, default=0.0, metavar="S", help="seconds added to every response")
     add("--jitter", type=float, default=0.0, metavar="S", help="seconds by which the latency varies")
-    add("--seed", type=int, default=0, help="seed of the ids and of random faults")
+    add("--seed", type=int, help="seed of the ids and of random faults (default: another one each time)")
     add("--simulate", action="store_true", help="simulate prospects that open, click, accept and reply")
     add("--speed", type=float, default=1.0, help="factor by which prospects react faster")
     add("--tidy-html", action="store_true", help="store messages of emails with tidied HTML")
@@ -75,7 +75,7 @@ def main() -> int:
     try:
         with Sandbox(**options) as lemlist:
             if simulate:
-                lemlist.simulate(speed=speed, seed=options["seed"])
+                lemlist.simulate(speed=speed, seed=options["seed"] or 0)
             print(f"lemlist sandbox: {lemlist.origin} (web page), {lemlist.url} (API)")
             print(export(lemlist), flush=True)
             interrupted.wait()

@@ -145,6 +145,7 @@ class Api:
                 content_type=exchange.request_headers.get("content-type", ""),
                 body=exchange.request_body,
                 file=file,
+                ignored=exchange.fault == "ignored",
             )
             known = match.route.query
             unknown = [] if known is None else sorted(call.query.keys() - known)

@@ -29,8 +29,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "duplicate": ("before", "status", "where"),
     "cdn": ("before",),
     "redirect": ("before", "status", "location"),
+    "ignored": ("before",),
 }
 DETAILS = ("status", "text", "seconds", "where", "location")
+#: The only route whose handler can ignore a change.
+_UPDATE_LEAD = re.compile(r"PATCH /campaigns/[^/]+/leads/[^/]+", re.IGNORECASE)
 
 
 @dataclass
@@ -94,6 +97,12 @@ class Fault:
             raise ValueError(f"when must be 'before' or 'after', not {self.when!r}")
         if (self.kind, self.when) == ("missing_id", "before"):
             raise ValueError("a fault of kind missing_id changes a response: when must be 'after'")
+        if self.kind == "ignored" and self.when == "after":
+            raise ValueError("a fault of kind ignored prevents the effect: when must be 'before'")
+        if self.kind == "ignored" and not _UPDATE_LEAD.fullmatch(self.route):
+            raise ValueError(
+                f"a fault of kind ignored needs 'PATCH /campaigns/*/leads/*', not {self.route!r}"
+            )
         if self.where not in ("", "campaign", "elsewhere"):
             raise ValueError(f"where must be 'campaign' or 'elsewhere', not {self.where!r}")
         if self.probability is not None and not 0 <= self.probability <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import socket
 import threading
 import time
@@ -51,7 +52,7 @@ class Sandbox:
     :param window: Length of the window, in seconds.
     :param latency: Seconds added to every response, half before and half after the request is handled.
     :param jitter: Seconds by which the latency varies in either direction.
-    :param seed: Seed of the ids and of random faults.
+    :param seed: Seed of the ids and of random faults; None for another one in each sandbox.
     :param undocumented: Choices where the documents are ambiguous, see ``Undocumented``.
     """
 
@@ -66,7 +67,7 @@ class Sandbox:
         window: float = 2.0,
         latency: float = 0.0,
         jitter: float = 0.0,
-        seed: int = 0,
+        seed: int | None = None,
         **undocumented: Any,
     ) -> None:
         self.api_key = api_key
@@ -76,7 +77,7 @@ class Sandbox:
             options=Undocumented(**undocumented),
             latency=latency,
             jitter=jitter,
-            seed=seed,
+            seed=secrets.randbits(64) if seed is None else seed,
         )
         self._address = (host, port)
         self._thread: threading.Thread | None = None
@@ -276,7 +277,7 @@ class Sandbox:
 
         :param route: Method and path, as documented or with wildcards.
         :param kind: ``rate_limited``, ``status``, ``reset``, ``slow``, ``hang``, ``cut_body``, ``html``,
-            ``empty``, ``missing_id``, ``duplicate``, ``cdn`` or ``redirect``.
+            ``empty``, ``missing_id``, ``duplicate``, ``cdn``, ``redirect`` or ``ignored``.
         :param details: How often, when and how, see ``Fault``.
         """
         with self.service.world.lock:

@@ -19,6 +19,7 @@ class Undocumented:
         ``refused``.
     :param strict_user_agent: Whether the CDN refuses the default User-Agent of Python's HTTP libraries.
     :param export_polls: Number of times that an export of statistics is ``pending`` before it is done.
+    :param export_variables: Whether the JSON export of leads has their custom variables too.
     :param tidy_html: Whether lemlist tidies the HTML of an email's message before it stores it.
     """
 
@@ -28,6 +29,7 @@ class Undocumented:
     restart: str = "ignored"
     strict_user_agent: bool = False
     export_polls: int = 2
+    export_variables: bool = False
     tidy_html: bool = False
 
     def __post_init__(self) -> None:

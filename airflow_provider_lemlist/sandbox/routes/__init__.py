@@ -61,6 +61,8 @@ class Call:
     file: UploadedFile | None = None
     #: Violations of a request that is not refused, as (rule, what).
     violations: list[tuple[str, str]] = field(default_factory=list)
+    #: Whether the request must have no effect and be answered as if it had one: an injected fault.
+    ignored: bool = False
 
     def json(self) -> dict[str, Any]:
         return checks.json_object(self.content_type, self.body)

@@ -31,7 +31,8 @@ def export_leads(call: Call) -> Any:
     if call.query.get("format") not in (None, "csv", "json"):
         raise checks.mismatch("Expected csv or json in format")
     if call.query.get("format") == "json":
-        return [_row(lead, LEAD_FIELDS) for lead in leads]
+        every = call.undocumented.export_variables
+        return [_row(lead, lead.values if every else LEAD_FIELDS) for lead in leads]
     variables = list(dict.fromkeys(name for lead in leads for name in lead.values))
     return csv_response(
         ["emailStatus", *variables, "lastState", "status", "_id"],

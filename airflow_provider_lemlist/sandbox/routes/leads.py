@@ -113,19 +113,19 @@ def update_lead(call: Call) -> Any:
         checks.expect("string", value, name)
     if "email" in body:
         raise checks.mismatch("Unknown key 'email': the email address of a lead cannot be changed")
-    method = body.pop("preferredContactMethod", lead.preferred_contact_method)
-    if method not in (None, "email", "linkedIn"):
+    if body.get("preferredContactMethod") not in (None, "email", "linkedIn"):
         raise checks.mismatch("Expected one of email, linkedIn in field preferredContactMethod")
     if body.get("timezone"):
         checks.timezone(body["timezone"])
-    lead.owner = body.pop("contactOwner", lead.owner)
-    lead.preferred_contact_method = method
-    lead.values |= body
-    lead.updated_at = call.world.clock()
-    campaign.variables.update(name for name in body if name not in LEAD_FIELDS)
+    if not call.ignored:
+        lead.owner = body.pop("contactOwner", lead.owner)
+        lead.preferred_contact_method = body.pop("preferredContactMethod", lead.preferred_contact_method)
+        lead.values |= body
+        lead.updated_at = call.world.clock()
+        campaign.variables.update(name for name in body if name not in LEAD_FIELDS)
     further = {
         "leadUrl": f"{call.origin}/campaigns/{campaign.id}?find={lead.id}",
-        "preferredContactMethod": method,
+        "preferredContactMethod": lead.preferred_contact_method,
         "emailStatus": lead.email_status,
     }
     return lead_response(lead, campaign) | {name: value for name, value in further.items() if value}

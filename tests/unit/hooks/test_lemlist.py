@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
+import gzip
 import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from airflow_provider_lemlist import __version__
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.exceptions import (
+    LemlistAuthError,
     LemlistConfigurationError,
     LemlistDuplicateError,
     LemlistError,
@@ -23,6 +27,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistNotFoundError,
     LemlistServerError,
     LemlistUncertainError,
+    LemlistUnexpectedReplyError,
     LemlistValidationError,
 )
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -235,6 +240,13 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         [RECORD],
     ),
     (
+        lambda h: list(h.iter_leads("cam_1")),
+        "GET /campaigns/cam_1/export/leads",
+        {"state": "all", "format": "json"},
+        None,
+        [RECORD],
+    ),
+    (
         lambda h: h.export_leads("cam_1", state=["interested", "paused"]),
         "GET /campaigns/cam_1/export/leads",
         {"state": "interested,paused", "format": "json"},
@@ -432,6 +444,136 @@ def test_audio_is_uploaded_as_one_file_field(stage: Stage, hook: LemlistHook) ->
     assert request.query == "leadId=lea_1&stepId=stp_1"
     assert request.headers["Content-Type"].startswith("multipart/form-data; boundary=")
     assert b'name="file"; filename="note.m4a"\r\nContent-Type: audio/mp4\r\n\r\nRIFF....' in request.body
+
+
+# --- The export of leads ----------------------------------------------------------------------------------
+
+LEADS = [
+    {"_id": f"lea_{number}", "email": f"p{number}@example.com", "firstName": "Zoë"} for number in range(500)
+]
+PACKED = gzip.compress(json.dumps(LEADS).encode())
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Act(fault="cut", body=json.dumps(LEADS).encode(), headers=JSON),
+        Act(body=json.dumps(LEADS).encode()[:-1], headers=JSON),
+        Act(body=json.dumps(LEADS).encode()[:-9], headers=JSON),
+        Act(body=PACKED[:-50], headers={"Content-Encoding": "gzip"}),
+        Act(body=b"not gzip", headers={"Content-Encoding": "gzip"}),
+        Act(body=[*LEADS, 7]),
+        Act(body={"leads": LEADS}),
+        Act(body={"ok": False}),
+        Act(body=b"", headers=JSON),
+        Act(204),
+        Act(body=b"<!doctype html><p>[]", headers=JSON),
+        Act(body=b"[]", headers={"Content-Type": "text/html"}),
+        Act(fault="reset"),
+        Act(429),
+        Act(503, b"[]", JSON),
+    ],
+    ids=lambda act: f"{act.fault}{act.status}-{act.raw()[:12]!r}{act.raw()[-6:]!r}",
+)
+def test_an_export_that_is_no_array_of_leads_is_requested_again_before_the_first_lead(
+    stage: Stage, hook: LemlistHook, fault: Act
+) -> None:
+    stage.script = [fault, Act(body=LEADS[:3])]
+    # Were the file not emptied in between, leads of the first response would follow.
+    assert list(hook.iter_leads("cam_1")) == LEADS[:3]
+    assert len(stage.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "text"),
+    [
+        (Act(fault="cut", body=LEADS), LemlistNetworkError, "in the middle of the response"),
+        (Act(body=json.dumps(LEADS).encode()[:-1]), LemlistUnexpectedReplyError, "200 with no JSON instead"),
+        (Act(body=[LEADS]), LemlistUnexpectedReplyError, "200 with an array of something else instead of an"),
+        (
+            Act(body={"leads": LEADS}),
+            LemlistUnexpectedReplyError,
+            "200 with a JSON value of type dict instead",
+        ),
+        (Act(body={"ok": False}), LemlistUnexpectedReplyError, "200 with an object that says it failed"),
+        (Act(body=b""), LemlistUnexpectedReplyError, "200 with an empty body"),
+        (Act(body=b"<html>[]"), LemlistUnexpectedReplyError, "200 with an HTML page"),
+        (Act(302), LemlistUnexpectedReplyError, "redirect"),
+        (Act(404, b"Campaign not found"), LemlistNotFoundError, "No campaign has this id"),
+        (Act(401), LemlistAuthError, "does not accept the API key"),
+        (Act(500), LemlistServerError, "lemlist failed"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_failed_export_raises_the_error_of_any_other_request_and_yields_nothing(
+    stage: Stage, hook: LemlistHook, act: Act, error: type[LemlistError], text: str
+) -> None:
+    stage.routes["GET /campaigns/cam_1/export/leads"] = act
+    leads = hook.iter_leads("cam_1")
+    with pytest.raises(error, match=text) as raised:
+        next(leads)
+    assert raised.value.operation == "GET /campaigns/{campaignId}/export/leads"
+    assert "example.com" not in str(raised.value)
+    assert len(stage.requests) == (5 if raised.value.retryable and act.status != 302 else 1)
+
+
+def test_a_compressed_export_is_read(stage: Stage, hook: LemlistHook) -> None:
+    stage.script = [Act(body=PACKED, headers=JSON | {"Content-Encoding": "gzip"})]
+    assert hook.export_leads("cam_1") == LEADS
+
+
+def test_a_campaign_without_leads_has_an_empty_export(stage: Stage, hook: LemlistHook) -> None:
+    stage.script = [Act(body=b" [ ] ", headers=JSON)]
+    assert list(hook.iter_leads("cam_1")) == []
+
+
+def test_a_full_disk_is_named_and_is_no_network_error(
+    stage: Stage, hook: LemlistHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk(io.BytesIO):
+        def write(self, chunk: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("airflow_provider_lemlist.hooks.lemlist.TemporaryFile", FullDisk)
+    stage.script = [Act(body=LEADS), Act(body=LEADS)]
+    with pytest.raises(
+        LemlistError, match="temporary file: No space left on device. Free space in"
+    ) as raised:
+        next(hook.iter_leads("cam_1"))
+    assert raised.type is LemlistError
+    assert len(stage.requests) == 1
+
+
+def test_an_export_of_fifty_thousand_leads_takes_little_memory(stage: Stage, hook: LemlistHook) -> None:
+    lead = LEADS[0] | {"icebreaker": "x" * 300}
+    body = b"[" + b",".join([json.dumps(lead).encode()] * 50_000) + b"]"
+    stage.routes["GET /campaigns/cam_1/export/leads"] = Act(body=body, headers=JSON)
+    next(hook.iter_leads("cam_1"))  # imports
+    tracemalloc.start()
+    try:
+        assert sum(1 for each in hook.iter_leads("cam_1") if each == lead) == 50_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(body) > 15 * 2**20
+    assert peak < 3 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["cut_body", "html", "empty", "reset"])
+def test_an_export_survives_each_passing_fault_of_the_sandbox(quick_lemlist: Sandbox, kind: str) -> None:
+    campaign = quick_lemlist.campaign()["_id"]
+    wanted = [quick_lemlist.lead(campaign, f"p{number}@example.com")["_id"] for number in range(100)]
+    quick_lemlist.fault("GET /campaigns/*/export/leads", kind, times=2)
+    hook = LemlistHook()
+    assert [lead["_id"] for lead in hook.iter_leads(campaign)] == wanted
+    assert len(quick_lemlist.requests()) == 3
+    assert quick_lemlist.violations() == []
+    with pytest.raises(LemlistNotFoundError, match="No campaign has this id"):
+        next(hook.iter_leads("cam_none"))
+
+
+# --- What has a rule of its own ---------------------------------------------------------------------------
 
 
 def test_many_values_are_unsubscribed_ten_thousand_at_a_time(stage: Stage, hook: LemlistHook) -> None:

@@ -207,6 +207,15 @@ def test_an_export_without_state_can_contain_all_leads() -> None:
         assert len(http.get(f"/campaigns/{campaign}/export/leads?format=json").json()) == 1
 
 
+@pytest.mark.parametrize(("options", "score"), [({}, None), ({"export_variables": True}, "9")])
+def test_the_json_export_has_custom_variables_if_wanted(options: dict[str, Any], score: str | None) -> None:
+    with Sandbox(limit="none", **options) as lemlist, Client(lemlist) as http:
+        campaign = lemlist.campaign()["_id"]
+        lemlist.lead(campaign, "ana@example.com", firstName="Ana", score="9")
+        (lead,) = http.get(f"/campaigns/{campaign}/export/leads?state=all&format=json").json()
+        assert (lead["firstName"], lead.get("score")) == ("Ana", score)
+
+
 @pytest.mark.parametrize(
     ("state", "people"),
     [

@@ -101,6 +101,10 @@ def test_faults_are_added_listed_and_cleared_over_http(lemlist: Sandbox, http: C
         {"route": 5, "kind": "reset"},
         {"route": "GET team", "kind": "reset"},
         {"route": "GET /api/team", "kind": "reset"},
+        {"route": "*", "kind": "ignored"},
+        {"route": "GET /campaigns/*/leads/*", "kind": "ignored"},
+        {"route": "PATCH /leads/{leadId}/variables", "kind": "ignored"},
+        {"route": "PATCH /campaigns/*/leads/*", "kind": "ignored", "when": "after"},
     ],
     ids=str,
 )
@@ -221,6 +225,26 @@ def test_an_html_page_can_have_any_text(lemlist: Sandbox, http: Client) -> None:
     assert (response.status_code, response.text) == (520, "<h1>down</h1>")
 
 
+@pytest.mark.parametrize(
+    "route", ["PATCH /campaigns/*/leads/*", "PATCH /campaigns/{campaignId}/leads/{leadId}"]
+)
+def test_an_ignored_change_is_answered_as_if_it_had_worked_and_has_no_effect(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], route: str
+) -> None:
+    lead = lemlist.lead(campaign["_id"], "ana@example.com", jobTitle="CTO")
+    before = lemlist.state()["leads"]
+    change = {"jobTitle": "CEO", "score": "9", "contactOwner": "x", "preferredContactMethod": "email"}
+    path = f"/campaigns/{campaign['_id']}/leads/{lead['_id']}"
+    lemlist.fault(route, "ignored", times=2)
+    assert http.patch(path, json={"jobTitle": 1}).status_code == 400, "what is refused is still refused"
+    response = http.patch(path, json=change)
+    assert (response.status_code, response.json()["jobTitle"]) == (200, "CTO")
+    assert not {"score", "preferredContactMethod"} & response.json().keys()
+    assert lemlist.state()["leads"] == before
+    assert lemlist.requests()[-1]["fault"] == "ignored"
+    assert http.patch(path, json=change).json()["jobTitle"] == "CEO"
+
+
 def test_an_empty_response_can_have_the_status_204(lemlist: Sandbox, http: Client, leads: str) -> None:
     lemlist.fault(CREATE, "empty", status=204)
     response = http.post(leads, json=ANA)
@@ -275,5 +299,7 @@ def test_a_redirect_has_the_given_location(lemlist: Sandbox, http: Client) -> No
 
 
 def test_every_kind_of_fault_is_tested() -> None:
-    tested = "status html empty rate_limited redirect reset cut_body hang slow missing_id duplicate cdn"
+    tested = (
+        "status html empty rate_limited redirect reset cut_body hang slow missing_id duplicate cdn ignored"
+    )
     assert set(tested.split()) == set(KINDS)

@@ -90,6 +90,12 @@ def test_the_same_seed_gives_the_same_ids() -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_sandboxes_without_a_seed_have_different_ids() -> None:
+    with Sandbox() as one, Sandbox() as other:
+        assert one.campaign()["_id"] != other.campaign()["_id"]
+        assert one.state()["team"]["_id"] != other.state()["team"]["_id"]
+
+
 def test_latency_is_split_before_and_after_handling() -> None:
     with Sandbox(latency=0.2) as lemlist:
         sent = time.monotonic()
