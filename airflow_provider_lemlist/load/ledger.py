@@ -275,8 +275,8 @@ class Ledger:
                 for line in read_lines(part.path):
                     people.mark([bytes.fromhex(key) for key in line[1:].split()], in_flight=line[0] == "+")
             elif part.kind == "settled":
-                for keys, line in self._lines(part):
-                    people.record(keys, line, run)
+                for keys, outcome in self._lines(part):
+                    people.record(keys, outcome, run)
 
     def _lines(self, part: Part) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
         for text in read_lines(part.path):
@@ -290,8 +290,8 @@ class Ledger:
                 line[name]
         except (ValueError, TypeError, KeyError):
             raise self._unusable(
-                "is damaged: a line in it is not one of this package. Restore it, or set another ledger_path: "
-                "the people in the campaign are recognised without it"
+                "is damaged: a line in it was not written by this package. Restore it, or set another "
+                "ledger_path: the people in the campaign are recognised without it"
             ) from None
         return dict(line)
 
@@ -323,11 +323,10 @@ def list_parts(ledger: ObjectStoragePath) -> list[Part]:
 
 def read_lines(path: ObjectStoragePath) -> Iterator[str]:
     """Yield the lines of a file; none if it does not exist."""
-    with suppress(FileNotFoundError):
-        # Not path.open(): Airflow 2 wraps files in an object that is not iterable.
-        with path.fs.open(path.path, "rb") as file:
-            for line in file:
-                yield line.decode()
+    # Not path.open(): Airflow 2 wraps files in an object that is not iterable.
+    with suppress(FileNotFoundError), path.fs.open(path.path, "rb") as file:
+        for line in file:
+            yield line.decode()
 
 
 def write_whole(path: ObjectStoragePath, lines: Iterable[str]) -> None:

@@ -40,7 +40,7 @@ class Person(NamedTuple):
     One person in the campaign, or one who was.
 
     :param lead_id: The lead in the campaign, also after it was deleted there.
-    :param run: Order of the newest run that settled this person; empty for people who were not loaded from here.
+    :param run: Order of the newest run that settled the person; empty for people not loaded from here.
     :param source: The source of that run.
     :param left: What a load did to the lead because the person was missing from the source.
     :param elsewhere: When lemlist last said that the person is in another campaign.
@@ -60,6 +60,9 @@ class Person(NamedTuple):
     in_doubt: bool
     status: str | None
     lead: str | None
+
+
+_COLUMNS = ", ".join(Person._fields)
 
 
 class People:
@@ -103,8 +106,8 @@ class People:
             return
         sent = json.loads(person.sent) | (line.get("sent") or {})
         self._database.execute(
-            "UPDATE people SET lead_id = ?, run = ?, source = ?, left = ?, elsewhere = ?, sent = ?, in_doubt = 0"
-            " WHERE id = ?",
+            "UPDATE people SET lead_id = ?, run = ?, source = ?, left = ?, elsewhere = ?, sent = ?,"
+            " in_doubt = 0 WHERE id = ?",
             (
                 lead_id or person.lead_id,
                 run["order"],
@@ -129,7 +132,8 @@ class People:
         """Add the leads of the campaign as its export lists them; return their number."""
         number = 0
         self._database.execute("UPDATE people SET status = NULL, lead = NULL")
-        for number, lead in enumerate(leads, 1):
+        for lead in leads:
+            number += 1
             values = {name: str(value) for name, value in lead.items() if value and name not in _STATES}
             self.shown.update(lead.keys())
             keys = self.keys_of(values)
@@ -179,14 +183,15 @@ class People:
         return str(self._database.execute(query, (source,)).fetchone()[0] or "")
 
     def loaded_from(self, source: str) -> int:
-        """Count the people in the campaign who were loaded from a source and have not been handled as left."""
+        """Count the people in the campaign who were loaded from a source and were not handled as left."""
         query = "SELECT count(*) FROM people WHERE source = ? AND status IS NOT NULL AND left IS NULL"
         return int(self._database.execute(query, (source,)).fetchone()[0])
 
     def left(self, source: str) -> Iterator[Person]:
         """Yield the people in the campaign who were loaded from a source and are no longer in it."""
-        query = f"SELECT {', '.join(Person._fields)} FROM people WHERE source = ? AND status IS NOT NULL AND NOT seen"
-        return (Person(*row) for row in self._database.execute(query, (source,)))
+        query = "source = ? AND status IS NOT NULL AND NOT seen"
+        found = self._database.execute(f"SELECT {_COLUMNS} FROM people WHERE {query}", (source,))
+        return (Person(*row) for row in found)
 
     # --- Within -----------------------------------------------------------------------------------------
 
@@ -212,7 +217,7 @@ class People:
         return int(self._database.execute(query, values).lastrowid or 0)
 
     def _get(self, id: int) -> Person:
-        query = f"SELECT {', '.join(Person._fields)} FROM people WHERE id = ?"
+        query = f"SELECT {_COLUMNS} FROM people WHERE id = ?"
         return Person(*self._database.execute(query, (id,)).fetchone())
 
 

@@ -25,6 +25,10 @@ UNSUBSCRIBED = "unsubscribed"
 #: What is done to a lead under each choice of ``if_missing``, and the outcome.
 DEPARTURES = {"pause": "paused", "unsubscribe": UNSUBSCRIBED, "delete": "deleted"}
 
+_UNCLEAR = (
+    "An attempt was interrupted while this row was in flight, and nothing in it tells whether the lead is "
+    "in the campaign. Check the campaign; if the lead is not there, add it by hand."
+)
 _OTHER_ADDRESS = "the person of this key has another address in the campaign"
 
 
@@ -95,15 +99,11 @@ def plan_row(
         if options.if_gone == "skip":
             return Plan("gone", lead_id=person.lead_id, message="deleted in lemlist")
         return Plan(action="create", lead_id=person.lead_id, in_doubt=unclear)
-    if person.elsewhere and options.flags.get("deduplicate"):
-        if situation.now - datetime.fromisoformat(person.elsewhere) < options.recheck_elsewhere:
-            return Plan("elsewhere", message="in another campaign; not asked for again yet")
+    asked = person.elsewhere and options.flags.get("deduplicate") and datetime.fromisoformat(person.elsewhere)
+    if asked and situation.now - asked < options.recheck_elsewhere:
+        return Plan("elsewhere", message="in another campaign; not asked for again yet")
     if unclear:
-        return Plan(
-            "uncertain",
-            message="An attempt was interrupted while this row was in flight, and nothing in it tells whether "
-            "the lead is in the campaign. Check the campaign; if the lead is not there, add it by hand.",
-        )
+        return Plan("uncertain", message=_UNCLEAR)
     return Plan(action="create", in_doubt=person.in_doubt)
 
 

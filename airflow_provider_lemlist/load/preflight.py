@@ -172,17 +172,16 @@ def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
         log.info("Columns left out because they are not in variables: %s.", _names(sorted(left_out)))
     for name, finding in sorted(found.blank.items()):
         log.warning("The texts of the campaign use %r, which is blank in %s.", name, finding)
-    if hidden := sorted(set(found.sent) - people.shown):
-        if options.if_exists == "update":
-            log.warning(
-                "The export of the campaign does not show %s: changes are found by what the ledger says was "
-                "sent last.",
-                _names(hidden),
-            )
+    if (hidden := sorted(set(found.sent) - people.shown)) and options.if_exists == "update":
+        log.warning(
+            "The export of the campaign does not show %s: changes are found by what the ledger says was sent "
+            "last.",
+            _names(hidden),
+        )
     if found.unidentified.rows:
         log.warning(
-            "Without email, LinkedIn profile, phone and key: %s. If a response is lost, it is not known whether "
-            "the lead is in the campaign, and the row stays uncertain.",
+            "Without email, LinkedIn profile, phone and key: %s. If a response is lost, it is not known "
+            "whether the lead is in the campaign, and the row stays uncertain.",
             found.unidentified,
         )
 

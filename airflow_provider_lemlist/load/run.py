@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a request whose response was lost, or whose process died, has taken effect or never will.
+#: Seconds after which a request whose response or process was lost has taken effect, or never will.
 SETTLE_TIME = 5.0
 
 

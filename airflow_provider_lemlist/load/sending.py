@@ -94,7 +94,7 @@ class LeadSender:
             in_doubt=plan.in_doubt,
             lead_id=plan.lead_id,
             changes=None if is_new else plan.changes,
-            # The campaign was looked through. A lead that is gone is looked up once more before it is put back.
+            # The campaign was looked at. A lead that is gone is looked up once more before it is put back.
             looked_up=is_new and plan.lead_id is None,
         )
         policy = LeadPolicy(options.if_exists, options.if_elsewhere, options.if_gone)

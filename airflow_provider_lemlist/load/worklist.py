@@ -24,11 +24,13 @@ from airflow_provider_lemlist.load.plan import Plan, Situation, plan_departure, 
 
 _TABLES = """
 CREATE TABLE rows(
-    number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT, outcome TEXT, message TEXT, lead_id TEXT, plan TEXT,
-    is_kept INTEGER NOT NULL DEFAULT 0
+    number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT, outcome TEXT, message TEXT, lead_id TEXT,
+    plan TEXT, is_kept INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE settled(key BLOB PRIMARY KEY, outcome TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE departures(number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT NOT NULL, plan TEXT NOT NULL);
+CREATE TABLE departures(
+    number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT NOT NULL, plan TEXT NOT NULL
+);
 """
 
 
@@ -79,7 +81,7 @@ class Worklist:
         text = json.dumps(lead, ensure_ascii=False, separators=(",", ":"))
         query = "INSERT INTO rows(number, keys, lead) VALUES (?, ?, ?)"
         self._database.execute(query, (number, _joined(keys), text))
-        duplicates = []
+        duplicates: list[int] = []
         for first in self._keys.find(keys):
             if _strength(self._keys.of(first)) <= _strength(keys):
                 self._reject(number, "duplicate", f"the same person as row {first}")
