@@ -153,6 +153,15 @@ class LemlistRateLimitError(LemlistError):
         self.wait = wait
 
 
+class LemlistStoppedError(LemlistError):
+    """Raise when a request was not sent, or not sent again, because the task is being stopped."""
+
+    def __init__(
+        self, message: str = "The task is being stopped, so no more requests are sent.", **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+
+
 class LemlistServerError(LemlistError):
     """Raise when lemlist failed (5xx), and kept failing."""
 

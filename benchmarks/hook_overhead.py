@@ -104,7 +104,7 @@ def main() -> None:
         def book(self) -> object:
             return self.slot
 
-        def wait(self, slot: object, *, early: float = 0.0) -> None:
+        def wait(self, slot: object, **options: object) -> None:
             pass
 
         def report(self, slot: object, **feedback: object) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from airflow_provider_lemlist.api.budget import SLICE
 from airflow_provider_lemlist.api.judge import Action, Call, Failure, Response, Success, Verdict, judge
 from airflow_provider_lemlist.api.limits import read_limits
 from airflow_provider_lemlist.api.operations import Effect, Operation, Reconcile
@@ -23,6 +24,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistError,
     LemlistNetworkError,
     LemlistRateLimitError,
+    LemlistStoppedError,
     LemlistUncertainError,
 )
 
@@ -123,7 +125,15 @@ class Transport:
             if pause is None:
                 raise error
             log.warning("%s: %s. Retrying%s.", operation, _name(error), f" in {pause:.1f} s" if pause else "")
-            CLOCK.sleep(pause)
+            self._pause(pause)
+
+    def stop(self) -> None:
+        """
+        Send nothing more: calls that wait raise ``LemlistStoppedError``, those that are sent are completed.
+
+        A signal handler may call this. It takes no lock, which the interrupted thread could hold.
+        """
+        self._wire.stopped = True
 
     def close(self) -> None:
         """Close the connections of this process."""
@@ -134,7 +144,7 @@ class Transport:
         timeout = max(self._settings.timeout, call.operation.min_read_timeout)
         try:
             exchange = self._wire.send(request, timeout, into)
-        except LemlistRateLimitError as error:
+        except (LemlistRateLimitError, LemlistStoppedError) as error:
             error.operation, error.conn_id = str(call.operation), call.conn_id
             return Failure(error)
         if isinstance(exchange.outcome, Response):
@@ -153,7 +163,7 @@ class Transport:
         elif once:
             pauses = pauses[:1]  # lemlist's own check covers what is still under way
         for pause in pauses:
-            CLOCK.sleep(pause)
+            self._pause(pause)
             try:
                 found = reconcile.find()
             except LemlistUncertainError as error:
@@ -174,6 +184,12 @@ class Transport:
         if failure.action is Action.RECONCILE_THEN_RAISE:
             raise failure.error
         raise _uncertain(call, failure.error, reconcile)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep until the pause is over or the transport is stopped; the next request raises then."""
+        while seconds > 0 and not self._wire.stopped:
+            CLOCK.sleep(min(seconds, SLICE))
+            seconds -= SLICE
 
     def _report(self, exchange: Exchange, response: Response) -> None:
         """Report to the budget what the headers say, and count."""

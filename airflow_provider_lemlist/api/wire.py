@@ -34,7 +34,7 @@ from airflow_provider_lemlist.api.arrays import CHUNK, is_array
 from airflow_provider_lemlist.api.judge import NetworkFault, Response
 from airflow_provider_lemlist.api.operations import Operation, query_text
 from airflow_provider_lemlist.connection import not_a_url
-from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
+from airflow_provider_lemlist.exceptions import LemlistError, LemlistStoppedError, LemlistValidationError
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
@@ -94,6 +94,8 @@ class Wire:
         self._adapter: HTTPAdapter | None = None
         self._adapter_pid = 0
         self._lock = threading.Lock()
+        #: Set to True to send nothing more.
+        self.stopped = False
 
     def prepare(
         self,
@@ -132,11 +134,14 @@ class Wire:
         :param timeout: Seconds without a byte of the response before it counts as lost.
         :param into: File for the body of a success that is a JSON array.
         :raises LemlistRateLimitError: The wait for a slot would be too long; nothing was sent.
+        :raises LemlistStoppedError: The wire was stopped; nothing was sent.
         """
+        if self.stopped:
+            raise LemlistStoppedError
         upload: Any = request.body
         if isinstance(upload, MultipartFile):
             upload.rewind()
-        departure = _current.departure = _Departure(self._budget)
+        departure = _current.departure = _Departure(self._budget, lambda: self.stopped)
         try:
             response = self._depart(request, timeout)
             if response.status_code < 200:
@@ -243,6 +248,7 @@ class _Departure:
     """The moment at which one request leaves: a slot of the budget, and whether bytes went out."""
 
     budget: Budget
+    stopped: Callable[[], bool]
     slot: Slot | None = None
     sent: bool = False
 
@@ -251,6 +257,7 @@ class _Departure:
         Book a slot and wait for it.
 
         :raises _Dropped: The connection did not outlast the wait; the slot stays for the next one.
+        :raises LemlistStoppedError: The wire was stopped before the request left.
         """
         if connection.sock is None:
             connection.connect()
@@ -261,10 +268,10 @@ class _Departure:
                 # would cost a handshake, or leave in doubt a request that was sent on a dead connection. (A
                 # new TLS connection looks dropped too, because its session tickets are unread: it is then
                 # opened once more.)
-                self.budget.wait(slot, early=WAKE_EARLY)
+                self.budget.wait(slot, early=WAKE_EARLY, stopped=self.stopped)
                 if is_connection_dropped(connection):
                     raise _Dropped
-        self.budget.wait(self.slot)
+        self.budget.wait(self.slot, stopped=self.stopped)
         self.sent = True
 
 

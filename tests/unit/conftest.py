@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import struct
 import threading
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_provider_lemlist.api import transport as transport_module
 from airflow_provider_lemlist.api.transport import Transport
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.connection import Settings
@@ -165,7 +167,7 @@ class OpenBudget:
         self.booked += 1
         return SimpleNamespace(wait=0.0, ahead=0)
 
-    def wait(self, slot: object, *, early: float = 0.0) -> None:
+    def wait(self, slot: object, **options: Any) -> None:
         pass
 
     def report(self, slot: object, **feedback: Any) -> None:
@@ -181,6 +183,7 @@ def budget() -> OpenBudget:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between attempts, which are not slept; each has the largest jitter."""
     made: list[float] = []
+    monkeypatch.setattr(transport_module, "SLICE", math.inf)
     monkeypatch.setattr(CLOCK, "sleep", made.append)
     monkeypatch.setattr(CLOCK, "uniform", lambda least, most: most)
     return made

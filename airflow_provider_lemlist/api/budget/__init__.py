@@ -46,6 +46,8 @@ NOT_SHARED = (
     "budget_store to a Redis that all workers share, or budget_share to this worker's part of the limit."
 )
 
+#: Longest sleep in seconds: after that, a wait checks whether it has been stopped.
+SLICE = 0.2
 #: A wait of this many seconds is logged.
 LONG_WAIT = 5.0
 #: Seconds that stand for any longer ``max_wait``, including infinity.
@@ -132,21 +134,28 @@ class Budget:
         slot.take(booking, store, now, delay=took - self._fastest)
         return slot
 
-    def wait(self, slot: Slot, *, early: float = 0.0) -> None:
+    def wait(self, slot: Slot, *, early: float = 0.0, stopped: Callable[[], bool] = lambda: False) -> None:
         """
         Sleep until the slot.
 
         :param early: Return this many seconds before it.
+        :param stopped: Returns whether to give up; called before and after each sleep.
+        :raises LemlistStoppedError: ``stopped`` returned True; the slot is lost.
         :raises LemlistRateLimitError: The slot was moved or lost, and ``max_wait`` would be exceeded.
         """
-        while (left := slot.due - self._clock()) > early:
+        while not stopped() and (left := slot.due - self._clock()) > early:
             if left >= LONG_WAIT and not slot.logged:
                 slot.logged = True
                 log.info(
                     "Rate budget: waiting %.1f s for a slot, %d requests ahead", left, slot.booking.ahead
                 )
-            self._sleep(left - early)
-            self._find(slot)
+            self._sleep(min(left - early, SLICE))
+            if left - early <= SLICE:  # the store is asked once, at the end
+                self._find(slot)
+        if stopped():
+            from airflow_provider_lemlist.exceptions import LemlistStoppedError
+
+            raise LemlistStoppedError
         slot.left = self._clock()
 
     def report(

@@ -6,11 +6,12 @@ import io
 import logging
 import math
 import multiprocessing
+import signal
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ from uuid import UUID
 import pytest
 
 from airflow_provider_lemlist.api import operations as ops
+from airflow_provider_lemlist.api.budget import Budget, Slot
+from airflow_provider_lemlist.api.budget.stores import MemoryStore
 from airflow_provider_lemlist.api.operations import Reconcile
 from airflow_provider_lemlist.api.transport import RetryPolicy, Transport
 from airflow_provider_lemlist.api.wire import CLOCK, MultipartFile
@@ -36,6 +39,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistNotFoundError,
     LemlistRateLimitError,
     LemlistServerError,
+    LemlistStoppedError,
     LemlistUncertainError,
     LemlistUnexpectedReplyError,
     LemlistValidationError,
@@ -272,7 +276,7 @@ def test_a_rate_limited_request_is_sent_again_even_if_it_creates(
     assert budget.booked == 3
     assert budget.reports[0] == {"refused": True, "limit": 20, "remaining": 0, "retry_after": 1.5}
     assert budget.reports[2] == {"refused": False, "limit": None, "remaining": 19, "retry_after": 2.0}
-    assert pauses == [0.0, 0.1]
+    assert pauses == [0.1]  # none after the first refusal
 
 
 def test_the_response_after_early_hints_never_becomes_that_of_the_next_request(
@@ -326,7 +330,7 @@ def test_every_attempt_books_a_slot_after_the_connection_is_established(
 def test_a_connection_that_was_dropped_during_a_long_wait_leaves_nothing_in_doubt(
     stage: Stage, transport: Transport, budget: OpenBudget
 ) -> None:
-    def wait(slot: object, *, early: float = 0.0) -> None:
+    def wait(slot: object, *, early: float = 0.0, stopped: object) -> None:
         if early:
             stage.drop_connections()
 
@@ -521,8 +525,9 @@ def test_a_removal_that_never_left_does_not_count_as_done(
     late: list[Stage] = []
 
     def sleep(seconds: float) -> None:
-        late.append(Stage(port))  # nothing listened at the first attempt
-        late[0].script = [Act(404, b"Step not found")]
+        if not late:
+            late.append(Stage(port))  # nothing listened at the first attempt
+            late[0].script = [Act(404, b"Step not found")]
 
     monkeypatch.setattr(CLOCK, "sleep", sleep)
     settings = replace(settings, base_url=f"http://127.0.0.1:{port}/api")
@@ -547,6 +552,179 @@ def test_a_page_of_a_gateway_is_retried_and_never_means_that_a_step_is_deleted(
     with pytest.raises(LemlistNetworkError) as caught:
         transport.call(ops.DELETE_STEP, path=path)
     assert (caught.value.reason, caught.value.in_doubt) == (Reason.GATEWAY, True)
+
+
+# --- Stop -------------------------------------------------------------------------------------------------
+
+#: Airflow kills a task this many seconds after it has asked it to stop.
+KILLED_AFTER = 5
+#: All pauses last a minute.
+PATIENT = RetryPolicy(pause=120.0, longest_pause=120.0, lookups=(60.0,))
+
+
+def in_thread(function: Callable[[], Any]) -> Future[Any]:
+    """Call a function in a thread that does not hold up the tests if it never returns."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def full_budget() -> Budget:
+    """A budget whose next slot is a minute away."""
+    budget = Budget(MemoryStore())
+    budget.report(budget.book(), refused=True, limit=20, remaining=0, retry_after=60)
+    return budget
+
+
+def test_a_request_that_waits_for_its_slot_is_released_by_a_stop(stage: Stage, settings: Any) -> None:
+    budget = full_budget()
+    transport = Transport(settings, budget, user_agent="x")
+    future = in_thread(lambda: create(transport))
+    wait_for(lambda: budget.state()["booked"] == 2)
+    transport.stop()
+    error = future.exception(KILLED_AFTER)
+    assert isinstance(error, LemlistStoppedError)
+    assert (error.retryable, error.in_doubt, error.status) == (True, False, None)
+    assert "POST /campaigns/{campaignId}/leads/, connection 'lemlist_default'" in str(error)
+    assert not stage.requests
+
+
+def test_a_signal_handler_may_stop_the_transport_that_it_interrupts(stage: Stage, settings: Any) -> None:
+    transport = Transport(settings, full_budget(), user_agent="x")
+    before = signal.signal(signal.SIGALRM, lambda *_: transport.stop())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(LemlistStoppedError):
+            transport.call(ops.GET_TEAM)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not stage.requests
+
+
+@pytest.mark.parametrize(
+    ("act", "in_doubt"), [(Act(503), False), (Act(fault="reset"), True)], ids=["503", "reset"]
+)
+def test_a_call_in_a_retry_pause_is_released_by_a_stop(
+    stage: Stage, settings: Any, budget: OpenBudget, caplog: Any, act: Act, in_doubt: bool
+) -> None:
+    stage.script = [act]
+    policy = replace(PATIENT, lookups=(0.0,))
+    transport = Transport(settings, budget, user_agent="x", retry_policy=policy)  # type: ignore[arg-type]
+    future = in_thread(lambda: create(transport, reconcile=Reconcile(lambda: None)))
+    wait_for(lambda: "Retrying" in caplog.text)
+    transport.stop()
+    error = future.exception(KILLED_AFTER)
+    assert isinstance(error, LemlistStoppedError)
+    assert error.in_doubt is in_doubt
+    assert len(stage.requests) == 1
+    assert budget.booked == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "resumable", "kind"),
+    [
+        (ops.CREATE_LEAD, False, LemlistStoppedError),
+        (ops.ADD_STEP, True, LemlistStoppedError),
+        # A later attempt could not find the step, and would add another one.
+        (ops.ADD_STEP, False, LemlistUncertainError),
+    ],
+    ids=["lead", "resumable step", "step"],
+)
+def test_a_call_in_a_pause_before_a_look_up_is_released_by_a_stop(
+    stage: Stage,
+    settings: Any,
+    budget: OpenBudget,
+    caplog: Any,
+    operation: ops.Operation,
+    resumable: bool,
+    kind: type[LemlistError],
+) -> None:
+    stage.script = [Act(fault="reset")]
+    transport = Transport(settings, budget, user_agent="x", retry_policy=PATIENT)  # type: ignore[arg-type]
+    path = {"campaignId": "cam_1", "sequenceId": "seq_1"}
+    reconcile = Reconcile(lambda: transport.call(ops.GET_TEAM), resumable=resumable)
+    future = in_thread(lambda: transport.call(operation, path=path, reconcile=reconcile))
+    wait_for(lambda: "Checking whether it took effect" in caplog.text)
+    transport.stop()
+    error = future.exception(KILLED_AFTER)
+    assert type(error) is kind
+    assert error.in_doubt
+    assert len(stage.requests) == 1
+
+
+def test_a_request_whose_response_is_under_way_is_completed_after_a_stop(
+    stage: Stage, settings: Any, budget: OpenBudget
+) -> None:
+    stage.script = [Act(body=LEAD, effect=lambda _: stage.released.wait(LONGEST))]
+    transport = Transport(settings, budget, user_agent="x")  # type: ignore[arg-type]
+    future = in_thread(lambda: create(transport))
+    wait_for(lambda: stage.requests)
+    transport.stop()
+    stage.released.set()
+    assert future.result(KILLED_AFTER) == LEAD
+    assert len(budget.reports) == 1
+
+
+def test_a_request_that_fails_after_a_stop_is_not_retried(stage: Stage, transport: Transport) -> None:
+    stage.script = [Act(503, effect=lambda _: transport.stop())]
+    with pytest.raises(LemlistStoppedError) as caught:
+        transport.call(ops.GET_TEAM)
+    assert not caught.value.in_doubt
+    assert len(stage.requests) == 1
+
+
+def test_a_request_that_fails_for_good_after_a_stop_raises_what_lemlist_refused(
+    stage: Stage, transport: Transport
+) -> None:
+    stage.script = [Act(500, b"Lead already in the campaign", effect=lambda _: transport.stop())]
+    with pytest.raises(LemlistDuplicateError):
+        create(transport)
+
+
+def test_nothing_is_sent_after_a_stop(stage: Stage, transport: Transport, budget: OpenBudget) -> None:
+    transport.stop()
+    with pytest.raises(LemlistStoppedError):
+        transport.call(ops.GET_TEAM)
+    assert (stage.connections, budget.booked) == (0, 0)
+
+
+def test_a_request_that_has_just_booked_its_slot_does_not_leave_after_a_stop(
+    stage: Stage, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = Budget(MemoryStore())
+    transport = Transport(settings, budget, user_agent="x")
+    book = budget.book
+
+    def book_and_stop() -> Slot:
+        slot = book()
+        transport.stop()
+        return slot
+
+    monkeypatch.setattr(budget, "book", book_and_stop)
+    with pytest.raises(LemlistStoppedError):
+        transport.call(ops.GET_TEAM)
+    assert not stage.requests
+
+
+def test_a_pause_is_slept_in_slices_of_the_same_length_in_all(
+    stage: Stage, settings: Any, budget: OpenBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(CLOCK, "sleep", slept.append)
+    monkeypatch.setattr(CLOCK, "uniform", lambda least, most: most)
+    stage.script = [Act(503), Act(503), Act(body=TEAM)]
+    transport = Transport(settings, budget, user_agent="x")  # type: ignore[arg-type]
+    transport.call(ops.GET_TEAM)
+    assert sum(slept) == pytest.approx(3.0)
+    assert max(slept) <= 0.2
 
 
 # --- No network -------------------------------------------------------------------------------------------
@@ -722,7 +900,7 @@ def test_a_proxy_tunnel_that_was_dropped_during_a_long_wait_is_opened_again(
     certificate: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def wait(slot: object, *, early: float = 0.0) -> None:
+    def wait(slot: object, *, early: float = 0.0, stopped: object) -> None:
         if early:
             tunnels.drop_connections()
 

@@ -19,7 +19,11 @@ from airflow_provider_lemlist.api import budget as budget_module
 from airflow_provider_lemlist.api.budget import Budget, open_budget
 from airflow_provider_lemlist.api.budget.arithmetic import LEAST_MARGIN, LIMIT, SECOND, WINDOW
 from airflow_provider_lemlist.api.budget.stores import MemoryStore, StoreError, new_state
-from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistRateLimitError
+from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
+    LemlistRateLimitError,
+    LemlistStoppedError,
+)
 from tests.unit.api.budget.conftest import Time, remaining
 from tests.waiting import LONGEST
 
@@ -79,19 +83,50 @@ def test_wait_can_return_early(open_one, clock):
 def test_a_waiting_request_stays_asleep_when_another_is_refused_meanwhile(open_one, clock):
     budget, other = open_one(), open_one()
     slots = take(budget, 21)
-    asleep = clock.sleep
+    asleep, wait = clock.sleep, slots[-1].wait
+    refused = []
 
     def sleep(seconds):
         asleep(seconds)
-        if len(clock.slept) == 1:
+        if not refused and sum(clock.slept) >= wait - 1e-5:
+            refused.append(clock.seconds())
             other.report(slots[0], refused=True, limit=20, remaining=0, retry_after=5)
 
     sleeper = open_one(sleep=sleep)
     before = clock.seconds()
     sleeper.wait(slots[-1])
     # The slot was due at the very moment of the refusal; the pause holds for it too.
-    assert clock.slept == pytest.approx([slots[-1].wait, 5.0], abs=0.2)
+    assert refused == pytest.approx([before + wait], abs=1e-5)
+    assert clock.seconds() - before == pytest.approx(wait + 5.0, abs=0.2)
     assert clock.seconds() - before >= 7.1
+
+
+def test_a_wait_that_is_stopped_ends_within_a_fifth_of_a_second(open_one, clock):
+    budget = open_one()
+    slot = take(budget, 200)[-1]
+    stop = clock.seconds() + 7.3
+    with pytest.raises(LemlistStoppedError):
+        budget.wait(slot, stopped=lambda: clock.seconds() >= stop)
+    assert 0 <= clock.seconds() - stop <= 0.2
+
+
+@pytest.mark.parametrize("early", [0.0, 1.0])
+def test_a_slot_that_is_due_is_not_used_after_a_stop(open_one, clock, early):
+    budget = open_one()
+    slot = budget.book()
+    with pytest.raises(LemlistStoppedError):
+        budget.wait(slot, early=early, stopped=lambda: True)
+    assert clock.slept == []
+
+
+def test_a_long_wait_reads_the_store_once(open_one, clock, store, monkeypatch):
+    budget, reads = open_one(), []
+    slot = take(budget, 200)[-1]
+    read = store.read
+    monkeypatch.setattr(store, "read", lambda: reads.append(clock.seconds()) or read())
+    budget.wait(slot)
+    assert sum(clock.slept) == pytest.approx(slot.wait, abs=1e-5)
+    assert reads == [clock.seconds()]
 
 
 def test_remaining_grows_when_a_refusal_moves_the_slot(open_one):
