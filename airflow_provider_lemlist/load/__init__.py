@@ -7,10 +7,11 @@ Load many leads: from a table of people to leads in a campaign.
     mapping       columns to lemlist's fields and custom variables
     placeholders  the variables that the texts of a campaign use
     preflight     everything that is checked before the first lead is sent
-    worklist      the checked rows of one load, in a private temporary database
-    ledger        the outcome of every row, across attempts
-    parts         the files of a ledger, on disk or in an object store
+    ledger        who was loaded before, and the outcome of every row
     lock          one load at a time on one ledger
+    people        who is known: from the ledger, and from the campaign itself
+    worklist      the rows of one load, in a private temporary database
+    plan          pure: what to do about each row
     sending       one row, by the decisions of ``delivery``
     pool          the threads that send
     report        the counts, the progress line and the final table

@@ -188,7 +188,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.campaign_id = campaign_id
-        self.leads = leads
+        self.leads: Any = leads
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.sql_parameters = sql_parameters
