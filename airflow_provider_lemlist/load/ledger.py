@@ -146,15 +146,17 @@ class Ledger:
         self._runs = {run["run"]: run for run in self._parse(next(lines, '{"runs": []}'), "runs")["runs"]}
         for line in lines:
             people.add_known(self._parse(line, "keys"))
+        earlier = int(self._runs.get(self._run.name, {}).get("attempt", 0))
         unread: dict[str, list[Part]] = {}
         for part in self._parts():
             contained = self._runs.get(part.run, {}).get("attempt", 0)
             if part.run == self._run.name:
-                self._attempt = max(self._attempt, part.attempt + 1)
+                earlier = max(earlier, part.attempt)
                 if part.kind == "settled":
                     worklist.add_settled((keys, line["outcome"]) for keys, line in self._lines(part))
             if part.attempt > contained:
                 unread.setdefault(part.run, []).append(part)
+        self._attempt = earlier + 1
         for name, parts in unread.items():
             self._fold(people, self._description(name), parts)
         if not self._read_only:

@@ -22,6 +22,8 @@ from airflow_provider_lemlist.load.ledger import LEFT, READDRESSED
 
 #: Fields of a lead that every export shows; whether it shows a custom variable is seen from its rows.
 EXPORTED = frozenset(LEAD_FIELDS) - {"contactOwner"}
+#: The status of a lead whose person does not want to be contacted, and what a load did to such a lead.
+UNSUBSCRIBED = "unsubscribed"
 #: What else a row of the export holds.
 _STATES = ("_id", "emailStatus", "lastState", "status")
 
@@ -101,7 +103,7 @@ class People:
     def record(self, keys: Sequence[bytes], line: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Add what one line of a run says about a person, unless a newer run has said something."""
         outcome, lead_id = line["outcome"], line["lead_id"]
-        person = self._person(keys, lead_id)
+        person = self._person(keys, lead_id, replaces=True)
         if person.run > run["order"]:
             return
         sent = json.loads(person.sent) | (line.get("sent") or {})
@@ -112,7 +114,7 @@ class People:
                 lead_id or person.lead_id,
                 run["order"],
                 run["source"],
-                outcome if outcome in LEFT else None,
+                outcome if outcome in LEFT else person.left if outcome == "gone" else None,
                 line["at"] if outcome == "elsewhere" else None,
                 json.dumps(sent),
                 person.id,
@@ -137,10 +139,12 @@ class People:
             values = {name: str(value) for name, value in lead.items() if value and name not in _STATES}
             self.shown.update(lead.keys())
             keys = self.keys_of(values)
-            person = self._person(keys, lead["_id"])
+            person = self._person(keys, lead.get("_id"))
+            status = lead.get("status") or "unknown"
+            left = UNSUBSCRIBED if status == UNSUBSCRIBED else person.left
             self._database.execute(
-                "UPDATE people SET lead_id = ?, status = ?, lead = ? WHERE id = ?",
-                (lead["_id"], lead.get("status") or "unknown", json.dumps(values), person.id),
+                "UPDATE people SET lead_id = ?, status = ?, left = ?, lead = ? WHERE id = ?",
+                (lead.get("_id") or person.lead_id, status, left, json.dumps(values), person.id),
             )
             self.keys.add(person.id, keys)
         return number
@@ -198,14 +202,20 @@ class People:
     def _hash(self, kind: int, text: str, size: int) -> bytes:
         return bytes([kind]) + blake2b(text.encode(), digest_size=size, key=self._secret).digest()
 
-    def _person(self, keys: Sequence[bytes], lead_id: str | None) -> Person:
-        """Return the person of a lead, or of some keys without another lead; a new one if there is none."""
+    def _person(self, keys: Sequence[bytes], lead_id: str | None, *, replaces: bool = False) -> Person:
+        """
+        Return the person of a lead, or of some keys without another lead; a new one if there is none.
+
+        :param replaces: Whether the lead takes the place of one that was deleted.
+        """
         if lead_id is not None:
             found = self._database.execute("SELECT id FROM people WHERE lead_id = ?", (lead_id,)).fetchone()
             if found:
                 return self._get(found[0])
         for person in map(self._get, self.keys.find(keys)):
             if lead_id is None or person.lead_id is None:
+                return person
+            if replaces and person.status is None and not self.has_other_address(person, keys):
                 return person
         person = self._get(self._insert("lead_id", lead_id))
         self.keys.add(person.id, keys)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_lemlist.delivery.evidence import differing_fields
 from airflow_provider_lemlist.delivery.identity import Kind
 from airflow_provider_lemlist.load.ledger import READDRESSED
+from airflow_provider_lemlist.load.people import UNSUBSCRIBED, Person
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.load.options import LoadOptions
-    from airflow_provider_lemlist.load.people import Person
 
-UNSUBSCRIBED = "unsubscribed"
 #: What is done to a lead under each choice of ``if_missing``, and the outcome.
 DEPARTURES = {"pause": "paused", "unsubscribe": UNSUBSCRIBED, "delete": "deleted"}
 
@@ -88,7 +87,7 @@ def plan_row(
             return Plan("newer", message="a newer run no longer has this person")
         return Plan(action="create")
     person = people[0]
-    if person.status == UNSUBSCRIBED or person.left == UNSUBSCRIBED:
+    if person.left == UNSUBSCRIBED:
         return Plan("gone", lead_id=person.lead_id, message="unsubscribed in lemlist")
     if person.status is not None:
         if other_address:
@@ -139,7 +138,6 @@ def _plan_other_address(person: Person, options: LoadOptions) -> Plan:
 
 def plan_departure(person: Person, options: LoadOptions) -> Plan | None:
     """Return what to do about a person who left the source, or None for nothing."""
-    handled = person.left is not None or person.status in (UNSUBSCRIBED, None)
-    if handled or options.if_missing == "keep" or person.run > options.run.order:
+    if person.left is not None or options.if_missing == "keep" or person.run > options.run.order:
         return None
     return Plan(action=options.if_missing, lead_id=person.lead_id)

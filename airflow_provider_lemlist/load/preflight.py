@@ -204,8 +204,8 @@ def check_departures(
         else "it is empty"
     )
     return LemlistValidationError(
-        f"The source seems to be incomplete: {why}. Nothing was done to the people who are missing; its rows "
-        "were loaded. Check the source, or raise max_missing for one run."
+        f"The source seems to be incomplete: {why}. Nothing was done to the people who are missing. Check the "
+        "source, or raise max_missing for one run."
     )
 
 
