@@ -158,7 +158,14 @@ class Ledger:
                 unread.setdefault(part.run, []).append(part)
         self._attempt = earlier + 1
         for name, parts in unread.items():
-            self._fold(people, self._description(name), parts)
+            run = {"run": name, **self._description(name), "counts": {}}
+            self._fold(people, run, parts)
+            # The end of this load writes what they say. An interrupted run is then read no more.
+            self._runs[name] = {
+                **run,
+                **self._runs.get(name, {}),
+                "attempt": max(part.attempt for part in parts),
+            }
         if not self._read_only:
             description = {"order": self._run.order, "source": self._run.source, "owner": self._run.owner}
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -207,8 +214,10 @@ class Ledger:
 
         :param counts: The counts of this run.
         :param replaced: Keys of rows for which an earlier attempt has a line that is no longer true.
+        :raises LemlistError: Another load took the ledger over.
         """
         self.flush()
+        self._lock.check()
         parts = [part for part in self._parts() if part.run == self._run.name]
         self._fold(people, self._run._asdict(), [part for part in parts if part.attempt == self._attempt])
         for part in parts:
@@ -260,8 +269,8 @@ class Ledger:
         return LemlistConfigurationError(f"The ledger {shown(self.path)} {why}. Nothing was sent.")
 
     def _description(self, run: str) -> dict[str, Any]:
-        (line,) = read_lines(self.path / "runs" / run / "run.json")
-        return self._parse(line, "order")
+        line = next(read_lines(self.path / "runs" / run / "run.json"), "")
+        return self._parse(line, "order", "source")
 
     def _parts(self) -> list[Part]:
         return list_parts(self.path)

@@ -204,7 +204,7 @@ def check_departures(
         else "it is empty"
     )
     return LemlistValidationError(
-        f"The source seems to be incomplete: {why}. Nothing was done to the people who are missing. Check the "
+        f"The source seems to be incomplete: {why}. Nothing was done to the missing people. Check the "
         "source, or raise max_missing for one run."
     )
 
