@@ -230,15 +230,18 @@ class Ledger:
         head = json.dumps({"runs": newest})
         write_whole(self.path / "people.ndjson", chain([head], map(json.dumps, people.known())))
         self._remove(part for part in parts if part.kind == "marks")
-        kept_rows = {str(run["run"]) for run in newest[-KEPT_ROWS:]}
-        contained = {name: int(run["attempt"]) for name, run in self._runs.items()}
-        self._remove(
-            part
-            for part in self._parts()
-            if part.run not in kept_rows and part.attempt <= contained.get(part.run, 0)
-        )
+        self._remove_runs(kept={str(run["run"]) for run in newest[-KEPT_ROWS:]})
 
     # --- Within -----------------------------------------------------------------------------------------
+
+    def _remove_runs(self, kept: Collection[str]) -> None:
+        """Delete the files of all other runs; ``people.ndjson`` contains them."""
+        for address in self.path.fs.find(f"{self.path.path}/runs"):
+            if address.split("/")[-2] not in kept:
+                self.path.fs.rm_file(address)
+                if is_local(self.path):  # an object store has no empty directories
+                    with suppress(OSError):
+                        os.rmdir(os.path.dirname(address))
 
     def _read_secret(self) -> bytes | None:
         try:
