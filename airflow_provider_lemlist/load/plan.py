@@ -28,6 +28,8 @@ _UNCLEAR = (
     "An attempt was interrupted while this row was in flight, and nothing in it tells whether the lead is "
     "in the campaign. Check the campaign; if the lead is not there, add it by hand."
 )
+#: Identities that the export shows. It has no keys, and a lead without these may lack some values there.
+_IN_EXPORT = (Kind.EMAIL, Kind.PROFILE, Kind.PHONE)
 _OTHER_ADDRESS = "the person of this key has another address in the campaign"
 
 
@@ -93,7 +95,7 @@ def plan_row(
         if other_address:
             return _plan_other_address(person, options)
         return _plan_present(lead, person, options, situation)
-    unclear = person.in_doubt and keys[0][0] == Kind.CONTENT
+    unclear = person.in_doubt and not any(key[0] in _IN_EXPORT for key in keys)
     if person.lead_id is not None and not (person.left == "deleted" and options.resume_returned):
         if options.if_gone == "skip":
             return Plan("gone", lead_id=person.lead_id, message="deleted in lemlist")

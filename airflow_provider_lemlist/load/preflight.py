@@ -113,7 +113,7 @@ def check_rows(
             found.valid -= 1
             found.duplicates.add(duplicate)
         found.sent.update(lead.keys())
-        if not key and not identifies(lead):
+        if not identifies(lead):
             found.unidentified.add(number)
         for name in variables:
             if not lead.get(name):
@@ -180,7 +180,7 @@ def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
         )
     if found.unidentified.rows:
         log.warning(
-            "Without email, LinkedIn profile, phone and key: %s. If a response is lost, it is not known "
+            "Without email, LinkedIn profile and phone: %s. If a response is lost, it is not known "
             "whether the lead is in the campaign, and the row stays uncertain.",
             found.unidentified,
         )
