@@ -128,6 +128,10 @@ class People:
         person = self._person(keys, None)
         self._database.execute("UPDATE people SET in_doubt = ? WHERE id = ?", (in_flight, person.id))
 
+    def are_in_doubt(self) -> bool:
+        """Return whether an attempt that died may have created leads."""
+        return self._database.execute("SELECT 1 FROM people WHERE in_doubt LIMIT 1").fetchone() is not None
+
     # --- What lemlist says ------------------------------------------------------------------------------
 
     def add_leads(self, leads: Iterable[Mapping[str, Any]]) -> int:
