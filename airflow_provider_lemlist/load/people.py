@@ -105,6 +105,7 @@ class People:
         if person.run > run["order"]:
             return
         sent = json.loads(person.sent) | (line.get("sent") or {})
+        left = person.left if outcome == "gone" else None  # whom a load has unsubscribed stays so
         self._database.execute(
             "UPDATE people SET lead_id = ?, run = ?, source = ?, left = ?, elsewhere = ?, sent = ?,"
             " in_doubt = 0 WHERE id = ?",
@@ -112,7 +113,7 @@ class People:
                 lead_id or person.lead_id,
                 run["order"],
                 run["source"],
-                outcome if outcome in LEFT else None,
+                outcome if outcome in LEFT else left,
                 line["at"] if outcome == "elsewhere" else None,
                 json.dumps(sent),
                 person.id,
