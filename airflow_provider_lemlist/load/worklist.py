@@ -204,7 +204,7 @@ class Worklist:
         return next((row[0] for row in found if row), None)
 
     def _all(self, columns: str, which: str = "true") -> Iterator[tuple]:  # type: ignore[type-arg]
-        yield from self._database.execute(f"SELECT {columns} FROM rows WHERE {which} ORDER BY number")
+        return self._database.execute(f"SELECT {columns} FROM rows WHERE {which} ORDER BY number")
 
     def _count(self, what: str) -> int:
         return int(self._database.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
