@@ -366,8 +366,9 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             )
         if ("sql" in sources) != (or_none(arguments["sql_conn_id"]) is not None):
             raise LemlistConfigurationError(f"{the('sql', arguments)} and its sql_conn_id belong together.")
-        if "sql" not in sources and arguments["sql_parameters"] is not None:
-            raise LemlistConfigurationError(f"{the('sql_parameters', arguments)} need sql.")
+        for name in ("sql_parameters", "sql_hook_params"):
+            if "sql" not in sources and arguments[name] is not None:
+                raise LemlistConfigurationError(f"{the(name, arguments)} need sql.")
         for name, choices in _CHOICES.items():
             check_choice(name, arguments, choices)
         for name in ("max_failed", "max_new"):
