@@ -42,7 +42,8 @@ class Person(NamedTuple):
     :param lead_id: The lead in the campaign, also after it was deleted there.
     :param run: Order of the newest run that settled the person; empty for people not loaded from here.
     :param source: The source of that run.
-    :param left: What a load did to the lead because the person was missing from the source.
+    :param left: What a load did to the lead because the person was missing from the source; ``unsubscribed``
+        also if the person has unsubscribed.
     :param elsewhere: When lemlist last said that the person is in another campaign.
     :param sent: Hashes of what was sent last in variables that the export does not show.
     :param in_doubt: Whether an attempt that died may have created the lead.
@@ -144,6 +145,8 @@ class People:
                 (lead["_id"], lead.get("status") or "unknown", json.dumps(values), person.id),
             )
             self.keys.add(person.id, keys)
+        # Kept in the ledger, because the lead may be deleted later.
+        self._database.execute("UPDATE people SET left = status WHERE status = 'unsubscribed'")
         return number
 
     # --- Looking people up ------------------------------------------------------------------------------
