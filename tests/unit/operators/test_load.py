@@ -310,7 +310,7 @@ def test_row_that_nothing_identifies_stays_uncertain_after_kill(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The export does not show the variable, so the lead cannot be told from others.
-    leads = {"leads": [{"firstName": "Ana", "plan": "a"}], "allow_unidentified": True}
+    leads: dict[str, Any] = {"leads": [{"firstName": "Ana", "plan": "a"}], "allow_unidentified": True}
     kill(run, monkeypatch, run.task(**leads), effect=True)
     for attempt in (2, 3):
         with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
@@ -368,7 +368,7 @@ def test_lost_response_for_row_without_email_is_settled_by_same_attempt(
 @pytest.mark.parametrize("by_hand", [False, True], ids=["left alone", "added by hand"])
 @pytest.mark.parametrize("later", [{"attempt": 2}, {"night": 21}], ids=["retry", "next night"])
 def test_lost_request_for_row_without_email_is_settled_later(
-    lemlist: Sandbox, run: Runner, by_hand: bool, later: dict[str, int]
+    lemlist: Sandbox, run: Runner, by_hand: bool, later: dict[str, Any]
 ) -> None:
     lemlist.fault(CREATE, "reset", when="before")
     with pytest.raises(LemlistError, match="1 uncertain of 1 rows"):
@@ -412,7 +412,7 @@ def test_update_that_was_interrupted_is_sent_by_next_attempt(
     lemlist: Sandbox, run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lemlist.lead(run.campaign_id, "p1@example.com", plan="free")
-    update = {"leads": people(1, plan="pro"), "if_exists": "update"}
+    update: dict[str, Any] = {"leads": people(1, plan="pro"), "if_exists": "update"}
     kill(run, monkeypatch, run.task(**update), effect=False, method="update_lead")
     run(**update, attempt=2)
     assert run.outcomes() == ["updated"]
@@ -430,7 +430,7 @@ def test_change_while_row_was_in_doubt_is_sent(
 
 # --- Stopped --------------------------------------------------------------------------------------------
 
-STOPS = {
+STOPS: dict[str, Any] = {
     "credits": ({"kind": "status", "status": 402, "text": "Not enough credits"}, LemlistPlanError),
     "key": ({"kind": "status", "status": 401, "text": ""}, LemlistAuthError),
     "campaign": ({"kind": "status", "status": 404, "text": "Campaign not found"}, LemlistNotFoundError),
@@ -514,7 +514,7 @@ def test_interruption_by_airflow_leaves_ledger_complete(run: Runner) -> None:
             raise TimedOut
 
         def interrupt() -> None:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
         patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
         run.campaign_id = slow.campaign()["_id"]
@@ -700,7 +700,7 @@ def test_update_that_lemlist_ignored_is_named_and_sent_again_the_next_night(
 ) -> None:
     for n in (1, 2):
         lemlist.lead(run.campaign_id, f"p{n}@example.com", firstName="Old")
-    update = {"leads": people(2, companyName="New"), "if_exists": "update"}
+    update: dict[str, Any] = {"leads": people(2, companyName="New"), "if_exists": "update"}
     lemlist.fault(UPDATE, "ignored", times=2)
     assert run(night=1, **update)["updated"] == 2
     assert {row["message"] for row in run.rows().values()} == {"lemlist did not take companyName, firstName"}
@@ -713,7 +713,7 @@ def test_update_that_lemlist_ignored_is_named_and_sent_again_the_next_night(
 
 def test_person_who_was_added_after_the_look_is_updated(lemlist: Sandbox, run: Runner) -> None:
     lemlist.lead(run.campaign_id, "p1@example.com", plan="a")
-    update = {"leads": people(1, plan="b"), "if_exists": "update"}
+    update: dict[str, Any] = {"leads": people(1, plan="b"), "if_exists": "update"}
     lemlist.fault(EXPORT, "status", status=200, text="[]")
     run(**update)
     assert run.outcomes() == ["updated"]
@@ -738,7 +738,7 @@ def test_variable_that_export_shows_is_compared_with_lemlist_and_not_kept(
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
         run.campaign_id = lemlist.campaign()["_id"]
         lead = lemlist.lead(run.campaign_id, "p1@example.com", firstName="P1", plan="a")
-        update = {"leads": people(1, plan="b"), "if_exists": "update"}
+        update: dict[str, Any] = {"leads": people(1, plan="b"), "if_exists": "update"}
         run(night=1, **update)
         LemlistHook().update_lead(run.campaign_id, lead["_id"], {"plan": "changed by hand"})
         assert run(night=2, **update)["updated"] == 1
@@ -812,7 +812,7 @@ def test_older_night_does_not_create_people_whom_newer_one_no_longer_has(
 def test_older_night_does_nothing_to_people_who_are_missing(
     lemlist: Sandbox, run: Runner, if_missing: str
 ) -> None:
-    options = {"if_missing": if_missing, "max_missing": 1}
+    options: dict[str, Any] = {"if_missing": if_missing, "max_missing": 1}
     run(night=3, leads=people(2), **options)
     before = len(lemlist.requests())
     report = run(night=2, leads=people(1), **options)
@@ -927,7 +927,7 @@ def status(lemlist: Sandbox, email: str) -> str | None:
 
 @pytest.mark.parametrize("if_missing", DEPARTED)
 def test_people_who_left_are_counted_and_handled_once(lemlist: Sandbox, run: Runner, if_missing: str) -> None:
-    options = {"if_missing": if_missing, "max_missing": 0.5}
+    options: dict[str, Any] = {"if_missing": if_missing, "max_missing": 0.5}
     run(night=1, leads=people(2), **options)
     report = run(night=2, leads=people(1), **options)
     done = [name for name in ("paused", "unsubscribed", "deleted") if name.startswith(if_missing)]
@@ -944,7 +944,7 @@ def test_people_who_left_are_counted_and_handled_once(lemlist: Sandbox, run: Run
 
 
 def test_cleared_run_handles_people_who_left_once(lemlist: Sandbox, run: Runner) -> None:
-    options = {"if_missing": "pause", "max_missing": 1}
+    options: dict[str, Any] = {"if_missing": "pause", "max_missing": 1}
     run(night=1, leads=people(2), **options)
     run(night=2, leads=people(1), **options)
     before = len(lemlist.requests())
@@ -953,7 +953,7 @@ def test_cleared_run_handles_people_who_left_once(lemlist: Sandbox, run: Runner)
 
 
 def test_people_without_address_are_unsubscribed_and_stay_so(lemlist: Sandbox, run: Runner) -> None:
-    options = {"if_missing": "unsubscribe", "max_missing": 1, "if_exists": "update"}
+    options: dict[str, Any] = {"if_missing": "unsubscribe", "max_missing": 1, "if_exists": "update"}
     run(night=1, leads=PROFILES, **options)
     run(night=2, leads=PROFILES[1:], **options)
     assert [each["value"] for each in lemlist.state()["unsubscribes"]] == [ANA["linkedinUrl"]]
@@ -975,7 +975,7 @@ def test_people_without_address_are_unsubscribed_and_stay_so(lemlist: Sandbox, r
 def test_person_who_returns(
     lemlist: Sandbox, run: Runner, if_missing: str, resume_returned: bool, outcome: str, after: str | None
 ) -> None:
-    options = {"if_missing": if_missing, "resume_returned": resume_returned, "max_missing": 1}
+    options: dict[str, Any] = {"if_missing": if_missing, "resume_returned": resume_returned, "max_missing": 1}
     run(night=1, leads=people(2), **options)
     run(night=2, leads=people(1), **options)
     run(night=3, leads=people(2), **options)
@@ -987,7 +987,7 @@ def test_person_who_returns(
 
 
 def test_person_who_returns_with_new_values_is_resumed_and_updated(lemlist: Sandbox, run: Runner) -> None:
-    options = {"if_missing": "pause", "max_missing": 1, "if_exists": "update"}
+    options: dict[str, Any] = {"if_missing": "pause", "max_missing": 1, "if_exists": "update"}
     run(night=1, leads=people(2), **options)
     run(night=2, leads=people(1), **options)
     run(night=3, leads=people(2, companyName="New"), **options)
@@ -1029,7 +1029,7 @@ def test_source_that_seems_incomplete_changes_no_one_who_is_missing_and_fails_ta
 
 
 def test_person_whose_row_is_invalid_has_not_left(lemlist: Sandbox, run: Runner) -> None:
-    options = {"if_missing": "delete", "max_missing": 1, "max_failed": 2, "key": "id"}
+    options: dict[str, Any] = {"if_missing": "delete", "max_missing": 1, "max_failed": 2, "key": "id"}
     leads = [row | {"id": str(n)} for n, row in enumerate(people(4))]
     run(night=1, leads=leads, **options)
     invalid = [leads[0] | {"timezone": "Mars"}, leads[1] | {"email": "no address"}, leads[2]]
@@ -1042,7 +1042,7 @@ def test_person_whose_row_is_invalid_has_not_left(lemlist: Sandbox, run: Runner)
 def test_invalid_row_that_names_no_one_suspends_what_is_done_to_missing_people(
     lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {"if_missing": "delete", "max_missing": 1, "max_failed": 1}
+    options: dict[str, Any] = {"if_missing": "delete", "max_missing": 1, "max_failed": 1}
     run(night=1, leads=people(2), **options)
     report = run(night=2, leads=[*people(1), {"email": "no address"}], **options)
     assert (report["left"], report["deleted"], run.departures()) == (1, 0, [])
@@ -1051,7 +1051,7 @@ def test_invalid_row_that_names_no_one_suspends_what_is_done_to_missing_people(
 
 
 def test_two_sources_of_one_campaign_do_not_miss_each_others_people(lemlist: Sandbox, run: Runner) -> None:
-    options = {"if_missing": "delete", "max_missing": 1}
+    options: dict[str, Any] = {"if_missing": "delete", "max_missing": 1}
     for night in (1, 2):
         for task_id, leads in (("crm", people(2)), ("events", PROFILES)):
             report = run(night=night, task_id=task_id, leads=leads, **options)
@@ -1091,7 +1091,7 @@ def test_mapped_task_cannot_say_who_is_missing(lemlist: Sandbox, run: Runner, ma
 def test_person_of_key_whose_address_changed(
     lemlist: Sandbox, run: Runner, if_address_changed: str, outcome: str, later: str
 ) -> None:
-    options = {"key": "customer_id", "column_map": {"customer_id": None}, "max_failed": 1}
+    options: dict[str, Any] = {"key": "customer_id", "column_map": {"customer_id": None}, "max_failed": 1}
     run(night=1, leads=[{"customer_id": "7", "email": "ana@old.example"}], **options)
     for night, expected in ((2, outcome), (3, later)):
         before = len(lemlist.requests())
@@ -1153,11 +1153,12 @@ def test_person_in_another_campaign_is_asked_for_again_after_a_while(lemlist: Sa
     other = lemlist.campaign("Other")["_id"]
     lead_id = lemlist.lead(other, "p1@example.com")["_id"]
     asked = 0
-    for night, more, asks in (
+    nights: list[tuple[int, dict[str, Any], bool]] = [
         (1, {}, True),
         (2, {}, False),
         (3, {"recheck_elsewhere": timedelta(0)}, True),
-    ):
+    ]
+    for night, more, asks in nights:
         run(night=night, leads=people(1), deduplicate=True, **more)
         assert run.outcomes() == ["elsewhere"]
         asked += asks
@@ -1193,7 +1194,7 @@ def test_ledger_and_log_contain_no_personal_data(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.INFO)
-    options = {
+    options: dict[str, Any] = {
         "if_exists": "update",
         "if_missing": "delete",
         "max_missing": 1,
@@ -1243,7 +1244,7 @@ def test_arguments_of_database_hook_reach_it(
     from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 
     given: list[Any] = []
-    real = SqliteHook.__init__
+    real: Any = SqliteHook.__init__
 
     def record(hook: SqliteHook, *arguments: Any, **more: Any) -> None:
         given.append(more)
@@ -1277,7 +1278,7 @@ def test_airflow_renders_only_airflow_text_in_values(lemlist: Sandbox, run: Runn
 
 def test_upstream_result_in_leads_makes_a_dependency(run: Runner) -> None:
     with DAG("d", schedule=None):
-        up = BaseOperator(task_id="up")
+        up: Any = BaseOperator(task_id="up")
         whole = run.task(leads=up.output)
         inside = LoadLeadsOperator(
             task_id="inside",
