@@ -219,6 +219,7 @@ class Ledger:
         self.flush()
         self._lock.check()
         parts = [part for part in self._parts() if part.run == self._run.name]
+        people.keep_seen(self._run.source, self._run.order)
         self._fold(people, self._run._asdict(), [part for part in parts if part.attempt == self._attempt])
         for part in parts:
             if replaced and part.kind == "settled" and part.attempt < self._attempt:

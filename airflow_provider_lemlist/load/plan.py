@@ -100,8 +100,8 @@ def plan_row(
         if options.if_gone == "skip":
             return Plan("gone", lead_id=person.lead_id, message="deleted in lemlist")
         return Plan(action="create", lead_id=person.lead_id, in_doubt=unclear)
-    asked = person.elsewhere and options.flags.get("deduplicate") and datetime.fromisoformat(person.elsewhere)
-    if asked and situation.now - asked < options.recheck_elsewhere:
+    asked = person.elsewhere if options.flags.get("deduplicate") and options.if_elsewhere == "skip" else None
+    if asked and situation.now - datetime.fromisoformat(asked) < options.recheck_elsewhere:
         return Plan("elsewhere", message="in another campaign; not asked for again yet")
     if unclear:
         return Plan("uncertain", message=_UNCLEAR)

@@ -119,7 +119,7 @@ def check_rows(
             if not lead.get(name):
                 found.blank[name].add(number)
     mapping.check_columns()
-    if found.valid and not any(found.sent[name] for name in LEAD_FIELDS):
+    if mapping.columns and mapping.offered.isdisjoint(LEAD_FIELDS):
         raise LemlistValidationError(
             "No column maps to a field of lemlist, such as email or linkedinUrl; nothing was sent. Map the "
             f"columns with column_map; the source has {_names(sorted(mapping.columns, key=str))}."

@@ -116,9 +116,10 @@ class Load:
             worklist.cancel_departures()
         if worklist.nameless and left and refusal is None and options.if_missing != "keep":
             log.warning(
-                "%s invalid and name no one. They may be people who seem to have left the source, so nothing "
+                "%s invalid and %s no one. They may be people who seem to have left the source, so nothing "
                 "is done to those.",
                 preflight.plural(worklist.nameless, "row", "is", "are"),
+                "names" if worklist.nameless == 1 else "name",
             )
         return left, refusal
 

@@ -152,7 +152,8 @@ class Worklist:
         number = 0
         for person in self.people.left(options.run.source):
             number += 1
-            if plan := plan_departure(person, options):
+            is_elsewhere = self.people.is_in_another_source(person, options.run.source)
+            if not is_elsewhere and (plan := plan_departure(person, options)):
                 keys = self.people.keys.of(person.id)
                 row = (number, _joined(keys), person.lead, json.dumps(plan))
                 self._database.execute("INSERT INTO departures VALUES (?, ?, ?, ?)", row)
@@ -204,7 +205,7 @@ class Worklist:
         return next((row[0] for row in found if row), None)
 
     def _all(self, columns: str, which: str = "true") -> Iterator[tuple]:  # type: ignore[type-arg]
-        yield from self._database.execute(f"SELECT {columns} FROM rows WHERE {which} ORDER BY number")
+        return self._database.execute(f"SELECT {columns} FROM rows WHERE {which} ORDER BY number")
 
     def _count(self, what: str) -> int:
         return int(self._database.execute(f"SELECT count(*) FROM {what}").fetchone()[0])

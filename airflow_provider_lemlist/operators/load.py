@@ -235,7 +235,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         # All ways to render lead here, also that of a mapped task; then Airflow stores what was rendered.
         super()._do_render_template_fields(parent, *args, **kwargs)
-        if self.leads is not None:
+        if self.leads is not None and not isinstance(self.leads, Rows):
             self.leads = Rows(self.leads)
 
     def execute(self, context: Context) -> dict[str, Any]:
