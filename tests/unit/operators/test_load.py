@@ -1060,6 +1060,16 @@ def test_two_sources_of_one_campaign_do_not_miss_each_others_people(lemlist: San
     assert run(night=3, task_id="crm", leads=people(1), **options)["deleted"] == 1
 
 
+def test_person_in_two_sources_leaves_with_the_last_of_them(lemlist: Sandbox, run: Runner) -> None:
+    options: dict[str, Any] = {"if_missing": "delete", "max_missing": 1}
+    run(night=1, task_id="crm", leads=people(2), **options)
+    run(night=2, task_id="events", leads=people(2), **options)
+    report = run(night=3, task_id="events", leads=people(1), **options)
+    assert (report["left"], report["deleted"]) == (1, 0)
+    assert run(night=4, task_id="crm", leads=people(1), **options)["deleted"] == 1
+    assert emails(lemlist) == Counter(["p1@example.com"])
+
+
 def test_people_in_campaign_who_were_not_loaded_are_left_alone(lemlist: Sandbox, run: Runner) -> None:
     lemlist.lead(run.campaign_id, "by-hand@example.com")
     for night in (1, 2):
