@@ -28,9 +28,7 @@ ObjectStoragePath("file:///").fs
 SETTLE_TIME = 0.5
 
 
-def attempt(
-    number: int, connection: str, campaign_id: str, path: str, ledger: str, bucket_root: str
-) -> None:
+def attempt(number: int, connection: str, campaign_id: str, path: str, ledger: str, bucket_root: str) -> None:
     """Load a file. The pause before the campaign is looked at again is slept, all others are cut short."""
     os.environ["AIRFLOW_CONN_LEMLIST_DEFAULT"] = connection
 
