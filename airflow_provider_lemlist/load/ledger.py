@@ -141,31 +141,13 @@ class Ledger:
 
     def read(self, worklist: Worklist) -> None:
         """Read what earlier runs and attempts have written, and open the files of this attempt."""
-        people = worklist.people
-        lines = read_lines(self.path / "people.ndjson")
-        self._runs = {run["run"]: run for run in self._parse(next(lines, '{"runs": []}'), "runs")["runs"]}
-        for line in lines:
-            people.add_known(self._parse(line, "keys"))
-        earlier = int(self._runs.get(self._run.name, {}).get("attempt", 0))
-        unread: dict[str, list[Part]] = {}
-        for part in self._parts():
-            contained = self._runs.get(part.run, {}).get("attempt", 0)
-            if part.run == self._run.name:
-                earlier = max(earlier, part.attempt)
-                if part.kind == "settled":
-                    worklist.add_settled((keys, line["outcome"]) for keys, line in self._lines(part))
-            if part.attempt > contained:
-                unread.setdefault(part.run, []).append(part)
-        self._attempt = earlier + 1
-        for name, parts in unread.items():
-            run = {"run": name, **self._description(name), "counts": {}}
-            self._fold(people, run, parts)
-            # The end of this load writes what they say. An interrupted run is then read no more.
-            self._runs[name] = {
-                **run,
-                **self._runs.get(name, {}),
-                "attempt": max(part.attempt for part in parts),
-            }
+        try:
+            self._read(worklist)
+        except (ValueError, TypeError, LookupError) as error:
+            raise self._unusable(
+                "is damaged: a line in it was not written by this package. Restore it, or set another "
+                "ledger_path: the people in the campaign are recognised without it"
+            ) from error
         if not self._read_only:
             description = {"order": self._run.order, "source": self._run.source, "owner": self._run.owner}
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -208,12 +190,14 @@ class Ledger:
             for log in self._logs.values():
                 log.sync(older_than=older_than)
 
-    def finish(self, people: People, counts: Mapping[str, int], replaced: Collection[bytes] = ()) -> None:
+    def finish(
+        self, people: People, counts: Mapping[str, int], replaced: Mapping[bytes, int] | None = None
+    ) -> None:
         """
         Record that every row was tried, and write what the next load reads.
 
         :param counts: The counts of this run.
-        :param replaced: Keys of rows for which an earlier attempt has a line that is no longer true.
+        :param replaced: Keys of rows that several attempts have settled, and the attempt whose line counts.
         :raises LemlistError: Another load took the ledger over.
         """
         self.flush()
@@ -223,26 +207,18 @@ class Ledger:
         self._fold(people, self._run._asdict(), [part for part in parts if part.attempt == self._attempt])
         for part in parts:
             if replaced and part.kind == "settled" and part.attempt < self._attempt:
-                kept = (line for keys, line in self._lines(part) if not {*keys} & {*replaced})
+                lines = _outcomes(part)
+                kept = (line for keys, line in lines if replaced.get(keys[0], 0) <= part.attempt)
                 write_whole(part.path, map(json.dumps, kept))
         run = {"run": self._run.name, "order": self._run.order, "source": self._run.source, "at": now()}
         self._runs[self._run.name] = {**run, "attempt": self._attempt, "counts": dict(counts)}
-        newest = sorted(self._runs.values(), key=lambda run: str(run["order"]))[-KEPT_RUNS:]
+        newest = sorted(self._runs.values(), key=lambda run: str(run["at"]))[-KEPT_RUNS:]
         head = json.dumps({"runs": newest})
         write_whole(self.path / "people.ndjson", chain([head], map(json.dumps, people.known())))
         self._remove(part for part in parts if part.kind == "marks")
         self._remove_runs(kept={str(run["run"]) for run in newest[-KEPT_ROWS:]})
 
     # --- Within -----------------------------------------------------------------------------------------
-
-    def _remove_runs(self, kept: Collection[str]) -> None:
-        """Delete the files of all other runs; ``people.ndjson`` contains them."""
-        for address in self.path.fs.find(f"{self.path.path}/runs"):
-            if address.split("/")[-2] not in kept:
-                self.path.fs.rm_file(address)
-                if is_local(self.path):  # an object store has no empty directories
-                    with suppress(OSError):
-                        os.rmdir(os.path.dirname(address))
 
     def _read_secret(self) -> bytes | None:
         try:
@@ -272,12 +248,43 @@ class Ledger:
     def _unusable(self, why: str) -> LemlistConfigurationError:
         return LemlistConfigurationError(f"The ledger {shown(self.path)} {why}. Nothing was sent.")
 
-    def _description(self, run: str) -> dict[str, Any]:
-        line = next(read_lines(self.path / "runs" / run / "run.json"), "")
-        return self._parse(line, "order", "source")
+    def _read(self, worklist: Worklist) -> None:
+        people = worklist.people
+        lines = read_lines(self.path / "people.ndjson")
+        self._runs = {run["run"]: run for run in json.loads(next(lines, '{"runs": []}'))["runs"]}
+        for line in lines:
+            people.add_known(json.loads(line))
+        # Not only after its parts: a finished attempt may have none, or none any more.
+        self._attempt = self._runs.get(self._run.name, {}).get("attempt", 0) + 1
+        unread: dict[str, list[Part]] = {}
+        for part in self._parts():
+            contained = self._runs.get(part.run, {}).get("attempt", 0)
+            if part.run == self._run.name:
+                self._attempt = max(self._attempt, part.attempt + 1)
+                if part.kind == "settled":
+                    settled = ((keys, line["outcome"]) for keys, line in _outcomes(part))
+                    worklist.add_settled(part.attempt, settled)
+            if part.attempt > contained:
+                unread.setdefault(part.run, []).append(part)
+        for name, parts in unread.items():
+            description = json.loads("".join(read_lines(self.path / "runs" / name / "run.json")))
+            run = {"run": name, **description, "at": now(), "counts": {}}
+            self._fold(people, run, parts)
+            # The end of this load writes what they say. An interrupted run is then read no more.
+            attempt = max(part.attempt for part in parts)
+            self._runs[name] = {**run, **self._runs.get(name, {}), "attempt": attempt}
 
     def _parts(self) -> list[Part]:
         return list_parts(self.path)
+
+    def _remove_runs(self, kept: Collection[str]) -> None:
+        """Delete the files of all other runs; ``people.ndjson`` contains them."""
+        for address in self.path.fs.find(f"{self.path.path}/runs"):
+            if address.split("/")[-2] not in kept:
+                self.path.fs.rm_file(address)
+                if is_local(self.path):  # an object store has no empty directories
+                    with suppress(OSError):
+                        os.rmdir(os.path.dirname(address))
 
     def _remove(self, parts: Iterable[Part]) -> None:
         for part in parts:
@@ -288,27 +295,11 @@ class Ledger:
         for part in sorted(parts, key=lambda part: (part.attempt, part.kind != "marks", part.number)):
             if part.kind == "marks":
                 for line in read_lines(part.path):
-                    people.mark([bytes.fromhex(key) for key in line[1:].split()], in_flight=line[0] == "+")
+                    keys = [bytes.fromhex(key) for key in line[1:].split()]
+                    people.mark(keys, run, in_flight=line[0] == "+")
             elif part.kind == "settled":
-                for keys, outcome in self._lines(part):
+                for keys, outcome in _outcomes(part):
                     people.record(keys, outcome, run)
-
-    def _lines(self, part: Part) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
-        for text in read_lines(part.path):
-            line = self._parse(text, "keys", "outcome", "lead_id", "at")
-            yield [bytes.fromhex(key) for key in line["keys"]], line
-
-    def _parse(self, text: str, *names: str) -> dict[str, Any]:
-        try:
-            line = json.loads(text)
-            for name in names:
-                line[name]
-        except (ValueError, TypeError, KeyError):
-            raise self._unusable(
-                "is damaged: a line in it was not written by this package. Restore it, or set another "
-                "ledger_path: the people in the campaign are recognised without it"
-            ) from None
-        return dict(line)
 
 
 # --- Files --------------------------------------------------------------------------------------------------
@@ -336,6 +327,13 @@ def list_parts(ledger: ObjectStoragePath) -> list[Part]:
     return sorted(found, key=lambda part: part[:4])
 
 
+def _outcomes(part: Part) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
+    """Yield the keys and the line of each outcome."""
+    for text in read_lines(part.path):
+        line = json.loads(text)
+        yield [bytes.fromhex(key) for key in line["keys"]], line
+
+
 def read_lines(path: ObjectStoragePath) -> Iterator[str]:
     """Yield the lines of a file; none if it does not exist."""
     # Not path.open(): Airflow 2 wraps files in an object that is not iterable.
@@ -349,7 +347,7 @@ def write_whole(path: ObjectStoragePath, lines: Iterable[str]) -> None:
     # An object store does that by itself.
     place = str(path.path)
     if is_local(path):
-        place = os.path.join(os.path.dirname(place), f".{path.name}")
+        place = os.path.join(os.path.dirname(place), f".{path.name}.new")
     with path.fs.open(place, "wb") as file:
         for line in lines:
             file.write(f"{line}\n".encode())

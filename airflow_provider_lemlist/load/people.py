@@ -91,7 +91,7 @@ class People:
 
     def add_known(self, line: Mapping[str, Any]) -> None:
         """Add a person from the ledger."""
-        values = [line.get(name) for name in ("lead_id", "run", "left", "elsewhere", "in_doubt")]
+        values = [line[name] for name in ("lead_id", "run", "left", "elsewhere", "in_doubt")]
         person = self._insert(
             "lead_id, run, left, elsewhere, in_doubt, sent", *values, json.dumps(line["sent"])
         )
@@ -130,7 +130,7 @@ class People:
                 lead_id or person.lead_id,
                 run["order"],
                 outcome if outcome in LEFT else left,
-                line["at"] if outcome == "elsewhere" else None,
+                (person.elsewhere or line["at"]) if outcome == "elsewhere" else None,
                 json.dumps(sent),
                 person.id,
             ),
@@ -142,10 +142,15 @@ class People:
         # A person keeps the address under which the lead was created.
         self.keys.add(person.id, [key for key in keys if outcome != READDRESSED or key[0] != Kind.EMAIL])
 
-    def mark(self, keys: Sequence[bytes], *, in_flight: bool) -> None:
+    def mark(self, keys: Sequence[bytes], run: Mapping[str, Any], *, in_flight: bool) -> None:
         """Note that an attempt was about to create a lead, or did not create it."""
         person = self._person(keys, None)
-        self._database.execute("UPDATE people SET in_doubt = ? WHERE id = ?", (in_flight, person.id))
+        if person.run > run["order"]:
+            return
+        # It asked lemlist whether the person is in another campaign, too.
+        self._database.execute(
+            "UPDATE people SET in_doubt = ?, elsewhere = NULL WHERE id = ?", (in_flight, person.id)
+        )
 
     def are_in_doubt(self) -> bool:
         """Return whether an attempt that died may have created leads."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -27,7 +28,9 @@ CREATE TABLE rows(
     number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT, outcome TEXT, message TEXT, lead_id TEXT,
     plan TEXT, is_kept INTEGER NOT NULL DEFAULT 0
 );
-CREATE TABLE settled(key BLOB PRIMARY KEY, outcome TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE settled(
+    key BLOB, attempt INTEGER, outcome TEXT NOT NULL, PRIMARY KEY (key, attempt)
+) WITHOUT ROWID;
 CREATE TABLE departures(
     number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT NOT NULL, plan TEXT NOT NULL
 );
@@ -64,10 +67,11 @@ class Worklist:
         """Delete the database."""
         self._database.close()
 
-    def add_settled(self, rows: Iterable[tuple[Sequence[bytes], str]]) -> None:
-        """Add the keys and outcomes of rows that earlier attempts of this run settled."""
-        settled = ((key, outcome) for keys, outcome in rows for key in keys)
-        self._database.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?)", settled)
+    def add_settled(self, attempt: int, rows: Iterable[tuple[Sequence[bytes], str]]) -> None:
+        """Add the keys and outcomes of rows that an earlier attempt of this run settled."""
+        # Under the strongest key only: people with different addresses may have been given one profile.
+        settled = ((keys[0], attempt, outcome) for keys, outcome in rows)
+        self._database.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", settled)
 
     # --- Reading the source -----------------------------------------------------------------------------
 
@@ -106,15 +110,17 @@ class Worklist:
 
     # --- Planning ---------------------------------------------------------------------------------------
 
-    def plan(self, options: LoadOptions, situation: Situation) -> set[bytes]:
+    def plan(self, options: LoadOptions, situation: Situation) -> dict[bytes, int]:
         """
         Work out what to do about every row.
 
         Rows that earlier attempts of this run settled keep that outcome, unless they need a request.
 
-        :return: The keys of the rows whose outcome will replace that of an earlier attempt.
+        :return: The keys of rows that several attempts have settled, or will have, and the last of these.
         """
-        replaced: set[bytes] = set()
+        replaced: dict[bytes, int] = dict(
+            self._database.execute("SELECT key, max(attempt) FROM settled GROUP BY key HAVING count(*) > 1")
+        )
         update = (
             "UPDATE rows SET outcome = ?, message = ?, lead_id = ?, plan = ?, is_kept = ? WHERE number = ?"
         )
@@ -129,7 +135,7 @@ class Worklist:
                 plan = plan_row(json.loads(text), keys, candidates, options, situation, other_address=other)
             before = None if plan.outcome == "duplicate" else self._settled(keys)
             if before and plan.action:
-                replaced.update(keys)
+                replaced.update(dict.fromkeys(keys, sys.maxsize))
             is_kept = bool(before and plan.outcome)
             job = json.dumps(plan) if plan.action else None
             outcome = before if is_kept else plan.outcome or None
@@ -200,7 +206,7 @@ class Worklist:
 
     def _settled(self, keys: Sequence[bytes]) -> str | None:
         """Return the outcome that an earlier attempt of this run wrote for a row, or None."""
-        query = "SELECT outcome FROM settled WHERE key = ?"
+        query = "SELECT outcome FROM settled WHERE key = ? ORDER BY attempt DESC"
         found = (self._database.execute(query, (key,)).fetchone() for key in keys)
         return next((row[0] for row in found if row), None)
 

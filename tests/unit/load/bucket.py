@@ -45,7 +45,8 @@ class Bucket(AbstractFileSystem):
         return [self.info(name) for name in names] if detail else names
 
     def rm_file(self, path: str) -> None:
-        self._place(path).unlink()
+        place = self._place(path)
+        place.rmdir() if place.is_dir() else place.unlink()  # a real store has no directories
 
     _rm = rm_file
 

@@ -1,159 +1,267 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A row is recognised in another attempt, order or run, and a person is planned once."""
+"""Every row has one plan: a person who is in the source twice is sent once, and only so many are new."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import closing, suppress
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from itertools import permutations
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from airflow_provider_lemlist.delivery.identity import person_key, profile_key
-from airflow_provider_lemlist.load.worklist import Worklist, changed_fields, content_hash
+from airflow_provider_lemlist.delivery.identity import Kind, identities, is_same
+from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.load.plan import Situation
+from airflow_provider_lemlist.load.worklist import Worklist
 
-LEAD = st.dictionaries(st.text(min_size=1), st.text())
+SECRET = b"s" * 32
+SITUATION = Situation(datetime(2026, 11, 17, tzinfo=UTC), "", lambda lead: {})
+SOURCE = "people.load"
+PROFILE = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
+PHONE = {"phone": "+33 1", "firstName": "Ana"}
+Row = tuple[Mapping[str, str], str | None]
+
+#: Few values, so that they are often equal; with a key of the source.
+ROWS = st.tuples(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "email": st.sampled_from(["a@example.com", "A@example.com", "b@example.com"]),
+            "linkedinUrl": st.sampled_from(["linkedin.com/in/a", "linkedin.com/in/b"]),
+            "phone": st.sampled_from(["+331", "2"]),
+        },
+    ).filter(bool),
+    st.sampled_from([None, None, "1", "2"]),
+)
 
 
 @pytest.fixture
 def worklist() -> Iterator[Worklist]:
-    with closing(Worklist()) as worklist:
+    with closing(Worklist(SECRET)) as worklist:
         yield worklist
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ({"email": "Ana@Example.com", "plan": "a"}, {"email": "ana@example.com", "plan": "b"}),
-        (
-            {"linkedinUrl": "https://www.linkedin.com/in/Ana/?src=x", "plan": "a"},
-            {"linkedinUrl": "http://linkedin.com/in/ana"},
-        ),
-        (
-            {"linkedinUrl": "https://fr.linkedin.com/in/andr%C3%A9/en"},
-            {"linkedinUrl": "https://m.linkedin.com/in/Andr\u00e9"},
-        ),
-        ({"firstName": "Ana", "plan": "a"}, {"plan": "a", "firstName": "Ana", "note": ""}),
-    ],
-)
-def test_same_person_written_differently_has_same_key(one: dict[str, str], other: dict[str, str]) -> None:
-    assert person_key(one) == person_key(other)
+def options(**given: Any) -> LoadOptions:
+    run = Run("tuesday", "2026-11-17", SOURCE, "a test")
+    return LoadOptions("cam_1", None, None, None, run, **given)  # type: ignore[arg-type]
 
 
-def test_different_people_have_different_keys() -> None:
-    leads = [
-        {"email": "ana@example.com"},
-        {"email": "ana+x@example.com"},
-        {"linkedinUrl": "https://linkedin.com/in/ana"},
-        {"linkedinUrl": "https://linkedin.com/in/ben"},
-        {"linkedinUrl": "https://linkedin.com/company/ana"},
-        {"linkedinUrl": "https://notlinkedin.com/in/ana"},
-        {"firstName": "Ana"},
-        {"firstName": "Ana", "plan": "x"},
-        {"lastName": "Ana"},
-    ]
-    assert len({person_key(lead) for lead in leads}) == len(leads)
+def plan(worklist: Worklist, **given: Any) -> dict[int, str]:
+    """Plan the rows; return the outcome or action of each."""
+    worklist.plan(options(**given), SITUATION)
+    planned = {entry.row: entry.outcome for entry in worklist.settled()}
+    return {**planned, **{job.row: job.plan.action for job in worklist.jobs()}}  # type: ignore[dict-item]
 
 
-def test_key_does_not_contain_the_address() -> None:
-    assert b"ana" not in person_key({"email": "ana@example.com"})
+def loaded(worklist: Worklist, *names: str, order: str = "2026-11-16") -> None:
+    """Let an earlier run have loaded people, who are in the campaign."""
+    leads = [{"_id": f"lea_{name}", "status": "inProgress", "email": email(name)["email"]} for name in names]
+    for lead in leads:
+        line = {"outcome": "created", "lead_id": lead["_id"], "at": ""}
+        run = {"order": order, "source": SOURCE}
+        worklist.people.record(worklist.people.keys_of(email(lead["email"][0])), line, run)
+    worklist.people.add_leads(leads)
 
 
-def test_person_is_planned_once_and_each_further_row_has_its_own_key(worklist: Worklist) -> None:
-    first, known = worklist.add(1, {"email": "ana@example.com"})
-    assert known is None
-    second, known = worklist.add(2, {"email": "ANA@example.com", "plan": "x"})
-    assert known == 1
-    third, known = worklist.add(3, {"email": "ana@example.com"})
-    assert known == 1
-    assert len({first, second, third}) == 3
-    assert [row.number for row in worklist.planned()] == [1]
+def email(name: str) -> dict[str, str]:
+    return {"email": f"{name}@example.com"}
 
 
-PROFILE = {"linkedinUrl": "https://www.linkedin.com/in/ana"}
-WITH_ADDRESS = {"email": "ana@example.com", **PROFILE}
+def strength(row: Row) -> Kind:
+    return min(identities(row[0]))
 
 
-@pytest.mark.parametrize("leads", [[PROFILE, WITH_ADDRESS], [WITH_ADDRESS, PROFILE]])
-def test_row_with_address_wins_over_row_with_same_profile(
-    worklist: Worklist, leads: list[dict[str, str]]
+def remaining(rows: list[Row]) -> set[int]:
+    """Return the places of the rows that are no duplicates."""
+    with closing(Worklist(SECRET)) as worklist:
+        duplicates = [
+            each for number, row in enumerate(rows, 1) for each in worklist.add(number, row[0], row[1])
+        ]
+        assert len({*duplicates}) == len(duplicates)
+        planned = plan(worklist)
+        assert {number for number, what in planned.items() if what == "duplicate"} == {*duplicates}
+        return {number - 1 for number, what in planned.items() if what == "create"}
+
+
+def same(one: Row, other: Row) -> bool:
+    return is_same(identities(*one), identities(*other))
+
+
+# --- Duplicates ---------------------------------------------------------------------------------------------
+
+
+@given(st.lists(ROWS, max_size=7))
+def test_no_two_rows_of_one_person_are_sent_and_no_person_is_lost(rows: list[Row]) -> None:
+    left = remaining(rows)
+    for place in left:
+        assert not any(same(rows[place], rows[other]) for other in left - {place})
+    for place in range(len(rows)):
+        reached = {place}  # who is the same person as someone who is the same person …
+        while more := {
+            other
+            for other in range(len(rows))
+            if other not in reached and any(same(rows[other], rows[each]) for each in reached)
+        }:
+            reached |= more
+        assert reached & left
+
+
+@given(st.lists(ROWS, max_size=7))
+def test_row_that_says_most_about_a_person_stays_in_any_order_and_of_equals_the_first(
+    rows: list[Row],
 ) -> None:
+    groups = [frozenset(n for n, other in enumerate(rows) if same(row, other)) for row in rows]
+    # Unless a row connects two that are not the same person.
+    assume(all(groups[other] == group for group in groups for other in group))
+    assert remaining(rows) == {min(group, key=lambda n: (strength(rows[n]), n)) for group in groups}
+
+
+def test_row_with_address_stays_whatever_the_order() -> None:
+    full: Row = ({**email("ana"), **PROFILE, **PHONE}, None)
+    rows: list[Row] = [(PROFILE, None), (PHONE, None), full]
+    for order in permutations(rows):
+        assert [order[place] for place in remaining([*order])] == [full]
+
+
+def test_duplicate_names_the_row_that_stays(worklist: Worklist) -> None:
+    assert worklist.add(1, PROFILE) == []
+    assert worklist.add(2, {**email("ana"), **PROFILE}) == [1]
+    assert worklist.add(3, {"email": "ANA@example.com"}) == [3]
+    plan(worklist)
+    assert [(entry.row, entry.outcome, entry.message) for entry in worklist.settled()] == [
+        (1, "duplicate", "the same person as row 2"),
+        (3, "duplicate", "the same person as row 2"),
+    ]
+
+
+def test_people_with_different_addresses_are_all_sent_whatever_their_profile(worklist: Worklist) -> None:
+    company = {"linkedinUrl": "https://www.linkedin.com/company/acme"}
+    leads = [{**email("ana"), **PROFILE}, {**email("ben"), **PROFILE}, company, {**email("cy"), **company}]
     for number, lead in enumerate(leads, 1):
-        worklist.add(number, lead)
-    (refused,) = worklist.reject_same_profiles()
-    assert leads[refused - 1] == PROFILE
-    ((number, key, outcome, message),) = worklist.rejected()
-    assert (number, outcome, message[-5:]) == (refused, "duplicate", f"row {3 - refused}")
-    assert key not in (person_key(PROFILE), person_key(WITH_ADDRESS))
-    assert [row.lead for row in worklist.planned()] == [WITH_ADDRESS]
+        assert worklist.add(number, lead) == []
+    assert [(job.row, job.lead) for job in worklist.jobs()] == []
+    plan(worklist)
+    assert [(job.row, job.lead) for job in worklist.jobs()] == [*enumerate(leads, 1)]
 
 
-def test_people_with_different_addresses_are_all_planned_whatever_their_profile(worklist: Worklist) -> None:
-    worklist.add(1, WITH_ADDRESS)
-    worklist.add(2, {"email": "ben@example.com", **PROFILE})
-    worklist.add(3, {"linkedinUrl": "https://www.linkedin.com/company/acme"})
-    worklist.add(4, {"email": "cy@example.com", "linkedinUrl": "https://www.linkedin.com/company/acme"})
-    assert not list(worklist.reject_same_profiles())
-    worklist.add_settled(
-        [(person_key(WITH_ADDRESS), "created"), (profile_key(WITH_ADDRESS) or b"", "created")]
-    )
-    assert [row.number for row in worklist.planned()] == [2, 3, 4]
+def test_rows_of_one_key_are_one_person_whatever_the_address(worklist: Worklist) -> None:
+    assert worklist.add(1, email("ana"), "7") == []
+    assert worklist.add(2, email("ana.new"), "7") == [2]
+    assert worklist.add(3, email("ana"), "8") == [3]
 
 
-@pytest.mark.parametrize(("sooner", "later"), [(PROFILE, WITH_ADDRESS), (WITH_ADDRESS, PROFILE)])
-def test_person_who_gains_or_loses_address_is_matched_by_profile(
-    worklist: Worklist, sooner: dict[str, str], later: dict[str, str]
+# --- What earlier attempts of the run have settled ----------------------------------------------------------
+
+
+def test_outcome_of_an_earlier_attempt_is_kept_unless_the_row_takes_a_request(worklist: Worklist) -> None:
+    loaded(worklist, "a", "b", order="2026-11-17")
+    for number, name in enumerate("abc", 1):
+        worklist.add(number, {**email(name), "firstName": name})
+        worklist.add_settled(1, [(worklist.people.keys_of(email(name)), "created")])
+    replaced = worklist.plan(options(if_exists="skip"), SITUATION)
+    assert {*replaced} == {*worklist.people.keys_of(email("c"))}
+    assert [job.row for job in worklist.jobs()] == [3]
+    assert worklist.kept() == {"created": 2}
+    assert not list(worklist.settled())
+
+
+def test_duplicate_has_no_outcome_of_an_earlier_attempt(worklist: Worklist) -> None:
+    loaded(worklist, "a", order="2026-11-17")
+    worklist.add(1, email("a"))
+    worklist.add(2, email("a"))
+    worklist.add_settled(1, [(worklist.people.keys_of(email("a")), "created")])
+    assert plan(worklist) == {2: "duplicate"}
+    assert worklist.kept() == {"created": 1}
+
+
+# --- New people ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", range(6))
+def test_no_more_new_people_than_allowed_are_created_in_the_order_of_the_source(
+    worklist: Worklist, most: int
 ) -> None:
-    keys = [key for key in (person_key(sooner), profile_key(sooner)) if key]
-    worklist.add(1, later)
-    worklist.add_previous((key, "lea_1", "content") for key in keys)
-    assert [row.previous for row in worklist.planned()] == [("lea_1", "content")]
-    worklist.add_settled((key, "created") for key in keys)
-    assert not list(worklist.planned())
-    assert worklist.settled_outcomes() == {"created": 1}
+    loaded(worklist, "b")
+    for number, name in enumerate("abcde", 1):
+        worklist.add(number, email(name))
+    worklist.add(6, email("a"))
+    new = {number: "create" if place < most else "waiting" for place, number in enumerate((1, 3, 4, 5))}
+    assert plan(worklist, max_new=most) == new | {2: "exists", 6: "duplicate"}
+    assert worklist.requests() == min(most, 4)
 
 
-def test_settled_rows_are_not_planned(worklist: Worklist) -> None:
-    keys = [worklist.add(number, {"email": f"p{number}@example.com"})[0] for number in (1, 2, 3)]
-    worklist.add_settled([(keys[1], "created"), (b"of another source", "created")])
-    assert [row.number for row in worklist.planned()] == [1, 3]
-    assert worklist.settled_outcomes() == {"created": 1}
+def test_new_people_of_all_attempts_of_a_run_count(worklist: Worklist) -> None:
+    loaded(worklist, "a", "b", order="2026-11-17")
+    for number, name in enumerate("abcde", 1):
+        worklist.add(number, email(name))
+    worklist.add_settled(1, [(worklist.people.keys_of(email("a")), "created")])
+    worklist.people.mark(
+        worklist.people.keys_of(email("b")), {"order": "2026-11-17", "source": SOURCE}, in_flight=True
+    )
+    assert plan(worklist, max_new=3) == {2: "created", 3: "create", 4: "waiting", 5: "waiting"}
 
 
-def test_row_is_in_doubt_until_released(worklist: Worklist) -> None:
-    keys = [worklist.add(number, {"email": f"p{number}@example.com"})[0] for number in (1, 2, 3)]
-    begun, released = (1, True), (0, False)
-    for key, marks in zip(keys, [[begun, released], [begun, released, begun], []], strict=True):
-        worklist.add_in_flight((key, *mark) for mark in marks)
-    worklist.add_in_flight([(b"of another source", 1, True)])
-    assert [(row.attempts, row.in_doubt) for row in worklist.planned()] == [
-        (1, False),
-        (2, True),
-        (0, False),
+def test_updates_do_not_count_as_new_people(worklist: Worklist) -> None:
+    loaded(worklist, "a")
+    worklist.add(1, {**email("a"), "firstName": "Ana"})
+    assert plan(worklist, max_new=0, if_exists="update") == {1: "update"}
+
+
+# --- People who left the source -----------------------------------------------------------------------------
+
+
+def test_people_who_are_in_no_row_have_left_the_source(worklist: Worklist) -> None:
+    loaded(worklist, "a", "b", "c", "d")
+    worklist.add(1, email("a"))
+    worklist.add(2, email("a"))
+    worklist.add_invalid(3, email("b"), None, "firstName: no")
+    plan(worklist, if_missing="pause")
+    assert worklist.plan_departures(options(if_missing="pause")) == 2
+    assert [(job.row, job.plan.action, job.plan.lead_id) for job in worklist.jobs()] == [
+        (None, "pause", "lea_c"),
+        (None, "pause", "lea_d"),
     ]
-    assert len(worklist.doubts_outside_source()) == 1
-    worklist.add_settled([(b"of another source", "created")])
-    assert len(worklist.doubts_outside_source()) == 0
+    assert [job.lead for job in worklist.jobs()] == [email("c"), email("d")]
+    assert worklist.departures() == worklist.requests() == 2
+    worklist.cancel_departures()
+    assert not list(worklist.jobs())
 
 
-@given(LEAD, LEAD)
-def test_changed_fields_are_the_fields_whose_values_differ(old: dict[str, str], new: dict[str, str]) -> None:
-    assert changed_fields(new, content_hash(new)) == {}
-    assert changed_fields(new, content_hash(old)) == {
-        name: value for name, value in new.items() if name not in old or old[name] != value
-    }
+def test_people_who_left_are_counted_though_nothing_is_done_to_them(worklist: Worklist) -> None:
+    loaded(worklist, "a", "b")
+    worklist.add(1, email("a"))
+    plan(worklist)
+    assert worklist.plan_departures(options()) == 1
+    assert worklist.departures() == 0
 
 
-def test_worklist_file_has_no_name() -> None:
-    with closing(Worklist()) as worklist:
-        for number in range(50_000):  # enough to leave the cache
-            worklist.add(number, {"email": f"person-{number}@example.com", "note": "x" * 100})
-        assert [name for name in open_files() if "etilqs" in name and name.endswith("(deleted)")]
+def test_rows_are_sent_before_people_who_left(worklist: Worklist) -> None:
+    loaded(worklist, "a")
+    worklist.add(1, email("b"))
+    worklist.add(2, email("c"))
+    plan(worklist)
+    worklist.plan_departures(options(if_missing="delete"))
+    assert [job.row for job in worklist.jobs()] == [1, 2, None]
 
 
-def open_files() -> Iterator[str]:
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):
-            yield os.readlink(f"/proc/self/fd/{number}")
+def test_invalid_rows_that_name_no_one_are_counted(worklist: Worklist) -> None:
+    worklist.add_invalid(1, {}, None, "email: no")
+    worklist.add_invalid(2, {"firstName": "Ana"}, None, "email: no")
+    worklist.add_invalid(3, {"firstName": "Ana"}, "7", "email: no")
+    worklist.add_invalid(4, PROFILE, None, "email: no")
+    assert worklist.nameless == 2
+    assert plan(worklist) == dict.fromkeys(range(1, 5), "invalid")
+
+
+def test_row_of_a_source_is_sent_as_it_was_checked(worklist: Worklist) -> None:
+    lead = {"email": "ana@example.com", "firstName": "Zoë", "note": 'a "quote",\n a line', "plan": ""}
+    worklist.add(1, lead)
+    plan(worklist)
+    (job,) = worklist.jobs()
+    assert json.dumps(job.lead) == json.dumps(lead)
+    assert [key[0] for key in job.keys] == [Kind.EMAIL]
