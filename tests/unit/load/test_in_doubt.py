@@ -36,7 +36,8 @@ def test_row_in_doubt_is_sent_again_only_if_the_campaign_would_show_its_lead(
     path = storage_path(tmp_path, None, "ledger_path")
     options = LoadOptions("cam_1", rows=lambda: iter(()), mapping=ColumnMapping(), ledger_path=path, run=run)
     with closing(Worklist(b"secret")) as worklist:
-        worklist.people.mark(worklist.people.keys_of(row, key), in_flight=True)
+        keys = worklist.people.keys_of(row, key)
+        worklist.people.mark(keys, run._asdict(), in_flight=True)
         worklist.people.add_leads([])
         worklist.add(1, row, key)
         worklist.plan(options, Situation(datetime.now(UTC), "", worklist.people.sent))
