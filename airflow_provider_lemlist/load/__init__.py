@@ -16,6 +16,7 @@ Load many leads: from a table of people to leads in a campaign.
     pool          the threads that send
     report        the counts, the progress line and the final table
     run           one load from start to end
+    summary       what a ledger says, for the command
 
 Plain Python except for Airflow's storage and database hooks; ``operators/load.py`` is the operator.
 """

@@ -30,7 +30,7 @@ import re
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from itertools import chain
@@ -110,8 +110,8 @@ class Ledger:
         self._writing = threading.Lock()
         self._logs: dict[str, _Log] = {}
         self._closed = False
-        #: The runs that ``people.ndjson`` contains, by name.
-        self._runs: dict[str, dict[str, Any]] = {}
+        #: The runs that were read, by name; one that was interrupted has no counts.
+        self.runs: dict[str, dict[str, Any]] = {}
         self._attempt = 1
 
     def __enter__(self) -> Ledger:
@@ -141,13 +141,8 @@ class Ledger:
 
     def read(self, worklist: Worklist) -> None:
         """Read what earlier runs and attempts have written, and open the files of this attempt."""
-        try:
+        with damage_named(self.path):
             self._read(worklist)
-        except (ValueError, TypeError, LookupError) as error:
-            raise self._unusable(
-                "is damaged: a line in it was not written by this package. Restore it, or set another "
-                "ledger_path: the people in the campaign are recognised without it"
-            ) from error
         if not self._read_only:
             description = {"order": self._run.order, "source": self._run.source, "owner": self._run.owner}
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -207,12 +202,12 @@ class Ledger:
         self._fold(people, self._run._asdict(), [part for part in parts if part.attempt == self._attempt])
         for part in parts:
             if replaced and part.kind == "settled" and part.attempt < self._attempt:
-                lines = _outcomes(part)
+                lines = outcomes_in(part)
                 kept = (line for keys, line in lines if replaced.get(keys[0], 0) <= part.attempt)
                 write_whole(part.path, map(json.dumps, kept))
         run = {"run": self._run.name, "order": self._run.order, "source": self._run.source, "at": now()}
-        self._runs[self._run.name] = {**run, "attempt": self._attempt, "counts": dict(counts)}
-        newest = sorted(self._runs.values(), key=lambda run: str(run["at"]))[-KEPT_RUNS:]
+        self.runs[self._run.name] = {**run, "attempt": self._attempt, "counts": dict(counts)}
+        newest = sorted(self.runs.values(), key=lambda run: str(run["at"]))[-KEPT_RUNS:]
         head = json.dumps({"runs": newest})
         write_whole(self.path / "people.ndjson", chain([head], map(json.dumps, people.known())))
         self._remove(part for part in parts if part.kind == "marks")
@@ -221,23 +216,12 @@ class Ledger:
     # --- Within -----------------------------------------------------------------------------------------
 
     def _read_secret(self) -> bytes | None:
-        try:
-            content = json.loads((self.path / "ledger.json").read_bytes())
-            form, other = content["format"], content["campaign_id"]
-        except FileNotFoundError:
+        if (description := read_description(self.path)) is None:
             return None
-        except (ValueError, TypeError, KeyError):
-            raise self._unusable(
-                "has a ledger.json that was not written by this package; use an empty directory"
-            ) from None
-        if form != FORMAT:
-            raise self._unusable(
-                f"was written by another version of this package (format {form}, not {FORMAT}); set another "
-                "ledger_path: the people in the campaign are recognised without it"
-            )
+        other, secret = description
         if other != self._campaign_id:
-            raise self._unusable(f"belongs to campaign {other!r}, not to {self._campaign_id!r}")
-        return bytes.fromhex(content["secret"])
+            raise _unusable(self.path, f"belongs to campaign {other!r}, not to {self._campaign_id!r}")
+        return secret
 
     def _create(self) -> bytes:
         secret = token_bytes(32)
@@ -245,24 +229,21 @@ class Ledger:
         write_whole(self.path / "ledger.json", [json.dumps(content)])
         return secret
 
-    def _unusable(self, why: str) -> LemlistConfigurationError:
-        return LemlistConfigurationError(f"The ledger {shown(self.path)} {why}. Nothing was sent.")
-
     def _read(self, worklist: Worklist) -> None:
         people = worklist.people
         lines = read_lines(self.path / "people.ndjson")
-        self._runs = {run["run"]: run for run in json.loads(next(lines, '{"runs": []}'))["runs"]}
+        self.runs = {run["run"]: run for run in json.loads(next(lines, '{"runs": []}'))["runs"]}
         for line in lines:
             people.add_known(json.loads(line))
         # Not only after its parts: a finished attempt may have none, or none any more.
-        self._attempt = self._runs.get(self._run.name, {}).get("attempt", 0) + 1
+        self._attempt = self.runs.get(self._run.name, {}).get("attempt", 0) + 1
         unread: dict[str, list[Part]] = {}
         for part in self._parts():
-            contained = self._runs.get(part.run, {}).get("attempt", 0)
+            contained = self.runs.get(part.run, {}).get("attempt", 0)
             if part.run == self._run.name:
                 self._attempt = max(self._attempt, part.attempt + 1)
                 if part.kind == "settled":
-                    settled = ((keys, line["outcome"]) for keys, line in _outcomes(part))
+                    settled = ((keys, line["outcome"]) for keys, line in outcomes_in(part))
                     worklist.add_settled(part.attempt, settled)
             if part.attempt > contained:
                 unread.setdefault(part.run, []).append(part)
@@ -271,8 +252,7 @@ class Ledger:
             run = {"run": name, **description, "at": now(), "counts": {}}
             self._fold(people, run, parts)
             # The end of this load writes what they say. An interrupted run is then read no more.
-            attempt = max(part.attempt for part in parts)
-            self._runs[name] = {**run, **self._runs.get(name, {}), "attempt": attempt}
+            self.runs[name] = {**run, "attempt": max(part.attempt for part in parts)}
 
     def _parts(self) -> list[Part]:
         return list_parts(self.path)
@@ -294,15 +274,59 @@ class Ledger:
         """Add the marks and the outcomes of some attempts of one run, in the order of the attempts."""
         for part in sorted(parts, key=lambda part: (part.attempt, part.kind != "marks", part.number)):
             if part.kind == "marks":
-                for line in read_lines(part.path):
-                    keys = [bytes.fromhex(key) for key in line[1:].split()]
-                    people.mark(keys, run, in_flight=line[0] == "+")
+                for keys, in_flight in marks_in(part):
+                    people.mark(keys, run, in_flight=in_flight)
             elif part.kind == "settled":
-                for keys, outcome in _outcomes(part):
+                for keys, outcome in outcomes_in(part):
                     people.record(keys, outcome, run)
 
 
 # --- Files --------------------------------------------------------------------------------------------------
+
+
+def read_description(ledger: ObjectStoragePath) -> tuple[str, bytes] | None:
+    """
+    Return the campaign of a ledger and the secret of its keys, or None if there is no ledger.
+
+    :raises LemlistConfigurationError: It is not a ledger of this format.
+    """
+    try:
+        content = json.loads((ledger / "ledger.json").read_bytes())
+        form, campaign_id = content["format"], content["campaign_id"]
+        if form == FORMAT:
+            return campaign_id, bytes.fromhex(content["secret"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        raise _unusable(
+            ledger, "has a ledger.json that was not written by this package; use an empty directory"
+        ) from None
+    raise _unusable(
+        ledger,
+        f"was written by another version of this package (format {form}, not {FORMAT}); set "
+        "another ledger_path: the people in the campaign are recognised without it",
+    )
+
+
+@contextmanager
+def damage_named(ledger: ObjectStoragePath) -> Iterator[None]:
+    """
+    Raise one error for whatever in the files of a ledger cannot be read.
+
+    :raises LemlistConfigurationError: A file is damaged.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError) as error:
+        raise _unusable(
+            ledger,
+            "is damaged: a line in it was not written by this package. Restore it, or set another "
+            "ledger_path: the people in the campaign are recognised without it",
+        ) from error
+
+
+def _unusable(ledger: ObjectStoragePath, why: str) -> LemlistConfigurationError:
+    return LemlistConfigurationError(f"The ledger {shown(ledger)} {why}. Nothing was sent.")
 
 
 class Part(NamedTuple):
@@ -327,11 +351,17 @@ def list_parts(ledger: ObjectStoragePath) -> list[Part]:
     return sorted(found, key=lambda part: part[:4])
 
 
-def _outcomes(part: Part) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
+def outcomes_in(part: Part) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
     """Yield the keys and the line of each outcome."""
     for text in read_lines(part.path):
         line = json.loads(text)
         yield [bytes.fromhex(key) for key in line["keys"]], line
+
+
+def marks_in(part: Part) -> Iterator[tuple[list[bytes], bool]]:
+    """Yield the keys of each mark, and whether the row went in flight."""
+    for line in read_lines(part.path):
+        yield [bytes.fromhex(key) for key in line[1:].split()], line[0] == "+"
 
 
 def read_lines(path: ObjectStoragePath) -> Iterator[str]:

@@ -202,6 +202,16 @@ class People:
         theirs = {key for key in self.keys.of(person.id) if key[0] == Kind.EMAIL}
         return bool(mine and theirs) and not mine & theirs
 
+    def loaded(self) -> int:
+        """Count the people who were ever loaded from here, or found in the campaign then."""
+        query = "SELECT count(*) FROM people WHERE run != '' AND elsewhere IS NULL"
+        return int(self._database.execute(query).fetchone()[0])
+
+    def in_doubt(self) -> Iterator[Person]:
+        """Yield the people who may have been created although no outcome says so."""
+        found = self._database.execute(f"SELECT {_COLUMNS} FROM people WHERE in_doubt")
+        return (Person(*row) for row in found)
+
     # --- People who left the source ---------------------------------------------------------------------
 
     def see(self, people: Iterable[Person]) -> None:
