@@ -39,7 +39,7 @@ def person(number: int) -> tuple[str, ...]:
     return (f"person-{number}@example.com", f"First {number}", f"Last {number}", "Company", profile, "pro")
 
 
-# --- lemlist, as far as the load asks it ----------------------------------------------------------------------
+# --- lemlist, as far as the load asks it ----------------------------------------------------------------
 
 
 class Server(BaseHTTPRequestHandler):
@@ -84,7 +84,7 @@ def write_leads(folder: Path, rows: int) -> None:
         export.write("]")
 
 
-# --- One night, in its own process ----------------------------------------------------------------------------
+# --- One night, in its own process ----------------------------------------------------------------------
 
 
 def night(folder: Path, number: int, if_exists: str) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def in_process(package: Path, server: str, folder: Path, number: int, if_exists:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-# --- The table ------------------------------------------------------------------------------------------------
+# --- The table ------------------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -182,7 +182,10 @@ def main() -> None:
                     Server.requests = 0
                     took = in_process(package, url, Path(name, version), next(numbers), if_exists)
                     figures = f"{took['seconds']:>9.1f}{took['cpu']:>8.1f}{took['memory']:>12.1f}"
-                    print(f"{version:10}{if_exists:>10}{figures}{Server.requests:>10}", took["counts"], flush=True)
+                    print(f"{version:10}{if_exists:>10}{figures}{Server.requests:>10}", flush=True)
+                    outcome = "exists" if if_exists == "skip" else "unchanged"
+                    if took["counts"][outcome] != given.rows:
+                        raise SystemExit(took["counts"])
 
 
 if __name__ == "__main__":
