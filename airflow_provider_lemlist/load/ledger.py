@@ -88,7 +88,7 @@ class LedgerEntry(NamedTuple):
         line = self._asdict() | {"keys": [key.hex() for key in self.keys], "at": now()}
         if not self.sent:
             del line["sent"]
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line)
 
 
 class Ledger:

@@ -102,14 +102,16 @@ class People:
     def known(self) -> Iterator[dict[str, Any]]:
         """Yield everyone whom the next load has to know, in the form of ``add_known``."""
         found = self._database.execute(
-            "SELECT id, lead_id, run, left, elsewhere, in_doubt, sent, (SELECT json_group_object(source,"
-            " sources.run) FROM sources WHERE person = id) FROM people WHERE run != '' OR in_doubt"
+            "SELECT lead_id, run, left, elsewhere, in_doubt, sent,"
+            " (SELECT json_group_object(source, sources.run) FROM sources WHERE person = id),"
+            " (SELECT group_concat(lower(hex(key)), ' ') FROM people_keys WHERE number = id)"
+            " FROM people WHERE run != '' OR in_doubt"
         )
         names = ("lead_id", "run", "left", "elsewhere", "in_doubt")
-        for person, *values, sent, sources in found:
+        for *values, sent, sources, keys in found:
             hidden = {name: value for name, value in json.loads(sent).items() if name not in self.shown}
             yield {
-                "keys": [key.hex() for key in self.keys.of(person)],
+                "keys": (keys or "").split(),
                 **dict(zip(names, values, strict=True)),
                 "sent": hidden,
                 "sources": json.loads(sources),
@@ -121,7 +123,7 @@ class People:
         person = self._person(keys, lead_id, replaces=True)
         if person.run > run["order"]:
             return
-        sent = json.loads(person.sent) | (line.get("sent") or {})
+        sent = line.get("sent")
         left = person.left if outcome == "gone" else None  # whom a load has unsubscribed stays so
         self._database.execute(
             "UPDATE people SET lead_id = ?, run = ?, left = ?, elsewhere = ?, sent = ?, in_doubt = 0"
@@ -131,7 +133,7 @@ class People:
                 run["order"],
                 outcome if outcome in LEFT else left,
                 (person.elsewhere or line["at"]) if outcome == "elsewhere" else None,
-                json.dumps(sent),
+                json.dumps(json.loads(person.sent) | sent) if sent else person.sent,
                 person.id,
             ),
         )
@@ -198,6 +200,8 @@ class People:
 
     def has_other_address(self, person: Person, keys: Sequence[bytes]) -> bool:
         """Return whether a row and a person have different addresses, as when a ``key`` connects them."""
+        if keys[0][0] != Kind.KEY:  # nothing else connects two addresses
+            return False
         mine = {key for key in keys if key[0] == Kind.EMAIL}
         theirs = {key for key in self.keys.of(person.id) if key[0] == Kind.EMAIL}
         return bool(mine and theirs) and not mine & theirs
@@ -216,9 +220,8 @@ class People:
 
     def see(self, people: Iterable[Person]) -> None:
         """Note that people are in the source."""
-        self._database.executemany(
-            "UPDATE people SET seen = 1 WHERE id = ?", [(person.id,) for person in people]
-        )
+        for person in people:
+            self._database.execute("UPDATE people SET seen = 1 WHERE id = ?", (person.id,))
 
     def keep_seen(self, source: str, run: str) -> None:
         """Note for the next loads who was in the source of a run, also in rows that were not sent."""
@@ -259,9 +262,9 @@ class People:
         :param replaces: Whether the lead takes the place of one that was deleted.
         """
         if lead_id is not None:
-            found = self._database.execute("SELECT id FROM people WHERE lead_id = ?", (lead_id,)).fetchone()
-            if found:
-                return self._get(found[0])
+            query = f"SELECT {_COLUMNS} FROM people WHERE lead_id = ?"
+            if found := self._database.execute(query, (lead_id,)).fetchone():
+                return Person(*found)
         for person in map(self._get, self.keys.find(keys)):
             if lead_id is None or person.lead_id is None:
                 return person

@@ -60,6 +60,7 @@ class Worklist:
         #: Whom the rows may mean.
         self.people = People(self._database, secret)
         self._keys = Keyring(self._database, "row_keys")
+        self._database.execute("BEGIN")
         #: Rows that are invalid and name no one: they may be anyone who seems to have left the source.
         self.nameless = 0
 
@@ -82,9 +83,8 @@ class Worklist:
         :return: The rows that turned out to be duplicates.
         """
         keys = self.people.keys_of(lead, key)
-        text = json.dumps(lead, ensure_ascii=False, separators=(",", ":"))
         query = "INSERT INTO rows(number, keys, lead) VALUES (?, ?, ?)"
-        self._database.execute(query, (number, _joined(keys), text))
+        self._database.execute(query, (number, _joined(keys), json.dumps(lead)))
         duplicates: list[int] = []
         for first in self._keys.find(keys):
             if _strength(self._keys.of(first)) <= _strength(keys):
@@ -121,6 +121,7 @@ class Worklist:
         replaced: dict[bytes, int] = dict(
             self._database.execute("SELECT key, max(attempt) FROM settled GROUP BY key HAVING count(*) > 1")
         )
+        is_retry = self._count("settled") > 0
         update = (
             "UPDATE rows SET outcome = ?, message = ?, lead_id = ?, plan = ?, is_kept = ? WHERE number = ?"
         )
@@ -132,8 +133,9 @@ class Worklist:
                 plan = Plan(outcome, message=message)
             else:
                 other = bool(candidates) and self.people.has_other_address(candidates[0], keys)
-                plan = plan_row(json.loads(text), keys, candidates, options, situation, other_address=other)
-            before = None if plan.outcome == "duplicate" else self._settled(keys)
+                lead = json.loads(text) if options.if_exists == "update" else {}
+                plan = plan_row(lead, keys, candidates, options, situation, other_address=other)
+            before = self._settled(keys) if is_retry and plan.outcome != "duplicate" else None
             if before and plan.action:
                 replaced.update(dict.fromkeys(keys, sys.maxsize))
             is_kept = bool(before and plan.outcome)
