@@ -198,14 +198,17 @@ class Ledger:
 
         :param counts: The counts of this run.
         :param replaced: Keys of rows that several attempts have settled, and the attempt whose line counts.
+        :raises LemlistError: Another load took the ledger over.
         """
         self.flush()
+        self._lock.check()
         parts = [part for part in self._parts() if part.run == self._run.name]
+        people.keep_seen(self._run.source, self._run.order)
         self._fold(people, self._run._asdict(), [part for part in parts if part.attempt == self._attempt])
         for part in parts:
             if replaced and part.kind == "settled" and part.attempt < self._attempt:
                 lines = _outcomes(part)
-                kept = (line for keys, line in lines if replaced.get(keys[0], 0) <= part.attempt)
+                kept = (line for keys, line in lines if replaced.get(b"".join(keys[:1]), 0) <= part.attempt)
                 write_whole(part.path, map(json.dumps, kept))
         run = {"run": self._run.name, "order": self._run.order, "source": self._run.source, "at": now()}
         self._runs[self._run.name] = {**run, "attempt": self._attempt, "counts": dict(counts)}
@@ -213,9 +216,18 @@ class Ledger:
         head = json.dumps({"runs": newest})
         write_whole(self.path / "people.ndjson", chain([head], map(json.dumps, people.known())))
         self._remove(part for part in parts if part.kind == "marks")
-        self._remove_old({str(run["run"]) for run in newest[-KEPT_ROWS:]})
+        self._remove_runs(kept={str(run["run"]) for run in newest[-KEPT_ROWS:]})
 
     # --- Within -----------------------------------------------------------------------------------------
+
+    def _remove_runs(self, kept: Collection[str]) -> None:
+        """Delete the files of all other runs; ``people.ndjson`` contains them."""
+        for address in self.path.fs.find(f"{self.path.path}/runs"):
+            if address.split("/")[-2] not in kept:
+                self.path.fs.rm_file(address)
+                if is_local(self.path):  # an object store has no empty directories
+                    with suppress(OSError):
+                        os.rmdir(os.path.dirname(address))
 
     def _read_secret(self) -> bytes | None:
         try:
@@ -251,34 +263,34 @@ class Ledger:
         self._runs = {run["run"]: run for run in json.loads(next(lines, '{"runs": []}'))["runs"]}
         for line in lines:
             people.add_known(json.loads(line))
-        # Not only after its parts: a finished attempt may have none, or none any more.
-        self._attempt = self._runs.get(self._run.name, {}).get("attempt", 0) + 1
+        earlier = int(self._runs.get(self._run.name, {}).get("attempt", 0))
         unread: dict[str, list[Part]] = {}
         for part in self._parts():
             contained = self._runs.get(part.run, {}).get("attempt", 0)
             if part.run == self._run.name:
-                self._attempt = max(self._attempt, part.attempt + 1)
+                earlier = max(earlier, part.attempt)
                 if part.kind == "settled":
                     settled = ((keys, line["outcome"]) for keys, line in _outcomes(part))
                     worklist.add_settled(part.attempt, settled)
             if part.attempt > contained:
                 unread.setdefault(part.run, []).append(part)
+        self._attempt = earlier + 1
         for name, parts in unread.items():
-            description = json.loads("".join(read_lines(self.path / "runs" / name / "run.json")))
-            self._fold(people, description, parts)
+            run = {"run": name, **self._description(name), "counts": {}}
+            self._fold(people, run, parts)
+            # The end of this load writes what they say. An interrupted run is then read no more.
+            self._runs[name] = {
+                **run,
+                **self._runs.get(name, {}),
+                "attempt": max(part.attempt for part in parts),
+            }
+
+    def _description(self, run: str) -> dict[str, Any]:
+        description = json.loads("".join(read_lines(self.path / "runs" / run / "run.json")))
+        return {name: description[name] for name in ("order", "source", "owner")}
 
     def _parts(self) -> list[Part]:
         return list_parts(self.path)
-
-    def _remove_old(self, kept: Collection[str]) -> None:
-        """Remove what ``people.ndjson`` contains of runs whose rows are not kept."""
-        contained = {name: run["attempt"] for name, run in self._runs.items()}
-        old = [part for part in self._parts() if part.run not in kept]
-        unread = {part.run for part in old if part.attempt > contained.get(part.run, 0)}
-        self._remove(part for part in old if part.run not in unread)
-        for folder in (self.path / "runs").iterdir():
-            if folder.name not in {*kept, *unread}:
-                folder.fs.rm(folder.path, recursive=True)
 
     def _remove(self, parts: Iterable[Part]) -> None:
         for part in parts:
@@ -290,7 +302,7 @@ class Ledger:
             if part.kind == "marks":
                 for line in read_lines(part.path):
                     keys = [bytes.fromhex(key) for key in line[1:].split()]
-                    people.mark(keys, run, in_flight=line[0] == "+")
+                    people.mark(keys, in_flight=line[0] == "+")
             elif part.kind == "settled":
                 for keys, outcome in _outcomes(part):
                     people.record(keys, outcome, run)

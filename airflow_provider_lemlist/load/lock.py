@@ -5,6 +5,10 @@ Allow one load at a time on one ledger.
 On a local disk the kernel holds the lock and releases it when the process dies. An object store has no locks:
 there the owner writes a heartbeat every few seconds. A load that finds a lock observes it for a while and
 takes it over if the heartbeat does not advance. Clocks of different machines are never compared.
+
+An exclusive create (fsspec's ``mode="create"`` or ``"xb"`` for S3, GCS and Azure, which its documents include
+"on a trial basis") is no substitute: it shows no sign of life, so a killed load would lock the campaign until
+someone deletes the object.
 """
 
 from __future__ import annotations

@@ -22,17 +22,29 @@ from airflow_provider_lemlist.load.ledger import LEFT, READDRESSED
 
 #: Fields of a lead that every export shows; whether it shows a custom variable is seen from its rows.
 EXPORTED = frozenset(LEAD_FIELDS) - {"contactOwner"}
+#: The status of a lead whose person does not want to be contacted, and what a load did to such a lead.
+UNSUBSCRIBED = "unsubscribed"
 #: What else a row of the export holds.
 _STATES = ("_id", "emailStatus", "lastState", "status")
 
 _TABLES = """
 CREATE TABLE people(
     id INTEGER PRIMARY KEY, lead_id TEXT UNIQUE,
-    run TEXT NOT NULL DEFAULT '', source TEXT NOT NULL DEFAULT '', left TEXT, elsewhere TEXT,
+    run TEXT NOT NULL DEFAULT '', left TEXT, elsewhere TEXT,
     sent TEXT NOT NULL DEFAULT '{}', in_doubt INTEGER NOT NULL DEFAULT 0,
     status TEXT, lead TEXT, seen INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE sources(
+    person INTEGER, source TEXT, run TEXT NOT NULL, PRIMARY KEY (person, source)
+) WITHOUT ROWID;
 """
+
+
+_IS_IN = "INSERT INTO sources {} ON CONFLICT (person, source) DO UPDATE SET run = max(run, excluded.run)"
+#: The people in the campaign who were loaded from a source.
+_LOADED = (
+    "people WHERE status IS NOT NULL AND EXISTS (SELECT 1 FROM sources WHERE person = id AND source = ?)"
+)
 
 
 class Person(NamedTuple):
@@ -41,8 +53,8 @@ class Person(NamedTuple):
 
     :param lead_id: The lead in the campaign, also after it was deleted there.
     :param run: Order of the newest run that settled the person; empty for people not loaded from here.
-    :param source: The source of that run.
-    :param left: What a load did to the lead because the person was missing from the source.
+    :param left: What a load did to the lead because the person was missing from the source; ``unsubscribed``
+        also if the person has unsubscribed.
     :param elsewhere: When lemlist last said that the person is in another campaign.
     :param sent: Hashes of what was sent last in variables that the export does not show.
     :param in_doubt: Whether an attempt that died may have created the lead.
@@ -53,7 +65,6 @@ class Person(NamedTuple):
     id: int
     lead_id: str | None
     run: str
-    source: str
     left: str | None
     elsewhere: str | None
     sent: str
@@ -80,56 +91,68 @@ class People:
 
     def add_known(self, line: Mapping[str, Any]) -> None:
         """Add a person from the ledger."""
-        values = [line[name] for name in ("lead_id", "run", "source", "left", "elsewhere", "in_doubt")]
+        values = [line[name] for name in ("lead_id", "run", "left", "elsewhere", "in_doubt")]
         person = self._insert(
-            "lead_id, run, source, left, elsewhere, in_doubt, sent", *values, json.dumps(line["sent"])
+            "lead_id, run, left, elsewhere, in_doubt, sent", *values, json.dumps(line["sent"])
         )
         self.keys.add(person, [bytes.fromhex(key) for key in line["keys"]])
+        sources = [(person, *item) for item in line["sources"].items()]
+        self._database.executemany("INSERT INTO sources VALUES (?, ?, ?)", sources)
 
     def known(self) -> Iterator[dict[str, Any]]:
         """Yield everyone whom the next load has to know, in the form of ``add_known``."""
         found = self._database.execute(
-            "SELECT id, lead_id, run, source, left, elsewhere, in_doubt, sent FROM people"
-            " WHERE run != '' OR in_doubt"
+            "SELECT id, lead_id, run, left, elsewhere, in_doubt, sent, (SELECT json_group_object(source,"
+            " sources.run) FROM sources WHERE person = id) FROM people WHERE run != '' OR in_doubt"
         )
-        names = ("lead_id", "run", "source", "left", "elsewhere", "in_doubt")
-        for person, *values, sent in found:
+        names = ("lead_id", "run", "left", "elsewhere", "in_doubt")
+        for person, *values, sent, sources in found:
             hidden = {name: value for name, value in json.loads(sent).items() if name not in self.shown}
-            keys = [key.hex() for key in self.keys.of(person)]
-            yield {"keys": keys, **dict(zip(names, values, strict=True)), "sent": hidden}
+            yield {
+                "keys": [key.hex() for key in self.keys.of(person)],
+                **dict(zip(names, values, strict=True)),
+                "sent": hidden,
+                "sources": json.loads(sources),
+            }
 
     def record(self, keys: Sequence[bytes], line: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Add what one line of a run says about a person, unless a newer run has said something."""
         outcome, lead_id = line["outcome"], line["lead_id"]
-        person = self._person(keys, lead_id)
+        person = self._person(keys, lead_id, replaces=True)
         if person.run > run["order"]:
             return
         sent = json.loads(person.sent) | (line.get("sent") or {})
+        left = person.left if outcome == "gone" else None  # whom a load has unsubscribed stays so
         self._database.execute(
-            "UPDATE people SET lead_id = ?, run = ?, source = ?, left = ?, elsewhere = ?, sent = ?,"
-            " in_doubt = 0 WHERE id = ?",
+            "UPDATE people SET lead_id = ?, run = ?, left = ?, elsewhere = ?, sent = ?, in_doubt = 0"
+            " WHERE id = ?",
             (
                 lead_id or person.lead_id,
                 run["order"],
-                run["source"],
-                outcome if outcome in LEFT else None,
+                outcome if outcome in LEFT else left,
                 (person.elsewhere or line["at"]) if outcome == "elsewhere" else None,
                 json.dumps(sent),
                 person.id,
             ),
         )
+        if outcome not in LEFT:
+            self._database.execute(
+                _IS_IN.format("VALUES (?, ?, ?)"), (person.id, run["source"], run["order"])
+            )
         # A person keeps the address under which the lead was created.
         self.keys.add(person.id, [key for key in keys if outcome != READDRESSED or key[0] != Kind.EMAIL])
 
-    def mark(self, keys: Sequence[bytes], run: Mapping[str, Any], *, in_flight: bool) -> None:
+    def mark(self, keys: Sequence[bytes], *, in_flight: bool) -> None:
         """Note that an attempt was about to create a lead, or did not create it."""
         person = self._person(keys, None)
-        if person.run > run["order"]:
-            return
         # It asked lemlist whether the person is in another campaign, too.
         self._database.execute(
             "UPDATE people SET in_doubt = ?, elsewhere = NULL WHERE id = ?", (in_flight, person.id)
         )
+
+    def are_in_doubt(self) -> bool:
+        """Return whether an attempt that died may have created leads."""
+        return self._database.execute("SELECT 1 FROM people WHERE in_doubt LIMIT 1").fetchone() is not None
 
     # --- What lemlist says ------------------------------------------------------------------------------
 
@@ -142,10 +165,13 @@ class People:
             values = {name: str(value) for name, value in lead.items() if value and name not in _STATES}
             self.shown.update(lead.keys())
             keys = self.keys_of(values)
-            person = self._person(keys, lead["_id"])
+            person = self._person(keys, lead.get("_id"))
+            status = lead.get("status") or "unknown"
+            # Kept in the ledger, because the lead may be deleted later.
+            left = UNSUBSCRIBED if status == UNSUBSCRIBED else person.left
             self._database.execute(
-                "UPDATE people SET lead_id = ?, status = ?, lead = ? WHERE id = ?",
-                (lead["_id"], lead.get("status") or "unknown", json.dumps(values), person.id),
+                "UPDATE people SET lead_id = ?, status = ?, left = ?, lead = ? WHERE id = ?",
+                (lead.get("_id") or person.lead_id, status, left, json.dumps(values), person.id),
             )
             self.keys.add(person.id, keys)
         return number
@@ -182,35 +208,52 @@ class People:
             "UPDATE people SET seen = 1 WHERE id = ?", [(person.id,) for person in people]
         )
 
+    def keep_seen(self, source: str, run: str) -> None:
+        """Note for the next loads who was in the source of a run, also in rows that were not sent."""
+        self._database.execute(_IS_IN.format("SELECT id, ?, ? FROM people WHERE seen"), (source, run))
+
     def newest_run(self, source: str) -> str:
         """Return the order of the newest run that loaded from a source; empty if there is none."""
-        query = "SELECT max(run) FROM people WHERE source = ?"
+        query = "SELECT max(run) FROM sources WHERE source = ?"
         return str(self._database.execute(query, (source,)).fetchone()[0] or "")
 
     def loaded_from(self, source: str) -> int:
         """Count the people in the campaign who were loaded from a source and were not handled as left."""
-        query = "SELECT count(*) FROM people WHERE source = ? AND status IS NOT NULL AND left IS NULL"
+        query = f"SELECT count(*) FROM {_LOADED} AND left IS NULL"
         return int(self._database.execute(query, (source,)).fetchone()[0])
 
     def left(self, source: str) -> Iterator[Person]:
         """Yield the people in the campaign who were loaded from a source and are no longer in it."""
-        query = "source = ? AND status IS NOT NULL AND NOT seen"
-        found = self._database.execute(f"SELECT {_COLUMNS} FROM people WHERE {query}", (source,))
+        found = self._database.execute(f"SELECT {_COLUMNS} FROM {_LOADED} AND NOT seen", (source,))
         return (Person(*row) for row in found)
+
+    def is_in_another_source(self, person: Person, source: str) -> bool:
+        """Return whether a person was in the newest run of another source that loads into the campaign."""
+        query = (
+            "SELECT 1 FROM sources AS one WHERE person = ? AND source != ?"
+            " AND run >= (SELECT max(run) FROM sources WHERE source = one.source)"
+        )
+        return self._database.execute(query, (person.id, source)).fetchone() is not None
 
     # --- Within -----------------------------------------------------------------------------------------
 
     def _hash(self, kind: int, text: str, size: int) -> bytes:
         return bytes([kind]) + blake2b(text.encode(), digest_size=size, key=self._secret).digest()
 
-    def _person(self, keys: Sequence[bytes], lead_id: str | None) -> Person:
-        """Return the person of a lead, or of some keys without another lead; a new one if there is none."""
+    def _person(self, keys: Sequence[bytes], lead_id: str | None, *, replaces: bool = False) -> Person:
+        """
+        Return the person of a lead, or of some keys without another lead; a new one if there is none.
+
+        :param replaces: Whether the lead takes the place of one that was deleted.
+        """
         if lead_id is not None:
             found = self._database.execute("SELECT id FROM people WHERE lead_id = ?", (lead_id,)).fetchone()
             if found:
                 return self._get(found[0])
         for person in map(self._get, self.keys.find(keys)):
             if lead_id is None or person.lead_id is None:
+                return person
+            if replaces and person.status is None and not self.has_other_address(person, keys):
                 return person
         person = self._get(self._insert("lead_id", lead_id))
         self.keys.add(person.id, keys)

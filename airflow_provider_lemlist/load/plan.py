@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_lemlist.delivery.evidence import differing_fields
 from airflow_provider_lemlist.delivery.identity import Kind
 from airflow_provider_lemlist.load.ledger import READDRESSED
+from airflow_provider_lemlist.load.people import UNSUBSCRIBED, Person
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.load.options import LoadOptions
-    from airflow_provider_lemlist.load.people import Person
 
-UNSUBSCRIBED = "unsubscribed"
 #: What is done to a lead under each choice of ``if_missing``, and the outcome.
 DEPARTURES = {"pause": "paused", "unsubscribe": UNSUBSCRIBED, "delete": "deleted"}
 
@@ -29,6 +28,8 @@ _UNCLEAR = (
     "An attempt was interrupted while this row was in flight, and nothing in it tells whether the lead is "
     "in the campaign. Check the campaign; if the lead is not there, add it by hand."
 )
+#: Identities that the export shows. It has no keys, and a lead without these may lack some values there.
+_IN_EXPORT = (Kind.EMAIL, Kind.PROFILE, Kind.PHONE)
 _OTHER_ADDRESS = "the person of this key has another address in the campaign"
 
 
@@ -88,19 +89,19 @@ def plan_row(
             return Plan("newer", message="a newer run no longer has this person")
         return Plan(action="create")
     person = people[0]
-    if person.status == UNSUBSCRIBED or person.left == UNSUBSCRIBED:
+    if person.left == UNSUBSCRIBED:
         return Plan("gone", lead_id=person.lead_id, message="unsubscribed in lemlist")
     if person.status is not None:
         if other_address:
             return _plan_other_address(person, options)
         return _plan_present(lead, person, options, situation)
-    unclear = person.in_doubt and keys[0][0] == Kind.CONTENT
+    unclear = person.in_doubt and not any(key[0] in _IN_EXPORT for key in keys)
     if person.lead_id is not None and not (person.left == "deleted" and options.resume_returned):
         if options.if_gone == "skip":
             return Plan("gone", lead_id=person.lead_id, message="deleted in lemlist")
         return Plan(action="create", lead_id=person.lead_id, in_doubt=unclear)
-    asked = person.elsewhere and options.flags.get("deduplicate") and datetime.fromisoformat(person.elsewhere)
-    if asked and situation.now - asked < options.recheck_elsewhere:
+    asked = person.elsewhere if options.flags.get("deduplicate") and options.if_elsewhere == "skip" else None
+    if asked and situation.now - datetime.fromisoformat(asked) < options.recheck_elsewhere:
         return Plan("elsewhere", message="in another campaign; not asked for again yet")
     if unclear:
         return Plan("uncertain", message=_UNCLEAR)
@@ -139,7 +140,6 @@ def _plan_other_address(person: Person, options: LoadOptions) -> Plan:
 
 def plan_departure(person: Person, options: LoadOptions) -> Plan | None:
     """Return what to do about a person who left the source, or None for nothing."""
-    handled = person.left is not None or person.status in (UNSUBSCRIBED, None)
-    if handled or options.if_missing == "keep" or person.run > options.run.order:
+    if person.left is not None or options.if_missing == "keep" or person.run > options.run.order:
         return None
     return Plan(action=options.if_missing, lead_id=person.lead_id)

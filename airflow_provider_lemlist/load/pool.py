@@ -141,7 +141,7 @@ class SenderPool:
         sent = self._report.sent
         self._start_threads(self._concurrency.threads)
         while any(thread.is_alive() for thread in self._threads):
-            if self._stopping.wait(0.2) or stop_requested():
+            if self._stopping.wait(0.05) or stop_requested():
                 return
             self._ledger.flush(older_than=2.0)
             now = time.monotonic()

@@ -113,13 +113,13 @@ def check_rows(
             found.valid -= 1
             found.duplicates.add(duplicate)
         found.sent.update(lead.keys())
-        if not key and not identifies(lead):
+        if not identifies(lead):
             found.unidentified.add(number)
         for name in variables:
             if not lead.get(name):
                 found.blank[name].add(number)
     mapping.check_columns()
-    if found.valid and not any(found.sent[name] for name in LEAD_FIELDS):
+    if mapping.columns and mapping.offered.isdisjoint(LEAD_FIELDS):
         raise LemlistValidationError(
             "No column maps to a field of lemlist, such as email or linkedinUrl; nothing was sent. Map the "
             f"columns with column_map; the source has {_names(sorted(mapping.columns, key=str))}."
@@ -180,7 +180,7 @@ def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
         )
     if found.unidentified.rows:
         log.warning(
-            "Without email, LinkedIn profile, phone and key: %s. If a response is lost, it is not known "
+            "Without email, LinkedIn profile and phone: %s. If a response is lost, it is not known "
             "whether the lead is in the campaign, and the row stays uncertain.",
             found.unidentified,
         )
@@ -204,8 +204,8 @@ def check_departures(
         else "it is empty"
     )
     return LemlistValidationError(
-        f"The source seems to be incomplete: {why}. Nothing was done to the people who are missing; its rows "
-        "were loaded. Check the source, or raise max_missing for one run."
+        f"The source seems to be incomplete: {why}. Nothing was done to the missing people. Check the "
+        "source, or raise max_missing for one run."
     )
 
 

@@ -92,13 +92,13 @@ class Load:
 
     def _log_place(self) -> None:
         path = self._options.ledger_path
-        local = " (local to this machine: another one recognises people by what lemlist lists)"
+        local = " (on this machine; other workers do not see it)"
         log.info("The ledger is %s%s.", shown(path), local * is_local(path))
 
     def _look(self, worklist: Worklist) -> None:
         """Read who is in the campaign."""
-        if self._options.is_retry:
-            CLOCK.sleep(SETTLE_TIME)  # what the attempt before had sent may still be under way
+        if self._options.is_retry or worklist.people.are_in_doubt():
+            CLOCK.sleep(SETTLE_TIME)  # what an attempt that died had sent may still be under way
         number = worklist.people.add_leads(self._hook.iter_leads(self._options.campaign_id))
         log.info("Campaign %s: %s in it.", self._options.campaign_id, preflight.plural(number, "lead"))
 
@@ -116,9 +116,10 @@ class Load:
             worklist.cancel_departures()
         if worklist.nameless and left and refusal is None and options.if_missing != "keep":
             log.warning(
-                "%s invalid and name no one. They may be people who seem to have left the source, so nothing "
+                "%s invalid and %s no one. They may be people who seem to have left the source, so nothing "
                 "is done to those.",
                 preflight.plural(worklist.nameless, "row", "is", "are"),
+                "names" if worklist.nameless == 1 else "name",
             )
         return left, refusal
 

@@ -70,7 +70,7 @@ class Worklist:
     def add_settled(self, attempt: int, rows: Iterable[tuple[Sequence[bytes], str]]) -> None:
         """Add the keys and outcomes of rows that an earlier attempt of this run settled."""
         # Under the strongest key only: people with different addresses may have been given one profile.
-        settled = ((keys[0], attempt, outcome) for keys, outcome in rows)
+        settled = ((keys[0], attempt, outcome) for keys, outcome in rows if keys)
         self._database.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", settled)
 
     # --- Reading the source -----------------------------------------------------------------------------
@@ -158,7 +158,8 @@ class Worklist:
         number = 0
         for person in self.people.left(options.run.source):
             number += 1
-            if plan := plan_departure(person, options):
+            is_elsewhere = self.people.is_in_another_source(person, options.run.source)
+            if not is_elsewhere and (plan := plan_departure(person, options)):
                 keys = self.people.keys.of(person.id)
                 row = (number, _joined(keys), person.lead, json.dumps(plan))
                 self._database.execute("INSERT INTO departures VALUES (?, ?, ?, ?)", row)
@@ -210,7 +211,7 @@ class Worklist:
         return next((row[0] for row in found if row), None)
 
     def _all(self, columns: str, which: str = "true") -> Iterator[tuple]:  # type: ignore[type-arg]
-        yield from self._database.execute(f"SELECT {columns} FROM rows WHERE {which} ORDER BY number")
+        return self._database.execute(f"SELECT {columns} FROM rows WHERE {which} ORDER BY number")
 
     def _count(self, what: str) -> int:
         return int(self._database.execute(f"SELECT count(*) FROM {what}").fetchone()[0])

@@ -235,7 +235,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         # All ways to render lead here, also that of a mapped task; then Airflow stores what was rendered.
         super()._do_render_template_fields(parent, *args, **kwargs)
-        if self.leads is not None:
+        if self.leads is not None and not isinstance(self.leads, Rows):
             self.leads = Rows(self.leads)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -366,8 +366,9 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             )
         if ("sql" in sources) != (or_none(arguments["sql_conn_id"]) is not None):
             raise LemlistConfigurationError(f"{the('sql', arguments)} and its sql_conn_id belong together.")
-        if "sql" not in sources and arguments["sql_parameters"] is not None:
-            raise LemlistConfigurationError(f"{the('sql_parameters', arguments)} need sql.")
+        for name in ("sql_parameters", "sql_hook_params"):
+            if "sql" not in sources and arguments[name] is not None:
+                raise LemlistConfigurationError(f"{the(name, arguments)} need sql.")
         for name, choices in _CHOICES.items():
             check_choice(name, arguments, choices)
         for name in ("max_failed", "max_new"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The default ``since`` of the sensor under every kind of DAG run, in a running Airflow.
+The default ``since`` of the sensor under every kind of DAG run, and loads of cleared nights, in a running
+Airflow.
 
 It runs without Airflow's unit test mode, which gives cron schedules data intervals with a width. By default,
 Airflow 3 does not do that.
@@ -25,7 +26,7 @@ from tools.private_airflow import AIRFLOW_3, ENGINE, PrivateAirflow
 
 pytestmark = pytest.mark.airflow
 
-FIRST, SECOND, THIRD = (datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3))
+NIGHTS = FIRST, SECOND, THIRD = [datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3)]
 DAY = timedelta(days=1)
 
 #: Runs Airflow's commands in one process, because each start of Airflow takes seconds; and again while the
@@ -53,6 +54,7 @@ COMMANDS = [
     ["dags", "trigger", "manual", "--run-id", "now"],
     ["tasks", "clear", "--yes", "--task-regex", "wait", "cron"],
     ["tasks", "clear", "--yes", "--task-regex", "wait", "consume"],
+    ["tasks", "clear", "--yes", "--end-date", SECOND.isoformat(), "nights"],
     ["backfill", "create", "--dag-id", "backfilled", "--from-date", "2026-03-01", "--to-date", "2026-03-03"]
     if AIRFLOW_3
     else ["dags", "backfill", "backfilled", "--start-date", "2026-03-01", "--end-date", "2026-03-03"],
@@ -67,12 +69,12 @@ class Runs:
 
     def __init__(self, airflow: PrivateAirflow, lemlist: Sandbox) -> None:
         self.airflow = airflow
-        self._lemlist = lemlist
+        self.lemlist = lemlist
 
     def requested(self) -> dict[str, dict[str, list[datetime]]]:
         """Return the lower bounds of all requests by DAG and run."""
         found: dict[str, dict[str, list[datetime]]] = {}
-        for request in self._lemlist.requests("GET /activities"):
+        for request in self.lemlist.requests("GET /activities"):
             query = dict(parse_qsl(request["query"]))
             since = datetime.fromisoformat(query["minDate"])
             found.setdefault(query["campaignId"], {}).setdefault(query["leadId"], []).append(since)
@@ -83,7 +85,9 @@ class Runs:
         states = {row["state"] for row in self.airflow.query("SELECT state FROM dag_run")}
         assert "failed" not in states, self.airflow.tail()
         sent = {dag_id: sum(map(len, runs.values())) for dag_id, runs in self.requested().items()}
-        return states == {"success"} and all(sent.get(name, 0) >= count for name, count in expected.items())
+        loads = self.airflow.query("SELECT try_number FROM task_instance WHERE dag_id = 'nights'")
+        ended = states == {"success"} and len(loads) == len(NIGHTS)
+        return ended and all(sent.get(name, 0) >= count for name, count in expected.items())
 
     def of(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the runs of a DAG in the order in which they were due, with their bounds as ``since``."""
@@ -116,6 +120,7 @@ def runs() -> Iterator[Runs]:
         PrivateAirflow(
             Path(__file__).parent / "windows",
             AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
+            AIRFLOW_VAR_CAMPAIGN=lemlist.campaign()["_id"],
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
             AIRFLOW__CORE__PARALLELISM="4",
             AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME="0.2",
@@ -184,3 +189,13 @@ def test_a_cleared_run_counts_from_the_same_moment(runs: Runs):
     for run in cleared:
         assert len(run["since"]) > 1
         assert len(set(run["since"])) == 1
+
+
+def test_loads_of_cleared_nights_do_not_overwrite_the_last_one(runs: Runs):
+    tries = runs.airflow.query("SELECT try_number FROM task_instance WHERE dag_id = 'nights'")
+    assert sorted(row["try_number"] > 1 for row in tries) == [False, True, True]
+    leads = runs.lemlist.state()["leads"]
+    assert [lead["variables"]["jobTitle"] for lead in leads] == ["on 2026-03-03"] * 2
+    ledgers = runs.airflow.home.glob("lemlist-ledgers/*/*/runs/*/*.ndjson")
+    lines = [json.loads(line) for file in ledgers for line in file.read_text().splitlines()]
+    assert sorted(line["row"] for line in lines) == [1, 1, 1, 2, 2, 2]

@@ -35,7 +35,15 @@ with DAG(
             task_id=how,
             campaign_id=f"{{{{ var.value.campaign_{how} }}}}",
             leads=[
-                {"email": f"{how}-{number}@example.com", "icebreaker": "{{firstName}}"}
+                {
+                    # A third have no address, by which lemlist itself would find a duplicate.
+                    **(
+                        {"email": f"{how}-{number}@example.com"}
+                        if number % 3
+                        else {"linkedinUrl": f"https://www.linkedin.com/in/{how}-{number}"}
+                    ),
+                    "icebreaker": "{{firstName}}",
+                }
                 for number in range(PEOPLE)
             ],
             execution_timeout=timedelta(hours=1) if how == "timed_out" else None,

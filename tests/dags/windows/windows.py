@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DAGs of ``test_run_windows.py``: one sensor under every kind of run."""
+"""The DAGs of ``test_run_windows.py``: one sensor under every kind of run, and a load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, Asset
 from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.timetables.trigger import CronTriggerTimetable
 
+from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.sensors.activity import ActivitySensor
+from airflow_provider_lemlist.templating import AirflowText
 
 THREE_DAYS = {"start_date": datetime(2026, 3, 1, tzinfo=UTC), "end_date": datetime(2026, 3, 3, tzinfo=UTC)}
 #: Airflow starts tasks before its API server listens.
@@ -41,6 +43,20 @@ for dag_id, schedule in {
 
 with DAG("backfilled", schedule="0 0 * * *", catchup=False, default_args=RETRIES, **THREE_DAYS):
     wait()
+
+with DAG("nights", schedule="0 0 * * *", catchup=True, max_active_runs=1, default_args=RETRIES, **THREE_DAYS):
+    LoadLeadsOperator(
+        task_id="load",
+        campaign_id="{{ var.value.campaign }}",
+        leads=[
+            {"email": "ana@example.com", "jobTitle": AirflowText("on [[ dag_run.logical_date | ds ]]")},
+            {
+                "linkedinUrl": "https://linkedin.com/in/ben",
+                "jobTitle": AirflowText("on [[ dag_run.logical_date | ds ]]"),
+            },
+        ],
+        if_exists="update",
+    )
 
 with DAG("manual", schedule=None, start_date=datetime(2026, 3, 1, tzinfo=UTC), default_args=RETRIES):
     wait()
