@@ -203,7 +203,7 @@ class Ledger:
         for part in parts:
             if replaced and part.kind == "settled" and part.attempt < self._attempt:
                 lines = outcomes_in(part)
-                kept = (line for keys, line in lines if replaced.get(keys[0], 0) <= part.attempt)
+                kept = (line for keys, line in lines if replaced.get(b"".join(keys[:1]), 0) <= part.attempt)
                 write_whole(part.path, map(json.dumps, kept))
         run = {"run": self._run.name, "order": self._run.order, "source": self._run.source, "at": now()}
         self.runs[self._run.name] = {**run, "attempt": self._attempt, "counts": dict(counts)}

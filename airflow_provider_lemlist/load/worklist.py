@@ -71,7 +71,7 @@ class Worklist:
     def add_settled(self, attempt: int, rows: Iterable[tuple[Sequence[bytes], str]]) -> None:
         """Add the keys and outcomes of rows that an earlier attempt of this run settled."""
         # Under the strongest key only: people with different addresses may have been given one profile.
-        settled = ((keys[0], attempt, outcome) for keys, outcome in rows)
+        settled = ((keys[0], attempt, outcome) for keys, outcome in rows if keys)
         self._database.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", settled)
 
     # --- Reading the source -----------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def test_killed_attempt_leaves_rows_in_flight_in_doubt(path: ObjectStoragePath) 
         raise Killed
     found = people(path)
     assert {number: person.in_doubt for number, person in found.items()} == {0: 0, 1: 0, 2: 0, 3: 1, 4: 1}
-    assert (found[0].lead_id, found[0].run, found[0].source) == ("lea_0", MONDAY.order, MONDAY.source)
+    assert (found[0].lead_id, found[0].run) == ("lea_0", MONDAY.order)
     assert settled(path, MONDAY) == {0: "created"}
     assert not settled(path, TUESDAY)
 
@@ -398,7 +398,6 @@ def test_attempt_killed_between_any_two_changes_of_files_is_continued(
         last_run(path)  # as its retry does
         assert known(path) == known(whole)
         assert outcomes(path, TUESDAY) == outcomes(whole, TUESDAY)
-        assert outcomes(path, MONDAY) == [(4, "created")]  # its attempt has not finished
     assert number >= 8
 
 
@@ -504,7 +503,7 @@ def test_rows_of_old_runs_are_dropped_and_later_their_counts(
     for number, run in enumerate(runs(6)):
         finish(path, run, created(number))
     assert [outcomes(path, run) for run in runs(6)] == [[]] * 4 + [[(4, "created")], [(5, "created")]]
-    assert {folder.name for folder in (path / "runs").iterdir()} == {"run-5", "run-6"}
+    assert {name.split("/")[-2] for name in path.fs.find(f"{path.path}/runs")} == {"run-5", "run-6"}
     head = json.loads(next(read_lines(path / "people.ndjson")))["runs"]
     assert all(run.pop("at").endswith("Z") for run in head)
     assert head == [

@@ -146,7 +146,7 @@ def test_who_is_in_the_campaign_comes_first(people: People) -> None:
 
 
 def test_lead_in_doubt_that_lemlist_lists_is_that_person(people: People) -> None:
-    people.mark(people.keys_of(ANA), MONDAY, in_flight=True)
+    people.mark(people.keys_of(ANA), in_flight=True)
     people.add_leads([lead(1, **ANA)])
     (found,) = people.find(people.keys_of(ANA))
     assert (found.lead_id, bool(found.in_doubt)) == ("lea_1", True)
@@ -156,8 +156,8 @@ def test_lead_in_doubt_that_lemlist_lists_is_that_person(people: People) -> None
 
 
 def test_released_mark_ends_doubt_and_leaves_nothing_to_know(people: People) -> None:
-    people.mark(people.keys_of(ANA), MONDAY, in_flight=True)
-    people.mark(people.keys_of(ANA), MONDAY, in_flight=False)
+    people.mark(people.keys_of(ANA), in_flight=True)
+    people.mark(people.keys_of(ANA), in_flight=False)
     assert not list(people.known())
 
 
@@ -165,7 +165,7 @@ def test_what_is_known_is_the_same_after_it_was_written_and_read(people: People)
     people.record(people.keys_of(ANA, "7"), line("created", "lea_1", sent={"plan": "x"}), MONDAY)
     people.record(people.keys_of({"phone": "1"}), line("paused", "lea_2"), MONDAY)
     people.record(people.keys_of({"phone": "2"}), line("elsewhere"), TUESDAY)
-    people.mark(people.keys_of({"phone": "3"}), TUESDAY, in_flight=True)
+    people.mark(people.keys_of({"phone": "3"}), in_flight=True)
     written = list(people.known())
     with closing(sqlite3.connect("", isolation_level=None)) as database:
         again = People(database, SECRET)
@@ -173,7 +173,8 @@ def test_what_is_known_is_the_same_after_it_was_written_and_read(people: People)
             again.add_known(each)
         assert list(again.known()) == written
         (ana,) = again.find(again.keys_of(ANA, "7"))
-        assert (ana.lead_id, ana.run, ana.source) == ("lea_1", MONDAY["order"], MONDAY["source"])
+        assert (ana.lead_id, ana.run) == ("lea_1", MONDAY["order"])
+        assert again.newest_run(MONDAY["source"]) == TUESDAY["order"]
 
 
 def test_lead_that_was_not_loaded_from_here_is_not_in_the_ledger(people: People) -> None:
@@ -209,17 +210,32 @@ def test_new_lead_of_a_changed_address_takes_the_key(people: People) -> None:
 # --- People who left the source -----------------------------------------------------------------------------
 
 
-def test_people_leave_the_source_that_loaded_them_last(people: People) -> None:
-    names = ("here", "missing", "gone", "paused", "unsubscribed")
+def test_person_who_has_unsubscribed_stays_so_when_the_lead_is_deleted(people: People) -> None:
+    people.record(people.keys_of(ANA), line("created", "lea_1"), MONDAY)
+    people.add_leads([lead(1, "unsubscribed", **ANA)])
+    people.record(people.keys_of(ANA), line("gone", "lea_1"), TUESDAY)
+    people.add_leads([])
+    (found,) = people.find(people.keys_of(ANA))
+    assert (found.left, found.status) == ("unsubscribed", None)
+
+
+def test_people_leave_each_source_that_has_loaded_them(people: People) -> None:
+    crm, vips = MONDAY["source"], "vips.load"
+    names = ("here", "missing", "gone", "paused", "both")
     keys = {name: people.keys_of({"email": f"{name}@example.com"}) for name in (*names, "other")}
     for number, name in enumerate(names):
         people.record(keys[name], line("created", f"lea_{number}"), MONDAY)
     people.record(keys["paused"], line("paused", "lea_3"), TUESDAY)
-    people.record(keys["other"], line("created", "lea_9"), {**TUESDAY, "source": "vips.load"})
-    present = {0: "here", 1: "missing", 3: "paused", 4: "unsubscribed", 9: "other", 8: "by-hand"}
+    people.record(keys["both"], line("exists", "lea_4"), {**MONDAY, "source": vips})
+    people.record(keys["other"], line("created", "lea_9"), {**TUESDAY, "source": vips})
+    present = {0: "here", 1: "missing", 3: "paused", 4: "both", 9: "other", 8: "by-hand"}
     people.add_leads(lead(number, email=f"{name}@example.com") for number, name in present.items())
     people.see(people.find(keys["here"]))
-    source = MONDAY["source"]
-    assert {person.lead_id for person in people.left(source)} == {"lea_1", "lea_3", "lea_4"}
-    assert people.loaded_from(source) == 3  # not the paused one, who was handled
-    assert (people.newest_run(source), people.newest_run("never")) == (TUESDAY["order"], "")
+    people.keep_seen(crm, TUESDAY["order"])
+    assert {person.lead_id for person in people.left(crm)} == {"lea_1", "lea_3", "lea_4"}
+    assert people.loaded_from(crm) == 3  # not the paused one, who was handled
+    orders = [people.newest_run(source) for source in (crm, vips, "never")]
+    assert orders == [TUESDAY["order"], TUESDAY["order"], ""]
+    # The newest run of the other source had only the last one.
+    others = {name for name in keys if people.is_in_another_source(people.find(keys[name])[0], crm)}
+    assert others == {"other"}

@@ -5,15 +5,36 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_lemlist.load.pool import MAX_THREADS, Concurrency
+from airflow_provider_lemlist.delivery.identity import Kind
+from airflow_provider_lemlist.exceptions import LemlistPlanError
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+from airflow_provider_lemlist.load import pool as pool_module
+from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry
+from airflow_provider_lemlist.load.mapping import ColumnMapping
+from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.load.plan import Plan, Situation
+from airflow_provider_lemlist.load.pool import MAX_THREADS, Concurrency, SenderPool
 from airflow_provider_lemlist.load.report import LoadReport, duration
+from airflow_provider_lemlist.load.sending import LeadSender, Sent
+from airflow_provider_lemlist.load.worklist import Job, Worklist
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.waiting import LONGEST
 
+Place = Callable[[str], ObjectStoragePath]
 RATE = 9.5
+CREATE = "POST /campaigns/{campaignId}/leads/"
 
 
 def world(latency: float, *, rate: float = RATE, requests: int = 1) -> object:
@@ -64,7 +85,7 @@ def test_progress_line_has_counts_rate_and_remaining_time() -> None:
         "351 of 1,250 rows · created 350, invalid 1 · 10.0 rows/s · about 1 min 30 s left"
     )
     assert report.counts()["not_tried"] == 899
-    assert "not tried        899" in report.table()
+    assert "not tried             899" in report.table()
 
 
 @pytest.mark.parametrize(
@@ -74,44 +95,150 @@ def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+# --- Stopping -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_aborted", [False, True])
+def test_when_a_load_stops_only_rows_whose_request_has_left_are_in_flight(
+    place: Place, monkeypatch: pytest.MonkeyPatch, is_aborted: bool
+) -> None:
+    people = [{"linkedinUrl": f"https://linkedin.com/in/p{n}"} for n in range(200)]
+    # Ten requests a second, after a burst: almost all threads wait for a slot.
+    with Sandbox(api_key=uuid4().hex) as lemlist:
+        monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
+        campaign = str(lemlist.campaign()["_id"])
+        if is_aborted:
+            lemlist.fault(CREATE, "status", skip=2, status=402, text="Upgrade your plan")
+        hook = LemlistHook()
+        for _ in range(20):
+            hook.get_campaign(campaign)
+        run = Run("monday", "2026-11-16", "people.load", "a test")
+        with (
+            Ledger(place("ledger"), campaign, run) as ledger,
+            closing(Worklist(ledger.secret)) as worklist,
+        ):
+            ledger.read(worklist)
+            for number, lead in enumerate(people, 1):
+                worklist.add(number, lead)
+            options = LoadOptions(campaign, lambda: iter(()), ColumnMapping(), place("ledger"), run)
+            worklist.plan(options, Situation(datetime.now(UTC), "", worklist.people.sent))
+            pool = SenderPool(
+                worklist.jobs(),
+                LeadSender(hook, options, worklist.people.sent),
+                ledger,
+                LoadReport(len(people), {}),
+                Concurrency(RATE, 100.0),
+                interrupt=hook.get_conn().stop,
+            )
+            stopped: list[float] = []
+
+            def stop_requested() -> bool:
+                if not is_aborted and len(lemlist.requests(CREATE)) >= 3 and not stopped:
+                    stopped.append(time.monotonic())
+                return bool(stopped)
+
+            if is_aborted:
+                with pytest.raises(LemlistPlanError):
+                    pool.run(stop_requested)
+            else:
+                pool.run(stop_requested)
+                assert time.monotonic() - stopped[0] < pool_module.GRACE_PERIOD / 2
+        sent = len(lemlist.requests(CREATE))
+        assert sent < len(people) / 2
+        assert not pool.uncertain
+        with Ledger(place("ledger"), campaign, run) as ledger, closing(Worklist(ledger.secret)) as after:
+            ledger.read(after)
+            assert not after.people.are_in_doubt()
+            assert len(list(after.people.known())) == len(lemlist.state()["leads"]) == sent - is_aborted
+
+
+def test_row_whose_request_outlasts_the_grace_period_is_in_doubt_and_no_other(
+    place: Place, lemlist: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "GRACE_PERIOD", 0.2)
+    run = Run("monday", "2026-11-16", "people.load", "a test")
+    jobs = [Job(n, [bytes([Kind.EMAIL, n])], {"email": f"p{n}@example.com"}, Plan(action="create"))
+            for n in range(50)]  # fmt: skip
+    has_left, may_answer = threading.Event(), threading.Event()
+
+    def send(job: Job) -> Sent:
+        if job.row == 3:
+            has_left.set()
+            may_answer.wait(LONGEST)
+        return Sent(LedgerEntry(job.row, job.keys, "created", f"lea_{job.row}"))
+
+    with Ledger(place("ledger"), "cam_1", run) as ledger, closing(Worklist(ledger.secret)) as worklist:
+        ledger.read(worklist)
+        pool = SenderPool(
+            iter(jobs), send, ledger, LoadReport(50, {}), Concurrency(1.0, 0.0), interrupt=lambda: None
+        )
+        pool.run(has_left.is_set)
+    may_answer.set()
+    for thread in pool._threads:
+        thread.join()
+    with Ledger(place("ledger"), "cam_1", run) as ledger, closing(Worklist(ledger.secret)) as after:
+        ledger.read(after)
+        known = {job.row: after.people.find(job.keys) for job in jobs}
+    assert [row for row, found in known.items() if found and found[0].in_doubt] == [3]
+
+
 MEMORY = """
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow_provider_lemlist.load import preflight, sources
-from airflow_provider_lemlist.load.report import LoadReport
-from airflow_provider_lemlist.load.ledger import Ledger, read_history, read_previous
-from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
+from airflow_provider_lemlist.load.ledger import Ledger
 from airflow_provider_lemlist.load.mapping import ColumnMapping
-from airflow_provider_lemlist.load.options import LoadOptions
+from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.load.plan import Situation
+from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
+from airflow_provider_lemlist.load.report import LoadReport
+from airflow_provider_lemlist.load.sending import LeadSender
 from airflow_provider_lemlist.load.worklist import Worklist
 
-ROWS = 100_000
+ROWS = 40_000
+def person(n):
+    return {"email": f"person-{n}@example.com", "firstName": f"First {n}", "companyName": f"Company {n}",
+            "plan": "pro", "note": "a note " * 20}
+
 def csv_file(path):
     with open(path, "w") as file:
-        file.write("email,firstName,companyName,plan,note\\n")
+        file.write(",".join(person(0)) + "\\n")
         for n in range(ROWS):
-            file.write(f"person-{n}@example.com,First {n},Company {n},pro,{'a note ' * 20}\\n")
+            file.write(",".join(person(n).values()) + "\\n")
 
 class Hook:  # no network: only the memory of the load is measured
     def create_lead(self, campaign_id, lead, **flags):
-        return {"_id": "lea_" + lead["email"][:17]}
+        return {"_id": "lea_" + lead["email"][:15]}
+
+    def iter_leads(self, campaign_id):
+        for n in range(ROWS):
+            yield {"_id": f"lea_person-{n}"[:19], "status": "inProgress", **person(n)}
 
 def path(name):
     return ObjectStoragePath(f"file://{sys.argv[1]}/{name}")
 
-def load(name, previous=None):
-    with closing(Worklist()) as work, Ledger(path(name), "cam_1", "x") as ledger:
-        if previous:
-            assert read_previous(path(previous), "cam_1", work)
-        read_history(path(name), "cam_1", work)
+def load(day, is_listed):
+    run = Run(f"day-{day}", f"2026-11-{day}", "people.load", "a test")
+    with Ledger(path("ledger"), "cam_1", run) as ledger, closing(Worklist(ledger.secret)) as work:
+        ledger.read(work)
+        hook = Hook()
+        if is_listed:
+            assert work.people.add_leads(hook.iter_leads("cam_1")) == ROWS
         found = preflight.check_rows(sources.from_path(path("leads.csv")), ColumnMapping(), work)
         assert found.valid == ROWS
-        report = LoadReport(work.rows(), {})
-        ledger.mark_in_flight = lambda keys: None  # skips the sync per row, which only takes time
-        options = LoadOptions("cam_1", None, None, path(name), if_exists="update")
-        SenderPool(Hook(), work.planned(), ledger, report, options, Concurrency(10, 0.25)).run()
-        assert report.done == ROWS, report.counts()
+        options = LoadOptions("cam_1", None, ColumnMapping(), path("ledger"), run, if_exists="update")
+        replaced = work.plan(options, Situation(datetime.now(UTC), "", work.people.sent))
+        work.plan_departures(options)
+        report = LoadReport(work.rows(), work.kept())
+        for entry in work.settled():
+            report.count(entry.outcome, sent=False)
+            ledger.write(entry, urgent=False)
+        ledger.mark_in_flight = lambda keys: None  # skips the sync per batch, which only takes time
+        sender = LeadSender(hook, options, work.people.sent)
+        SenderPool(work.jobs(), sender, ledger, report, Concurrency(10, 0.25), interrupt=print).run()
+        ledger.finish(work.people, report.counts(), replaced)
         return report.counts()
 
 csv_file(sys.argv[1] + "/leads.csv")
@@ -122,13 +249,13 @@ def memory(name):
 
 open("/proc/self/clear_refs", "w").write("5")  # resets the peak
 before = memory("VmRSS")
-load("one")
-assert load("two", previous="one")["unchanged"] == ROWS
+assert load(16, is_listed=False)["created"] == ROWS
+assert load(17, is_listed=True)["unchanged"] == ROWS
 print("grown", memory("VmHWM") - before)
 """
 
 
-def test_memory_grows_neither_with_rows_nor_with_previous_ledger(tmp_path: Path) -> None:
+def test_memory_grows_neither_with_rows_nor_with_campaign_nor_with_ledger(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path)],
         capture_output=True,
@@ -137,4 +264,4 @@ def test_memory_grows_neither_with_rows_nor_with_previous_ledger(tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr[-3000:]
     grown = int(done.stdout.splitlines()[-1].removeprefix("grown "))
-    assert grown < 20  # about 2 MiB are SQLite's cache
+    assert grown < 20  # about 2 MiB for each of SQLite's caches
