@@ -70,7 +70,7 @@ def processes() -> Any:
 
 
 def person(n: int) -> str:
-    """Return a row: of six people, one has only a LinkedIn profile, and one only a phone number and a name."""
+    """Return a row: of six people, one has only a LinkedIn profile, one only a phone number and a name."""
     if n % 6 == 0:
         return f",https://www.linkedin.com/in/p{n},,P{n}"
     return f",,+33 6 {n:08},P{n}" if n % 6 == 3 else f"p{n}@example.com,,,P{n}"

@@ -146,7 +146,7 @@ def test_who_is_in_the_campaign_comes_first(people: People) -> None:
 
 
 def test_lead_in_doubt_that_lemlist_lists_is_that_person(people: People) -> None:
-    people.mark(people.keys_of(ANA), in_flight=True)
+    people.mark(people.keys_of(ANA), MONDAY, in_flight=True)
     people.add_leads([lead(1, **ANA)])
     (found,) = people.find(people.keys_of(ANA))
     assert (found.lead_id, bool(found.in_doubt)) == ("lea_1", True)
@@ -156,8 +156,8 @@ def test_lead_in_doubt_that_lemlist_lists_is_that_person(people: People) -> None
 
 
 def test_released_mark_ends_doubt_and_leaves_nothing_to_know(people: People) -> None:
-    people.mark(people.keys_of(ANA), in_flight=True)
-    people.mark(people.keys_of(ANA), in_flight=False)
+    people.mark(people.keys_of(ANA), MONDAY, in_flight=True)
+    people.mark(people.keys_of(ANA), MONDAY, in_flight=False)
     assert not list(people.known())
 
 
@@ -165,7 +165,7 @@ def test_what_is_known_is_the_same_after_it_was_written_and_read(people: People)
     people.record(people.keys_of(ANA, "7"), line("created", "lea_1", sent={"plan": "x"}), MONDAY)
     people.record(people.keys_of({"phone": "1"}), line("paused", "lea_2"), MONDAY)
     people.record(people.keys_of({"phone": "2"}), line("elsewhere"), TUESDAY)
-    people.mark(people.keys_of({"phone": "3"}), in_flight=True)
+    people.mark(people.keys_of({"phone": "3"}), TUESDAY, in_flight=True)
     written = list(people.known())
     with closing(sqlite3.connect("", isolation_level=None)) as database:
         again = People(database, SECRET)

@@ -200,7 +200,8 @@ def test_new_people_of_all_attempts_of_a_run_count(worklist: Worklist) -> None:
     for number, name in enumerate("abcde", 1):
         worklist.add(number, email(name))
     worklist.add_settled(1, [(worklist.people.keys_of(email("a")), "created")])
-    worklist.people.mark(worklist.people.keys_of(email("b")), in_flight=True)
+    run = {"order": "2026-11-17", "source": SOURCE}
+    worklist.people.mark(worklist.people.keys_of(email("b")), run, in_flight=True)
     assert plan(worklist, max_new=3) == {2: "created", 3: "create", 4: "waiting", 5: "waiting"}
 
 
