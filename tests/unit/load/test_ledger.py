@@ -410,9 +410,10 @@ def test_lock_is_released_even_if_last_lines_cannot_be_written(
     with suppress(Killed), attempt(path) as (ledger, _):
         ledger.mark_in_flight(KEYS[:1])
         ledger.write(created(0))
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        with monkeypatch.context() as patch:
             patch.setattr(ledger_module, "write_whole", fail)
-            ledger.__exit__(None, None, None)
+            with pytest.raises(OSError, match="No space"):
+                ledger.__exit__(None, None, None)
         raise Killed
     assert people(path)[0].in_doubt
     with attempt(path):
