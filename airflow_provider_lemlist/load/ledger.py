@@ -434,14 +434,15 @@ def now() -> str:
 # --- Places -------------------------------------------------------------------------------------------------
 
 
-def default_ledger_path(campaign_id: str, server: str) -> str:
+def default_ledger_path(campaign_id: str, server: str, *, step_id: str = "") -> str:
     """
     Return the default directory of the ledger of a campaign.
 
     :param server: The host and port of a sandbox; empty for lemlist itself.
+    :param step_id: The voice-note step, for the ledger of its voice notes.
     """
     home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
-    names = filter(None, ("lemlist-ledgers", server, campaign_id))
+    names = filter(None, ("lemlist-ledgers", server, campaign_id, step_id and f"voice-{step_id}"))
     return os.path.join(os.path.expanduser(home), *map(file_name, names))
 
 
