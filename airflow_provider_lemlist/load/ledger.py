@@ -56,6 +56,8 @@ LEFT = ("paused", "unsubscribed", "deleted")
 SETTLED = ("created", "updated", "exists", "unchanged", "elsewhere", "gone", READDRESSED, *LEFT)
 OPEN = ("duplicate", "newer", "waiting", "invalid", "failed", "uncertain")
 OUTCOMES = (*SETTLED, *OPEN)
+#: With those of voice notes.
+ANY_OUTCOME = ("uploaded", *OUTCOMES)
 
 #: Lines that are collected before a part is written, and lines of a full part.
 FLUSH_LINES = 20
