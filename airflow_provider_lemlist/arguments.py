@@ -125,6 +125,13 @@ def checked_flag(value: Any, what: str) -> bool | None:
     raise LemlistValidationError(f"{what} must be true or false, not {value!r}. Nothing was sent.")
 
 
+def check_count(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check an argument that takes a number of rows."""
+    number = arguments[name]
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise LemlistConfigurationError(f"{the(name, arguments)} must be a whole number from 0.")
+
+
 def check_names(name: str, arguments: Mapping[str, Any]) -> None:
     """Check an argument that takes a list of names: a text is a collection too, of letters."""
     if isinstance(arguments[name], str):

@@ -103,9 +103,9 @@ def show_ledger(args: Namespace) -> None:
 
 def _run_table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each run, with a column for every outcome that occurs in one of them."""
-    from airflow_provider_lemlist.load.ledger import OUTCOMES
+    from airflow_provider_lemlist.load.ledger import ANY_OUTCOME
 
-    names = [name for name in OUTCOMES if any(name in run["counts"] for run in runs)]
+    names = [name for name in ANY_OUTCOME if any(name in run["counts"] for run in runs)]
     return [
         {"run": run["run"], "finished": run["finished"] or "no"}
         | {name: run["counts"].get(name, 0) for name in names}

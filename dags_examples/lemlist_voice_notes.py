@@ -4,7 +4,7 @@ Upload voice notes from a storage, each for its lead and the campaign's voice-no
 
 The DAG finds audio files with ``ObjectStoragePath``, so the folder can be on this machine or on S3, GCS,
 Azure, …: trigger the DAG with another ``folder``. The file name identifies the person. The DAG creates a lead
-for every file and uploads the file for this lead.
+for every file, and one task uploads all files, each for its lead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, task
 
-from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
+from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudiosOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.steps import LinkedinVoiceNote
 
@@ -43,14 +43,14 @@ def lead_of(note: str) -> dict[str, str]:
 
 
 @task(trigger_rule="none_failed")
-def pair(leads: list[dict[str, Any]], notes: list[str]) -> list[dict[str, str]]:
+def pair(leads: list[dict[str, Any]], notes: list[str]) -> dict[str, str]:
     """
-    Return the upload arguments of each lead.
+    Return the note of each lead.
 
     Match by email address, not by position: after a skipped lead, positions would assign the wrong notes.
     """
     note_for = {lead_of(note)["email"]: note for note in notes}
-    return [{"lead_id": lead["_id"], "audio": note_for[lead["email"]]} for lead in leads]
+    return {lead["_id"]: note_for[lead["email"]] for lead in leads}
 
 
 with DAG(
@@ -77,8 +77,11 @@ with DAG(
         lead=notes.map(lead_of)
     )
 
-    # [START howto_operator_upload_voice_audio_mapped]
-    UploadVoiceAudioOperator.partial(task_id="upload", step_id=step.output).expand_kwargs(
-        pair(leads.output["lead"], notes)
+    # [START howto_operator_upload_voice_audios]
+    upload = UploadVoiceAudiosOperator(
+        task_id="upload",
+        campaign_id=campaign_id,
+        step_id=step.output,
+        audio=pair(leads.output["lead"], notes),  # {"lea_…": "s3://bucket/notes/ada.m4a", …}
     )
-    # [END howto_operator_upload_voice_audio_mapped]
+    # [END howto_operator_upload_voice_audios]

@@ -17,8 +17,9 @@ Load many leads: from a table of people to leads in a campaign.
     report        the counts, the progress line and the final table
     run           one load from start to end
     summary       what a ledger says, for the command
+    voice         the voice notes of many leads, with the same threads and ledger
 
-Plain Python except for Airflow's storage and database hooks; ``operators/load.py`` is the operator.
+Plain Python except for Airflow's storage and database hooks; the operators are in ``operators/``.
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ LEFT = ("paused", "unsubscribed", "deleted")
 SETTLED = ("created", "updated", "exists", "unchanged", "elsewhere", "gone", READDRESSED, *LEFT)
 OPEN = ("duplicate", "newer", "waiting", "invalid", "failed", "uncertain")
 OUTCOMES = (*SETTLED, *OPEN)
+#: With those of voice notes.
+ANY_OUTCOME = ("uploaded", *OUTCOMES)
 
 #: Lines that are collected before a part is written, and lines of a full part.
 FLUSH_LINES = 20
@@ -434,14 +436,15 @@ def now() -> str:
 # --- Places -------------------------------------------------------------------------------------------------
 
 
-def default_ledger_path(campaign_id: str, server: str) -> str:
+def default_ledger_path(campaign_id: str, server: str, *, step_id: str = "") -> str:
     """
     Return the default directory of the ledger of a campaign.
 
     :param server: The host and port of a sandbox; empty for lemlist itself.
+    :param step_id: The voice-note step, for the ledger of its voice notes.
     """
     home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
-    names = filter(None, ("lemlist-ledgers", server, campaign_id))
+    names = filter(None, ("lemlist-ledgers", server, campaign_id, step_id and f"voice-{step_id}"))
     return os.path.join(os.path.expanduser(home), *map(file_name, names))
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
@@ -27,11 +27,10 @@ from airflow_provider_lemlist.exceptions import (
 from airflow_provider_lemlist.load.ledger import FLUSH_LINES, OPEN, Ledger, LedgerEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_lemlist.load.report import LoadReport
     from airflow_provider_lemlist.load.sending import Sent
-    from airflow_provider_lemlist.load.worklist import Job
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +49,21 @@ MAX_LOGGED_FAILURES = 50
 
 #: Errors that are not specific to the row.
 _UNSPECIFIC = (LemlistNetworkError, LemlistServerError, LemlistUncertainError, LemlistUnexpectedReplyError)
+
+
+class Job(Protocol):
+    """What the pool has to know of a row."""
+
+    @property
+    def keys(self) -> Sequence[bytes]: ...
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the ledger records that the row is in flight before it is sent."""
+        ...
+
+
+SomeJob = TypeVar("SomeJob", bound=Job)
 
 
 class Concurrency:
@@ -86,7 +100,7 @@ class Concurrency:
         return self.threads
 
 
-class SenderPool:
+class SenderPool(Generic[SomeJob]):
     """
     Send rows, and record the outcome of each.
 
@@ -97,8 +111,8 @@ class SenderPool:
 
     def __init__(
         self,
-        jobs: Iterator[Job],
-        send: Callable[[Job], Sent],
+        jobs: Iterator[SomeJob],
+        send: Callable[[SomeJob], Sent],
         ledger: Ledger,
         report: LoadReport,
         concurrency: Concurrency,
@@ -117,7 +131,7 @@ class SenderPool:
         self._stopping = threading.Event()
         self._error: Exception | None = None
         self._taking = threading.Lock()
-        self._ready: deque[Job] = deque()
+        self._ready: deque[SomeJob] = deque()
         self._threads: list[threading.Thread] = []
         self._consecutive_failures = 0
 
@@ -158,7 +172,7 @@ class SenderPool:
         if any(thread.is_alive() for thread in self._threads):
             self._interrupt()
         with self._taking:
-            self._ledger.release([job.keys for job in self._ready if _creates(job)])
+            self._ledger.release([job.keys for job in self._ready if job.is_marked])
             self._ready.clear()
         deadline = time.monotonic() + GRACE_PERIOD
         for thread in self._threads:
@@ -180,17 +194,17 @@ class SenderPool:
         except Exception as error:
             self._abort(error)
 
-    def _take(self) -> Job | None:
-        """Take the next row; one that will be created is then recorded as in flight."""
+    def _take(self) -> SomeJob | None:
+        """Take the next row, after it was recorded as in flight."""
         with self._taking:
             if not self._ready and not self._stopping.is_set():
                 batch = list(islice(self._jobs, FLUSH_LINES))
-                if created := [job.keys for job in batch if _creates(job)]:
-                    self._ledger.mark_in_flight(created)
+                if marked := [job.keys for job in batch if job.is_marked]:
+                    self._ledger.mark_in_flight(marked)
                 self._ready.extend(batch)
             return None if self._stopping.is_set() or not self._ready else self._ready.popleft()
 
-    def _handle(self, job: Job) -> None:
+    def _handle(self, job: SomeJob) -> None:
         sent = self._send(job)
         entry, error = sent.entry, sent.error
         if entry is not None and entry.outcome == "uncertain":
@@ -199,7 +213,7 @@ class SenderPool:
             self._ledger.write(entry)
             self._report.count(entry.outcome)
             self._report.refused.update(sent.refused)
-        if (entry is None or entry.outcome in OPEN) and not sent.in_doubt and _creates(job):
+        if (entry is None or entry.outcome in OPEN) and not sent.in_doubt and job.is_marked:
             self._ledger.release([job.keys])
         if entry is not None and error is not None:
             self._log_failure(entry, error)
@@ -221,7 +235,3 @@ class SenderPool:
         if not self._stopping.is_set():
             self._error = error
         self._stopping.set()
-
-
-def _creates(job: Job) -> bool:
-    return job.plan.action == "create"

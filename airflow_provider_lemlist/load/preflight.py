@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.delivery.identity import identifies
 from airflow_provider_lemlist.exceptions import LemlistValidationError
@@ -24,6 +24,8 @@ from airflow_provider_lemlist.load.sources import MalformedRow, Row
 from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
     from airflow_provider_lemlist.load.mapping import ColumnMapping
     from airflow_provider_lemlist.load.options import LoadOptions
@@ -43,12 +45,12 @@ class Finding:
     """The rows that a finding concerns: their number, and the first few of them."""
 
     rows: int = 0
-    examples: list[int] = field(default_factory=list)
+    examples: list[int | str] = field(default_factory=list)
 
-    def add(self, number: int) -> None:
+    def add(self, row: int | str) -> None:
         self.rows += 1
         if len(self.examples) < _MAX_EXAMPLES:
-            self.examples.append(number)
+            self.examples.append(row)
 
     def __str__(self) -> str:
         if self.rows == 1:
@@ -79,13 +81,23 @@ def read_campaign(hook: LemlistHook, campaign_id: str) -> tuple[Variables, float
 
     :raises LemlistNotFoundError: It does not exist for this key.
     """
+    sequences, latency = read_sequences(hook, campaign_id)
+    return variables_of(texts_of(sequences)), latency
+
+
+def read_sequences(hook: LemlistHook, campaign_id: str) -> tuple[dict[str, Any], float]:
+    """
+    Return the sequences of the campaign, and the seconds that lemlist took to respond.
+
+    :raises LemlistNotFoundError: It does not exist for this key.
+    """
     # The first request also opens the connection, so the latency is measured on the second.
     campaign = hook.get_campaign(campaign_id)
     began = time.monotonic()
     sequences = hook.get_sequences(campaign_id)
     latency = time.monotonic() - began
     log.info("Campaign %s: %r, %s.", campaign_id, campaign.get("name"), campaign.get("status") or "unknown")
-    return variables_of(texts_of(sequences)), latency
+    return sequences, latency
 
 
 def check_rows(
@@ -162,8 +174,7 @@ def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
     twice = found.duplicates.rows
     counts = f"{found.valid:,} valid, {found.rows - found.valid - twice:,} invalid, {twice:,} twice"
     log.info("%s: %s in the source.", plural(found.rows, "row"), counts)
-    for reason, finding in sorted(found.problems.items(), key=lambda item: -item[1].rows):
-        log.warning("Invalid: %s: %s.", finding, reason)
+    log_problems(found.problems)
     if twice:
         log.warning("The same person as another row: %s. Only one is sent.", found.duplicates)
     if custom := sorted(name for name in found.sent if name not in LEAD_FIELDS):
@@ -184,6 +195,12 @@ def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
             "whether the lead is in the campaign, and the row stays uncertain.",
             found.unidentified,
         )
+
+
+def log_problems(problems: Mapping[str, Finding]) -> None:
+    """Log why rows are invalid, the most frequent reason first."""
+    for reason, finding in sorted(problems.items(), key=lambda item: -item[1].rows):
+        log.warning("Invalid: %s: %s.", finding, reason)
 
 
 def check_departures(
@@ -209,13 +226,10 @@ def check_departures(
     )
 
 
-def log_estimate(options: LoadOptions, rows: int, rate: float) -> None:
+def log_estimate(campaign_id: str, rows: int, rate: float, limit: timedelta | None) -> None:
     """Log how long the load will take at least, with a warning if the task has less time."""
     seconds = rows / rate
-    log.info(
-        "Campaign %s: %s to send, at least %s.", options.campaign_id, plural(rows, "row"), duration(seconds)
-    )
-    limit = options.time_limit
+    log.info("Campaign %s: %s to send, at least %s.", campaign_id, plural(rows, "row"), duration(seconds))
     if limit is not None and seconds > limit.total_seconds():
         log.warning(
             "That is longer than the execution_timeout, %s. The next attempt continues from the ledger.",

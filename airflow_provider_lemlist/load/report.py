@@ -6,12 +6,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow_provider_lemlist.load.ledger import OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 #: Seconds over which the rate in the progress line is averaged.
 _RATE_WINDOW = 60.0
@@ -25,6 +25,9 @@ class LoadReport:
     :param left: Number of people in the campaign who are no longer in the source.
     :param departures: Number of those about whom something will be done.
     """
+
+    #: The outcomes, in the order in which they are shown.
+    names: ClassVar[Sequence[str]] = OUTCOMES
 
     def __init__(
         self,
@@ -92,14 +95,14 @@ class LoadReport:
         """Return every count, as pushed to XCom."""
         return {
             "rows": self.rows,
-            **{name: self.outcomes[name] for name in OUTCOMES},
+            **{name: self.outcomes[name] for name in self.names},
             "left": self.left,
             "not_tried": self.not_tried,
             "settled_before": self.settled_before,
         }
 
     def _occurred(self) -> list[tuple[str, int]]:
-        return [(name, self.outcomes[name]) for name in OUTCOMES if self.outcomes[name]]
+        return [(name, self.outcomes[name]) for name in self.names if self.outcomes[name]]
 
 
 def duration(seconds: float) -> str:

@@ -79,7 +79,8 @@ class Load:
                 worklist.rows(), worklist.kept(), left=left, departures=worklist.departures()
             )
             self._write_settled(ledger, worklist, report)
-            preflight.log_estimate(options, worklist.requests(), preflight.request_rate(self._hook))
+            rate = preflight.request_rate(self._hook)
+            preflight.log_estimate(options.campaign_id, worklist.requests(), rate, options.time_limit)
             try:
                 if not options.dry_run:
                     self._send(ledger, worklist, report, latency)

@@ -78,7 +78,7 @@ class LeadSender:
             return Sent(_entry(job, Outcome.UNCERTAIN, str(error)), in_doubt=True, error=error)
         except LemlistError as error:
             in_doubt = job.plan.action == "create" and (job.plan.in_doubt or error.in_doubt)
-            if isinstance(error, _CONCERN_EVERY_ROW) and error.reason is not Reason.LEAD_NOT_FOUND:
+            if concerns_every_row(error):
                 return Sent(None, in_doubt, error)
             return Sent(_entry(job, "failed", str(error)), in_doubt, error)
 
@@ -127,6 +127,16 @@ class LeadSender:
         return Sent(_entry(job, DEPARTURES[job.plan.action], "no longer in the source"))
 
 
+def concerns_every_row(error: LemlistError) -> bool:
+    """Return whether the load is aborted, because every other row would fail as well."""
+    return isinstance(error, _CONCERN_EVERY_ROW) and error.reason is not Reason.LEAD_NOT_FOUND
+
+
+def shortened(message: str) -> str:
+    """Return a message for a line of the ledger."""
+    return message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"
+
+
 def _refused(changes: Mapping[str, str], response: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the fields whose new values the response to an update should show, and does not."""
     differing = differing_fields(changes, response)
@@ -140,5 +150,4 @@ def _entry(
     lead_id: str | None = None,
     sent: Mapping[str, str] | None = None,
 ) -> LedgerEntry:
-    shortened = message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"
-    return LedgerEntry(job.row, job.keys, str(outcome), lead_id or job.plan.lead_id, shortened, sent)
+    return LedgerEntry(job.row, job.keys, str(outcome), lead_id or job.plan.lead_id, shortened(message), sent)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.load.ledger import (
-    OUTCOMES,
+    ANY_OUTCOME,
     Ledger,
     Part,
     damage_named,
@@ -61,7 +61,7 @@ def _run(run: Mapping[str, Any], parts: Iterable[Part]) -> dict[str, Any]:
     counts = run["counts"] or _count(parts)
     return {name: run[name] for name in ("run", "order", "source")} | {
         "finished": finished,
-        "counts": {name: counts[name] for name in OUTCOMES if counts.get(name)},
+        "counts": {name: counts[name] for name in ANY_OUTCOME if counts.get(name)},
     }
 
 

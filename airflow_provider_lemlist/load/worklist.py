@@ -50,6 +50,11 @@ class Job(NamedTuple):
     lead: dict[str, str]
     plan: Plan
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether the ledger records that it is in flight: a lead must not be created twice."""
+        return self.plan.action == "create"
+
 
 class Worklist:
     """The rows of one load, by row number. Not thread-safe."""

@@ -1,56 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators for one lead: put a person into a campaign, and upload the audio of a voice note."""
+"""Operators for leads: put a person into a campaign, and upload the audio of voice notes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_lemlist import leads
-from airflow_provider_lemlist.arguments import check_choice, check_flag, check_id, check_names, the
+from airflow_provider_lemlist.arguments import (
+    NOT_GIVEN,
+    check_choice,
+    check_count,
+    check_flag,
+    check_id,
+    check_names,
+    checked_id,
+    given_names,
+    is_from_mapped,
+    or_none,
+    refuse_empty,
+    the,
+)
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfExists, IfGone, LeadPolicy
-from airflow_provider_lemlist.exceptions import LemlistUnexpectedReplyError, LemlistValidationError
+from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
+    LemlistUnexpectedReplyError,
+    LemlistValidationError,
+)
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
+from airflow_provider_lemlist.operators.rows import Rows, RowsOperator, run_of
 from airflow_provider_lemlist.storage import storage_path
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from typing import BinaryIO
+    from collections.abc import Collection, Sequence
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
 
     from airflow_provider_lemlist.delivery.evidence import LeadEvidence
     from airflow_provider_lemlist.delivery.lead import Delivered
+    from airflow_provider_lemlist.load.voice import VoiceUploads
+
+    AudioPath = str | os.PathLike[str] | ObjectStoragePath
+    Audios = Mapping[str, AudioPath] | Iterable[Mapping[str, Any]] | AudioPath
 
 #: The enrichments and the check for duplicates: argument of the operator and of the hook alike.
 FLAGS = ("deduplicate", "linkedin_enrichment", "find_email", "verify_email", "find_phone")
-
-# Not the table of the mimetypes module, which differs from machine to machine.
-AUDIO_TYPES = {
-    ".aac": "audio/aac",
-    ".aif": "audio/aiff",
-    ".aiff": "audio/aiff",
-    ".amr": "audio/amr",
-    ".caf": "audio/x-caf",
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
-    ".mp3": "audio/mpeg",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".wav": "audio/wav",
-    ".weba": "audio/webm",
-    ".wma": "audio/x-ms-wma",
-}
 
 
 class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
@@ -277,7 +279,7 @@ class UploadVoiceAudioOperator(LemlistOperator):
         *,
         lead_id: str | XComArg,
         step_id: str | XComArg,
-        audio: str | os.PathLike[str] | ObjectStoragePath | XComArg,
+        audio: AudioPath | XComArg,
         file_name: str | None = None,
         storage_conn_id: str | None = None,
         **kwargs: Any,
@@ -301,18 +303,20 @@ class UploadVoiceAudioOperator(LemlistOperator):
 
     def execute(self, context: Context) -> str:
         """Check the file and upload it."""
+        from airflow_provider_lemlist.audio import check_file, upload
+
         lead_id, step_id = self._id("lead_id"), self._id("step_id")
         path = self._source_file()
-        content_type = self._content_type(path)
-        with self._opened(path) as audio:
+        try:
+            audio = check_file(path)
+            file = audio.open()
+        except LemlistValidationError as error:
+            raise self._refuse("audio", f"{error}: {path}") from error
+        with file:
             self._in_flight = "upload a voice note"
-            response = self.hook.upload_audio(
-                lead_id, step_id, audio, file_name=self.file_name or path.name, content_type=content_type
-            )
+            response = upload(self.hook, lead_id, step_id, audio, file, file_name=self.file_name or "")
         self._in_flight = ""
-        status = response.get("status")
-        if not isinstance(status, dict) or not status.get("url"):
-            raise LemlistUnexpectedReplyError("lemlist accepted the audio but returned no URL for it; retry.")
+        status = response["status"]
         self.campaign_id = status.get("campaignId")
         self.log.info("Lead %s: uploaded the voice note of step %s.", lead_id, step_id)
         self._push(context, upload=response)
@@ -322,45 +326,115 @@ class UploadVoiceAudioOperator(LemlistOperator):
     def _source_file(self) -> ObjectStoragePath:
         return storage_path(self.audio, self.storage_conn_id, self._the("audio"))
 
-    def _content_type(self, path: ObjectStoragePath) -> str:
-        """Return the type of the audio by its extension, else as the storage says."""
-        extension = os.path.splitext(path.name)[1].lower()
-        if extension in AUDIO_TYPES:
-            return AUDIO_TYPES[extension]
-        with self._clear_errors(path):
-            info = path.fs.info(path.path)
-        content_type = next(
-            (info[name] for name in ("ContentType", "contentType", "content_type") if info.get(name)), ""
-        )
-        if str(content_type).startswith("audio/"):
-            return str(content_type)
-        if info.get("type") == "directory":
-            raise self._refuse("audio", f"is a directory: {path}")
-        raise self._refuse(
-            "audio", f"must have the extension of an audio file ({', '.join(AUDIO_TYPES)}), not {path}"
-        )
 
-    @contextmanager
-    def _opened(self, path: ObjectStoragePath) -> Iterator[BinaryIO]:
-        with self._clear_errors(path):
-            if path.is_dir():
-                raise self._refuse("audio", f"is a directory: {path}")
-            file = path.open("rb")  # type: ignore[no-untyped-call]  # Airflow leaves it without annotations
-            size = file.seek(0, os.SEEK_END)
-        with file:
-            if not size:
-                raise self._refuse("audio", f"is empty: {path}")
-            file.seek(0)
-            yield cast("BinaryIO", file)
+class UploadVoiceAudiosOperator(RowsOperator):
+    """
+    Upload the voice notes of many leads, for one LinkedIn voice-note step.
 
-    @contextmanager
-    def _clear_errors(self, path: ObjectStoragePath) -> Iterator[None]:
-        """Raise validation errors for a wrong file; Airflow retries what a failing storage raises."""
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise self._refuse("audio", f"does not exist: {path}") from error
-        except IsADirectoryError as error:
-            raise self._refuse("audio", f"is a directory: {path}") from error
-        except PermissionError as error:
-            raise self._refuse("audio", f"may not be read by this worker: {path}") from error
+    Every file is checked before the first one is sent. A ledger, one for each step, records the outcome of
+    each: after a kill, a stop or a clear, files that were uploaded and have not changed are not sent again.
+
+    Returns the count of every outcome and the path of the ledger. They are also pushed under the key
+    ``report``, including when the task fails.
+
+    :param campaign_id: Id of the campaign. (templated)
+    :param step_id: Id of the step. (templated)
+    :param audio: A mapping of lead id to path; a directory of files that are named by lead id; or a table
+        with a column of leads and one of paths: a CSV, NDJSON or Parquet file, or a list of dicts. Relative
+        paths in a file are relative to it. (templated)
+    :param lead_column: Column of the table that has the id of the lead.
+    :param audio_column: Column of the table that has the path of the audio.
+    :param storage_conn_id: Connection of the object storage. (templated)
+    :param ledger_path: Directory of the ledger of this step; by default one on the worker. (templated)
+    :param max_failed: How many rows may be invalid or failed before the task fails.
+    :param lemlist_conn_id: The lemlist connection to use. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        "campaign_id",
+        "step_id",
+        "audio",
+        "storage_conn_id",
+        "ledger_path",
+        "lemlist_conn_id",
+    )
+    operator_extra_links = (CampaignLink(),)
+    rows_in = "audio"
+
+    def __init__(
+        self,
+        *,
+        campaign_id: str | XComArg,
+        step_id: str | XComArg,
+        audio: Audios | XComArg,
+        lead_column: str = "lead_id",
+        audio_column: str = "audio",
+        storage_conn_id: str | XComArg | None = NOT_GIVEN,
+        ledger_path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
+        max_failed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.campaign_id = campaign_id
+        self.step_id = step_id
+        self.audio: Any = audio
+        self.lead_column = lead_column
+        self.audio_column = audio_column
+        optional = {"storage_conn_id": storage_conn_id, "ledger_path": ledger_path}
+        self._given = given_names(optional, mapped=is_from_mapped(self))
+        self.storage_conn_id = or_none(storage_conn_id)
+        self.ledger_path = or_none(ledger_path)
+        self.max_failed = max_failed
+        self.check_arguments(vars(self))
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        check_id("campaign_id", arguments)
+        check_id("step_id", arguments)
+        check_count("max_failed", arguments)
+        for name in ("lead_column", "audio_column"):
+            if not isinstance(arguments[name], str) or not arguments[name].strip():
+                raise LemlistConfigurationError(f"{the(name, arguments)} must be the name of a column.")
+        audio = arguments["audio"]
+        if not is_open(audio):
+            _check_audios(audio, the("audio", arguments))
+        if isinstance(audio, Mapping):  # Airflow does not render its keys
+            for lead_id in audio:
+                checked_id(lead_id, f"A lead id in the audio of task {arguments['task_id']!r}")
+
+    def _prepare(self, context: Context) -> VoiceUploads:
+        from airflow_provider_lemlist.load.ledger import default_ledger_path
+        from airflow_provider_lemlist.load.voice import VoiceOptions, VoiceUploads
+
+        self.campaign_id, self.step_id = self._id("campaign_id"), self._id("step_id")
+        for name in self._given:
+            refuse_empty(getattr(self, name), self._the(name))
+        audio = self._rendered_rows()
+        _check_audios(audio, self._the("audio"))
+        ledger = default_ledger_path(self.campaign_id, self.hook.settings.other_host, step_id=self.step_id)
+        self._ledger = self._storage("ledger_path", ledger)
+        options = VoiceOptions(
+            self.campaign_id,
+            self.step_id,
+            self._source_file() or audio,
+            (self.lead_column, self.audio_column),
+            self.storage_conn_id,
+            self._ledger,
+            run_of(context),
+            self.execution_timeout,
+        )
+        return VoiceUploads(self.hook, options)
+
+    def _are_rows(self, value: Any) -> bool:
+        return isinstance(value, Iterable) and not isinstance(value, str)
+
+    def _source_file(self) -> ObjectStoragePath | None:
+        return None if isinstance(self.audio, Rows) or self._are_rows(self.audio) else self._storage("audio")
+
+
+def _check_audios(audio: Any, what: str) -> None:
+    refuse_empty(audio, what)
+    if isinstance(audio, (bytes, int, float)):
+        raise LemlistValidationError(
+            f"{what} must be a mapping, a path or a list of dicts, not {type(audio).__name__}."
+        )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
     check_choice,
+    check_count,
     check_flag,
     check_id,
     check_names,
@@ -23,7 +24,6 @@ from airflow_provider_lemlist.arguments import (
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
-    LemlistError,
     LemlistValidationError,
 )
 from airflow_provider_lemlist.links import CampaignLink
@@ -33,10 +33,9 @@ from airflow_provider_lemlist.load.options import (
     IfMissing,
     IfVariableMissing,
     LoadOptions,
-    Run,
 )
-from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.operators.lead import FLAGS
+from airflow_provider_lemlist.operators.rows import RowsOperator, run_of
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
 
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
 
-    from airflow_provider_lemlist.load.report import LoadReport
     from airflow_provider_lemlist.load.run import Load
     from airflow_provider_lemlist.load.sources import Row
 
@@ -66,17 +64,7 @@ _AS_GIVEN = (*_CHOICES, "resume_returned", "max_missing", "max_new", "recheck_el
 _OPTIONAL = ("sql", "sql_conn_id", "path", "storage_conn_id", "ledger_path")
 
 
-class Rows:
-    """Rows of a source; where Airflow shows or stores them, there is only their number."""
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-
-    def __str__(self) -> str:
-        return f"{len(self.rows):,} rows" if isinstance(self.rows, Sized) else "rows"
-
-
-class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
+class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
     """
     Load many people into a campaign. With the campaign's ``autoReview`` on, lemlist contacts them at once.
 
@@ -147,6 +135,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "leads": "json", "defaults": "json"}
     operator_extra_links = (CampaignLink(),)
     placeholders_in = ("defaults", "leads")
+    rows_in = "leads"
 
     def __init__(
         self,
@@ -224,38 +213,12 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         self.find_phone = find_phone
         self.sends_nothing = dry_run  # BaseOperator has a method named dry_run
         self.max_failed = max_failed
-        self._load: Load | None = None
         self.check_arguments(vars(self))
 
     @staticmethod
     def airflow_renders(name: str) -> bool:
         """Return False: every value of a lead belongs to lemlist."""
         return False
-
-    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
-        # All ways to render lead here, also that of a mapped task; then Airflow stores what was rendered.
-        super()._do_render_template_fields(parent, *args, **kwargs)
-        if self.leads is not None and not isinstance(self.leads, Rows):
-            self.leads = Rows(self.leads)
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Check the rows, and send those that take a request."""
-        self._load = self._prepare(context)
-        try:
-            report = self._load.run()
-        finally:
-            if self._load.report is not None:
-                self._push(context, report=self._counts(self._load.report))
-        self._check_failures(report)
-        counts = self._counts(report)
-        self._update_outlets(context, **counts)
-        return counts
-
-    def on_kill(self) -> None:
-        """Send no further row; rows in flight may complete."""
-        if self._load is not None:
-            self.log.warning("Stopping: no further row is sent. The next attempt continues from the ledger.")
-            self._load.stop()
 
     def _prepare(self, context: Context) -> Load:
         from airflow_provider_lemlist.load.ledger import default_ledger_path
@@ -275,7 +238,7 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             ledger_path=self._storage(
                 "ledger_path", default_ledger_path(self.campaign_id, self.hook.settings.other_host)
             ),
-            run=_run(context),
+            run=run_of(context),
             **{name: getattr(self, name) for name in _AS_GIVEN},
             flags=self._flags(FLAGS),
             is_retry=ti.try_number > 1,
@@ -299,19 +262,13 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             )
         if (file := self._source_file()) is not None:
             return partial(sources.from_path, file)
-        leads = self.leads.rows if isinstance(self.leads, Rows) else self.leads
+        leads = self._rendered_rows()
         if isinstance(leads, (str, bytes, Mapping)) or not isinstance(leads, Iterable):
             raise self._refuse("leads", f"must be a list of dicts, not {type(leads).__name__}")
         return partial(sources.from_list, leads)
 
     def _source_file(self) -> ObjectStoragePath | None:
         return None if self.path is None else self._storage("path")
-
-    def _storage(self, argument: str, default: str | None = None) -> ObjectStoragePath:
-        from airflow_provider_lemlist.storage import storage_path
-
-        value = getattr(self, argument)
-        return storage_path(default if value is None else value, self.storage_conn_id, self._the(argument))
 
     def _changed_campaign(self) -> str | None:
         return None if self.sends_nothing else super()._changed_campaign()
@@ -330,30 +287,6 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
         )
         return query.inputs if query else []
 
-    def _counts(self, report: LoadReport) -> dict[str, Any]:
-        from airflow_provider_lemlist.storage import shown
-
-        return {
-            **report.counts(),
-            "campaign_id": self.campaign_id,
-            "ledger_path": None if self.sends_nothing else shown(self._ledger),
-        }
-
-    def _check_failures(self, report: LoadReport) -> None:
-        """Fail the task if more than ``max_failed`` rows could not be loaded."""
-        bad = {name: report.outcomes[name] for name in ("invalid", "failed", "uncertain")}
-        if sum(bad.values()) <= self.max_failed:
-            return
-        counts = ", ".join(f"{count:,} {name}" for name, count in bad.items() if count)
-        rest = "Nothing was sent" if self.sends_nothing else "The other rows are settled"
-        message = (
-            f"{counts} of {report.rows:,} rows, and max_failed is {self.max_failed}. {rest}; see the log "
-            "and the ledger."
-        )
-        if bad["failed"] or bad["uncertain"]:
-            raise LemlistError(f"{message} A retry tries these rows again.")
-        raise LemlistValidationError(message)  # invalid rows stay invalid, so the task is not retried
-
     # --- Parsing ----------------------------------------------------------------------------------------
 
     @classmethod
@@ -371,12 +304,9 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
                 raise LemlistConfigurationError(f"{the(name, arguments)} need sql.")
         for name, choices in _CHOICES.items():
             check_choice(name, arguments, choices)
-        for name in ("max_failed", "max_new"):
-            number = arguments[name]
-            if number is None and name == "max_new":
-                continue
-            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-                raise LemlistConfigurationError(f"{the(name, arguments)} must be a whole number from 0.")
+        check_count("max_failed", arguments)
+        if arguments["max_new"] is not None:
+            check_count("max_new", arguments)
         part = arguments["max_missing"]
         if isinstance(part, bool) or not isinstance(part, (int, float)) or not 0 <= part <= 1:
             raise LemlistConfigurationError(f"{the('max_missing', arguments)} must be a part from 0 to 1.")
@@ -406,19 +336,3 @@ class LoadLeadsOperator(KeepsPlaceholders, LemlistOperator):
             from airflow_provider_lemlist.load.mapping import ColumnMapping
 
             ColumnMapping(**{name: arguments[name] for name in _MAPPING})
-
-
-def _run(context: Context) -> Run:
-    """Return how the ledger knows the run of a task."""
-    from airflow_provider_lemlist.load.ledger import file_name
-    from airflow_provider_lemlist.run_window import run_order
-
-    ti: Any = context["ti"]
-    index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
-    source = f"{ti.dag_id}.{ti.task_id}"
-    return Run(
-        name=file_name(f"{ti.run_id}.{source}{index}"),
-        order=run_order(context.get("dag_run")),
-        source=source,
-        owner=f"task {source}{index} of run {ti.run_id}, attempt {ti.try_number}",
-    )

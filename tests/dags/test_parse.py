@@ -18,7 +18,9 @@ pytestmark = pytest.mark.airflow
 HEAD = """
 from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG
-from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
+from airflow_provider_lemlist.operators.lead import (
+    CreateLeadOperator, UploadVoiceAudioOperator, UploadVoiceAudiosOperator,
+)
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.steps import Condition, Email
 with DAG("wrong", schedule=None, start_date=datetime(2026, 1, 1)):
@@ -102,6 +104,10 @@ FINE = "Email(subject='x', message='y')"
             ["'say'", "lead_id"],
         ),
         (
+            "UploadVoiceAudiosOperator(task_id='sing', campaign_id='c', step_id='s', audio={' ': 'a'})",
+            ["'sing'", "lead id"],
+        ),
+        (
             mapped("AddStepOperator", "campaign_id='cam_1'", f"expand(step=[{FINE}, {{'type': 'emial'}}])"),
             ["'many'", "'emial'"],
         ),
@@ -114,7 +120,7 @@ FINE = "Email(subject='x', message='y')"
             ["'many'", "email"],
         ),
     ],
-    ids=["type", "long", "condition", "place", "address", "typo", "id", "mapped", "partial", "kwargs"],
+    ids=["type", "long", "condition", "place", "address", "typo", "id", "ids", "mapped", "partial", "kwargs"],
 )
 def test_an_invalid_argument_is_an_import_error_that_names_the_task(
     tmp_path: Path, task: str, expected: list[str]

@@ -13,7 +13,11 @@ from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.utils.state import TaskInstanceState
 
-from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
+from airflow_provider_lemlist.operators.lead import (
+    CreateLeadOperator,
+    UploadVoiceAudioOperator,
+    UploadVoiceAudiosOperator,
+)
 from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.sandbox import Sandbox
@@ -65,6 +69,14 @@ def test_audio_is_the_input_and_the_campaign_of_the_response_the_output(
     worker.run(task)
     here = f"lemlist://{lemlist.origin.removeprefix('http://')}"
     assert lineage_of(task) == ([("file", str(AUDIO))], [(here, f"campaigns/{campaign['_id']}")])
+
+
+@pytest.mark.usefixtures("real_lemlist")
+def test_directory_of_voice_notes_is_the_input_and_a_mapping_is_none() -> None:
+    here = [("lemlist://api.lemlist.com", "campaigns/cam_1")]
+    for audio, inputs in ((AUDIO.parent, [("file", str(AUDIO.parent))]), ({"lea_1": AUDIO}, [])):
+        task = UploadVoiceAudiosOperator(task_id="task", campaign_id="cam_1", step_id="stp_1", audio=audio)
+        assert lineage_of(task) == (inputs, here)
 
 
 @pytest.mark.usefixtures("real_lemlist")
