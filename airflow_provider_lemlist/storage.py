@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert between what users write for a path and paths on disk or in an object store."""
+"""Paths on disk or in an object store: from what users write and back, and files that are written whole."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
@@ -60,3 +62,27 @@ def shown(path: ObjectStoragePath) -> str:
 def name_in_storage(path: ObjectStoragePath) -> str:
     """Return the path without its bucket; a local path as it is."""
     return shown(path) if is_local(path) else str(path.key)
+
+
+def read_lines(path: ObjectStoragePath) -> Iterator[str]:
+    """Yield the lines of a file; none if it does not exist."""
+    # Not path.open(): Airflow 2 wraps files in an object that is not iterable.
+    with suppress(FileNotFoundError), path.fs.open(path.path, "rb") as file:
+        for line in file:
+            yield line.decode()
+
+
+def write_whole(path: ObjectStoragePath, lines: Iterable[str]) -> None:
+    """Write a file so that a reader, also after a kill, finds it as it was before or as it is now."""
+    # An object store does that by itself.
+    place = str(path.path)
+    if is_local(path):
+        place = os.path.join(os.path.dirname(place), f".{path.name}.new")
+    with path.fs.open(place, "wb") as file:
+        for line in lines:
+            file.write(f"{line}\n".encode())
+        if place != path.path:
+            file.flush()
+            os.fsync(file.fileno())
+    if place != path.path:
+        os.replace(place, path.path)

@@ -5,7 +5,6 @@ Load many leads: from a table of people to leads in a campaign.
     options       what to load, and how
     sources       rows from a list, a query or a file, one after the other
     mapping       columns to lemlist's fields and custom variables
-    placeholders  the variables that the texts of a campaign use
     preflight     everything that is checked before the first lead is sent
     ledger        who was loaded before, and the outcome of every row
     lock          one load at a time on one ledger
@@ -17,7 +16,6 @@ Load many leads: from a table of people to leads in a campaign.
     report        the counts, the progress line and the final table
     run           one load from start to end
     summary       what a ledger says, for the command
-    voice         the voice notes of many leads, with the same threads and ledger
 
 Plain Python except for Airflow's storage and database hooks; the operators are in ``operators/``.
 """

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.load.lock import lock_at
-from airflow_provider_lemlist.storage import is_local, shown
+from airflow_provider_lemlist.storage import is_local, read_lines, shown, write_whole
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -364,30 +364,6 @@ def marks_in(part: Part) -> Iterator[tuple[list[bytes], bool]]:
     """Yield the keys of each mark, and whether the row went in flight."""
     for line in read_lines(part.path):
         yield [bytes.fromhex(key) for key in line[1:].split()], line[0] == "+"
-
-
-def read_lines(path: ObjectStoragePath) -> Iterator[str]:
-    """Yield the lines of a file; none if it does not exist."""
-    # Not path.open(): Airflow 2 wraps files in an object that is not iterable.
-    with suppress(FileNotFoundError), path.fs.open(path.path, "rb") as file:
-        for line in file:
-            yield line.decode()
-
-
-def write_whole(path: ObjectStoragePath, lines: Iterable[str]) -> None:
-    """Write a file so that a reader, also after a kill, finds it as it was before or as it is now."""
-    # An object store does that by itself.
-    place = str(path.path)
-    if is_local(path):
-        place = os.path.join(os.path.dirname(place), f".{path.name}.new")
-    with path.fs.open(place, "wb") as file:
-        for line in lines:
-            file.write(f"{line}\n".encode())
-        if place != path.path:
-            file.flush()
-            os.fsync(file.fileno())
-    if place != path.path:
-        os.replace(place, path.path)
 
 
 class _Log:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lemlist.delivery.evidence import LeadEvidence
     from airflow_provider_lemlist.delivery.lead import Delivered
-    from airflow_provider_lemlist.load.voice import VoiceUploads
+    from airflow_provider_lemlist.voice_notes import VoiceUploads
 
     AudioPath = str | os.PathLike[str] | ObjectStoragePath
     Audios = Mapping[str, AudioPath] | Iterable[Mapping[str, Any]] | AudioPath
@@ -404,7 +404,7 @@ class UploadVoiceAudiosOperator(RowsOperator):
 
     def _prepare(self, context: Context) -> VoiceUploads:
         from airflow_provider_lemlist.load.ledger import default_ledger_path
-        from airflow_provider_lemlist.load.voice import VoiceOptions, VoiceUploads
+        from airflow_provider_lemlist.voice_notes import VoiceOptions, VoiceUploads
 
         self.campaign_id, self.step_id = self._id("campaign_id"), self._id("step_id")
         for name in self._given:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.load.options import Run
     from airflow_provider_lemlist.load.report import LoadReport
     from airflow_provider_lemlist.load.run import Load
-    from airflow_provider_lemlist.load.voice import VoiceUploads
+    from airflow_provider_lemlist.voice_notes import VoiceUploads
 
 
 class Rows:

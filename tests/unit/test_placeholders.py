@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_lemlist.load.placeholders import texts_of, variables_of
+from airflow_provider_lemlist.placeholders import texts_of, variables_of
 
 BARE = {
     "{{firstName}}": {"firstName"},
