@@ -80,7 +80,7 @@ def show_ledger(args: Namespace) -> None:
     from airflow.cli.simple_table import AirflowConsole
     from airflow.providers.common.compat.sdk import AirflowException
 
-    from airflow_provider_lemlist.load.summary import summarize
+    from airflow_provider_lemlist.ledger.summary import summarize
     from airflow_provider_lemlist.storage import storage_path
 
     _find_stored_connections()
@@ -103,7 +103,7 @@ def show_ledger(args: Namespace) -> None:
 
 def _run_table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each run, with a column for every outcome that occurs in one of them."""
-    from airflow_provider_lemlist.load.ledger import ANY_OUTCOME
+    from airflow_provider_lemlist.ledger.ledger import ANY_OUTCOME
 
     names = [name for name in ANY_OUTCOME if any(name in run["counts"] for run in runs)]
     return [

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from airflow_provider_lemlist import audio
 from airflow_provider_lemlist.arguments import given_but_empty
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError, Reason
+from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry
 from airflow_provider_lemlist.load import preflight, sources
-from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry
 from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import Sent, concerns_every_row, shortened
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-    from airflow_provider_lemlist.load.options import Run
-    from airflow_provider_lemlist.load.people import People
+    from airflow_provider_lemlist.ledger.ledger import Run
+    from airflow_provider_lemlist.ledger.people import People
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class VoiceUploads:
             Ledger(options.ledger_path, owner, options.run) as ledger,
             closing(Worklist(ledger.secret)) as worklist,
         ):
-            ledger.read(worklist)
+            ledger.read(worklist.people)
             notes = [self._plan(note, worklist.people) for note in notes]
             report = self.report = VoiceReport(len(notes), {})
             try:

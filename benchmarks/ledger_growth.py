@@ -21,8 +21,7 @@ from pathlib import Path
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry
-from airflow_provider_lemlist.load.options import Run
+from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry, Run
 from airflow_provider_lemlist.load.worklist import Worklist
 
 SHOWN = (1, 10, 30, 100, 300, 1000)
@@ -59,7 +58,7 @@ def night(folder: Path, number: int, people: int, *, read_only: bool = False) ->
         Ledger(path, "cam_1", run, read_only=read_only) as ledger,
         closing(Worklist(ledger.secret)) as worklist,
     ):
-        ledger.read(worklist)
+        ledger.read(worklist.people)
         if read_only:
             return
         outcome = "created" if number == 1 else "exists"

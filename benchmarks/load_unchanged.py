@@ -89,7 +89,8 @@ def write_leads(folder: Path, rows: int) -> None:
 
 def night(folder: Path, number: int, if_exists: str) -> dict[str, Any]:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-    from airflow_provider_lemlist.load import ledger, run  # noqa: F401  (so that its import is not measured)
+    from airflow_provider_lemlist.ledger import ledger
+    from airflow_provider_lemlist.load import run  # noqa: F401  (so that its import is not measured)
     from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 
     arguments: dict[str, Any] = {"path": str(folder / "leads.csv"), "if_exists": if_exists}

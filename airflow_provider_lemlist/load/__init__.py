@@ -6,16 +6,12 @@ Load many leads: from a table of people to leads in a campaign.
     sources       rows from a list, a query or a file, one after the other
     mapping       columns to lemlist's fields and custom variables
     preflight     everything that is checked before the first lead is sent
-    ledger        who was loaded before, and the outcome of every row
-    lock          one load at a time on one ledger
-    people        who is known: from the ledger, and from the campaign itself
     worklist      the rows of one load, in a private temporary database
     plan          pure: what to do about each row
     sending       one row, by the decisions of ``delivery``
     pool          the threads that send
     report        the counts, the progress line and the final table
     run           one load from start to end
-    summary       what a ledger says, for the command
 
 Plain Python except for Airflow's storage and database hooks; the operators are in ``operators/``.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of one load, and the run that it belongs to."""
+"""The options of one load."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+    from airflow_provider_lemlist.ledger.ledger import Run
     from airflow_provider_lemlist.load.mapping import ColumnMapping
     from airflow_provider_lemlist.load.sources import Row
 
@@ -22,22 +23,6 @@ IfVariableMissing = Literal["fail", "warn"]
 IfAddressChanged = Literal["skip", "create", "fail"]
 #: A person who was loaded from here is no longer in the source.
 IfMissing = Literal["keep", "pause", "unsubscribe", "delete"]
-
-
-class Run(NamedTuple):
-    """
-    One run of a DAG, as the ledger knows it.
-
-    :param name: Name of its folder, the same for every attempt.
-    :param order: The moment up to which its data goes, as sortable text.
-    :param source: Which task reads the source. People leave the source of the task that loaded them.
-    :param owner: Name of this attempt, in the error of another load that finds the ledger in use.
-    """
-
-    name: str
-    order: str
-    source: str
-    owner: str
 
 
 class LoadOptions(NamedTuple):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_lemlist.delivery.evidence import differing_fields
 from airflow_provider_lemlist.delivery.identity import Kind
-from airflow_provider_lemlist.load.ledger import READDRESSED
-from airflow_provider_lemlist.load.people import UNSUBSCRIBED, Person
+from airflow_provider_lemlist.ledger.ledger import READDRESSED
+from airflow_provider_lemlist.ledger.people import UNSUBSCRIBED, Person
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.load.options import LoadOptions

@@ -24,7 +24,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistUncertainError,
     LemlistUnexpectedReplyError,
 )
-from airflow_provider_lemlist.load.ledger import FLUSH_LINES, OPEN, Ledger, LedgerEntry
+from airflow_provider_lemlist.ledger.ledger import FLUSH_LINES, OPEN, Ledger, LedgerEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+    from airflow_provider_lemlist.ledger.people import People
     from airflow_provider_lemlist.load.mapping import ColumnMapping
     from airflow_provider_lemlist.load.options import LoadOptions
-    from airflow_provider_lemlist.load.people import People
     from airflow_provider_lemlist.load.worklist import Worklist
 
 log = logging.getLogger(__name__)

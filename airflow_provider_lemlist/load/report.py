@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, ClassVar
 
-from airflow_provider_lemlist.load.ledger import OUTCOMES
+from airflow_provider_lemlist.ledger.ledger import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
+from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry
 from airflow_provider_lemlist.load import preflight
-from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry
 from airflow_provider_lemlist.load.plan import Situation
 from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
@@ -65,7 +65,7 @@ class Load:
             ) as ledger,
             closing(Worklist(ledger.secret)) as worklist,
         ):
-            ledger.read(worklist)
+            ledger.read(worklist.people)
             newest = worklist.people.newest_run(options.run.source)
             variables, latency = preflight.read_campaign(self._hook, options.campaign_id)
             self._look(worklist)

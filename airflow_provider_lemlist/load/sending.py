@@ -22,7 +22,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistValidationError,
     Reason,
 )
-from airflow_provider_lemlist.load.ledger import LedgerEntry
+from airflow_provider_lemlist.ledger.ledger import LedgerEntry
 from airflow_provider_lemlist.load.plan import DEPARTURES
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ import json
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from airflow_provider_lemlist.delivery.identity import Kind
-from airflow_provider_lemlist.load.ledger import LedgerEntry
+from airflow_provider_lemlist.ledger.ledger import LedgerEntry
+from airflow_provider_lemlist.ledger.people import Keyring, People
 from airflow_provider_lemlist.load.options import LoadOptions
-from airflow_provider_lemlist.load.people import Keyring, People
 from airflow_provider_lemlist.load.plan import Plan, Situation, plan_departure, plan_row
 
 _TABLES = """
@@ -28,9 +28,6 @@ CREATE TABLE rows(
     number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT, outcome TEXT, message TEXT, lead_id TEXT,
     plan TEXT, is_kept INTEGER NOT NULL DEFAULT 0
 );
-CREATE TABLE settled(
-    key BLOB, attempt INTEGER, outcome TEXT NOT NULL, PRIMARY KEY (key, attempt)
-) WITHOUT ROWID;
 CREATE TABLE departures(
     number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT NOT NULL, plan TEXT NOT NULL
 );
@@ -72,12 +69,6 @@ class Worklist:
     def close(self) -> None:
         """Delete the database."""
         self._database.close()
-
-    def add_settled(self, attempt: int, rows: Iterable[tuple[Sequence[bytes], str]]) -> None:
-        """Add the keys and outcomes of rows that an earlier attempt of this run settled."""
-        # Under the strongest key only: people with different addresses may have been given one profile.
-        settled = ((keys[0], attempt, outcome) for keys, outcome in rows if keys)
-        self._database.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", settled)
 
     # --- Reading the source -----------------------------------------------------------------------------
 
@@ -123,9 +114,7 @@ class Worklist:
 
         :return: The keys of rows that several attempts have settled, or will have, and the last of these.
         """
-        replaced: dict[bytes, int] = dict(
-            self._database.execute("SELECT key, max(attempt) FROM settled GROUP BY key HAVING count(*) > 1")
-        )
+        replaced: dict[bytes, int] = self.people.settled_twice()
         is_retry = self._count("settled") > 0
         update = (
             "UPDATE rows SET outcome = ?, message = ?, lead_id = ?, plan = ?, is_kept = ? WHERE number = ?"
@@ -140,7 +129,7 @@ class Worklist:
                 other = bool(candidates) and self.people.has_other_address(candidates[0], keys)
                 lead = json.loads(text) if options.if_exists == "update" else {}
                 plan = plan_row(lead, keys, candidates, options, situation, other_address=other)
-            before = self._settled(keys) if is_retry and plan.outcome != "duplicate" else None
+            before = self.people.settled(keys) if is_retry and plan.outcome != "duplicate" else None
             if before and plan.action:
                 replaced.update(dict.fromkeys(keys, sys.maxsize))
             is_kept = bool(before and plan.outcome)
@@ -210,12 +199,6 @@ class Worklist:
             "SELECT keys, lead, plan FROM departures ORDER BY number"
         ):
             yield Job(None, _split(keys), json.loads(lead), Plan(*json.loads(plan)))
-
-    def _settled(self, keys: Sequence[bytes]) -> str | None:
-        """Return the outcome that an earlier attempt of this run wrote for a row, or None."""
-        query = "SELECT outcome FROM settled WHERE key = ? ORDER BY attempt DESC"
-        found = (self._database.execute(query, (key,)).fetchone() for key in keys)
-        return next((row[0] for row in found if row), None)
 
     def _all(self, columns: str, which: str = "true") -> Iterator[tuple]:  # type: ignore[type-arg]
         return self._database.execute(f"SELECT {columns} FROM rows WHERE {which} ORDER BY number")

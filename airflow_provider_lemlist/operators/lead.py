@@ -403,7 +403,7 @@ class UploadVoiceAudiosOperator(RowsOperator):
                 checked_id(lead_id, f"A lead id in the audio of task {arguments['task_id']!r}")
 
     def _prepare(self, context: Context) -> VoiceUploads:
-        from airflow_provider_lemlist.load.ledger import default_ledger_path
+        from airflow_provider_lemlist.ledger.ledger import default_ledger_path
         from airflow_provider_lemlist.voice_notes import VoiceOptions, VoiceUploads
 
         self.campaign_id, self.step_id = self._id("campaign_id"), self._id("step_id")

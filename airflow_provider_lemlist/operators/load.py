@@ -221,7 +221,7 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         return False
 
     def _prepare(self, context: Context) -> Load:
-        from airflow_provider_lemlist.load.ledger import default_ledger_path
+        from airflow_provider_lemlist.ledger.ledger import default_ledger_path
         from airflow_provider_lemlist.load.mapping import ColumnMapping
         from airflow_provider_lemlist.load.run import Load
 

@@ -12,7 +12,7 @@ from airflow_provider_lemlist.operators.base import LemlistOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
-    from airflow_provider_lemlist.load.options import Run
+    from airflow_provider_lemlist.ledger.ledger import Run
     from airflow_provider_lemlist.load.report import LoadReport
     from airflow_provider_lemlist.load.run import Load
     from airflow_provider_lemlist.voice_notes import VoiceUploads
@@ -110,8 +110,7 @@ class RowsOperator(LemlistOperator):
 
 def run_of(context: Context) -> Run:
     """Return how the ledger knows the run of a task."""
-    from airflow_provider_lemlist.load.ledger import file_name
-    from airflow_provider_lemlist.load.options import Run
+    from airflow_provider_lemlist.ledger.ledger import Run, file_name
     from airflow_provider_lemlist.run_window import run_order
 
     ti: Any = context["ti"]

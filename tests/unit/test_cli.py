@@ -26,10 +26,11 @@ from airflow_provider_lemlist import cli
 from airflow_provider_lemlist.api.budget import open_budget
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+from airflow_provider_lemlist.ledger.ledger import Run
+from airflow_provider_lemlist.ledger.lock import lock_at
 from airflow_provider_lemlist.load import sources
-from airflow_provider_lemlist.load.lock import lock_at
 from airflow_provider_lemlist.load.mapping import ColumnMapping
-from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.run import Load
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.version_compat import airflow_version

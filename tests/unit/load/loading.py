@@ -12,9 +12,11 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-from airflow_provider_lemlist.load import lock, run, sources
+from airflow_provider_lemlist.ledger import lock
+from airflow_provider_lemlist.ledger.ledger import Run
+from airflow_provider_lemlist.load import run, sources
 from airflow_provider_lemlist.load.mapping import ColumnMapping
-from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.run import Load
 
 # The slow first use of Airflow happens before a process is forked, so that the kill hits the load.

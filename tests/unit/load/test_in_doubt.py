@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_lemlist.ledger.ledger import Run
 from airflow_provider_lemlist.load.mapping import ColumnMapping
-from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Situation
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import storage_path

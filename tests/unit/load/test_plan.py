@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_lemlist.delivery.identity import Kind
-from airflow_provider_lemlist.load.options import LoadOptions, Run
-from airflow_provider_lemlist.load.people import Person
+from airflow_provider_lemlist.ledger.ledger import Run
+from airflow_provider_lemlist.ledger.people import Person
+from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Plan, Situation, plan_departure, plan_row
 
 NOW = datetime(2026, 11, 17, tzinfo=UTC)

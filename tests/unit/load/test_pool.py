@@ -20,10 +20,10 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow_provider_lemlist.delivery.identity import Kind
 from airflow_provider_lemlist.exceptions import LemlistPlanError
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry, Run
 from airflow_provider_lemlist.load import pool as pool_module
-from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry
 from airflow_provider_lemlist.load.mapping import ColumnMapping
-from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Plan, Situation
 from airflow_provider_lemlist.load.pool import MAX_THREADS, Concurrency, SenderPool
 from airflow_provider_lemlist.load.report import LoadReport, duration
@@ -117,7 +117,7 @@ def test_when_a_load_stops_only_rows_whose_request_has_left_are_in_flight(
             Ledger(place("ledger"), campaign, run) as ledger,
             closing(Worklist(ledger.secret)) as worklist,
         ):
-            ledger.read(worklist)
+            ledger.read(worklist.people)
             for number, lead in enumerate(people, 1):
                 worklist.add(number, lead)
             options = LoadOptions(campaign, lambda: iter(()), ColumnMapping(), place("ledger"), run)
@@ -147,7 +147,7 @@ def test_when_a_load_stops_only_rows_whose_request_has_left_are_in_flight(
         assert sent < len(people) / 2
         assert not pool.uncertain
         with Ledger(place("ledger"), campaign, run) as ledger, closing(Worklist(ledger.secret)) as after:
-            ledger.read(after)
+            ledger.read(after.people)
             assert not after.people.are_in_doubt()
             assert len(list(after.people.known())) == len(lemlist.state()["leads"]) == sent - is_aborted
 
@@ -168,7 +168,7 @@ def test_row_whose_request_outlasts_the_grace_period_is_in_doubt_and_no_other(
         return Sent(LedgerEntry(job.row, job.keys, "created", f"lea_{job.row}"))
 
     with Ledger(place("ledger"), "cam_1", run) as ledger, closing(Worklist(ledger.secret)) as worklist:
-        ledger.read(worklist)
+        ledger.read(worklist.people)
         pool = SenderPool(
             iter(jobs), send, ledger, LoadReport(50, {}), Concurrency(1.0, 0.0), interrupt=lambda: None
         )
@@ -177,7 +177,7 @@ def test_row_whose_request_outlasts_the_grace_period_is_in_doubt_and_no_other(
     for thread in pool._threads:
         thread.join()
     with Ledger(place("ledger"), "cam_1", run) as ledger, closing(Worklist(ledger.secret)) as after:
-        ledger.read(after)
+        ledger.read(after.people)
         known = {job.row: after.people.find(job.keys) for job in jobs}
     assert [row for row, found in known.items() if found and found[0].in_doubt] == [3]
 
@@ -188,9 +188,10 @@ from contextlib import closing
 from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow_provider_lemlist.load import preflight, sources
-from airflow_provider_lemlist.load.ledger import Ledger
+from airflow_provider_lemlist.ledger.ledger import Ledger
 from airflow_provider_lemlist.load.mapping import ColumnMapping
-from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.ledger.ledger import Run
+from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Situation
 from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
@@ -222,7 +223,7 @@ def path(name):
 def load(day, is_listed):
     run = Run(f"day-{day}", f"2026-11-{day}", "people.load", "a test")
     with Ledger(path("ledger"), "cam_1", run) as ledger, closing(Worklist(ledger.secret)) as work:
-        ledger.read(work)
+        ledger.read(work.people)
         hook = Hook()
         if is_listed:
             assert work.people.add_leads(hook.iter_leads("cam_1")) == ROWS

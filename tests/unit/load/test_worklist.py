@@ -15,7 +15,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from airflow_provider_lemlist.delivery.identity import Kind, identities, is_same
-from airflow_provider_lemlist.load.options import LoadOptions, Run
+from airflow_provider_lemlist.ledger.ledger import Run
+from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Situation
 from airflow_provider_lemlist.load.worklist import Worklist
 
@@ -162,7 +163,7 @@ def test_outcome_of_an_earlier_attempt_is_kept_unless_the_row_takes_a_request(wo
     loaded(worklist, "a", "b", order="2026-11-17")
     for number, name in enumerate("abc", 1):
         worklist.add(number, {**email(name), "firstName": name})
-        worklist.add_settled(1, [(worklist.people.keys_of(email(name)), "created")])
+        worklist.people.add_settled(1, [(worklist.people.keys_of(email(name)), "created")])
     replaced = worklist.plan(options(if_exists="skip"), SITUATION)
     assert {*replaced} == {*worklist.people.keys_of(email("c"))}
     assert [job.row for job in worklist.jobs()] == [3]
@@ -174,7 +175,7 @@ def test_duplicate_has_no_outcome_of_an_earlier_attempt(worklist: Worklist) -> N
     loaded(worklist, "a", order="2026-11-17")
     worklist.add(1, email("a"))
     worklist.add(2, email("a"))
-    worklist.add_settled(1, [(worklist.people.keys_of(email("a")), "created")])
+    worklist.people.add_settled(1, [(worklist.people.keys_of(email("a")), "created")])
     assert plan(worklist) == {2: "duplicate"}
     assert worklist.kept() == {"created": 1}
 
@@ -199,7 +200,7 @@ def test_new_people_of_all_attempts_of_a_run_count(worklist: Worklist) -> None:
     loaded(worklist, "a", "b", order="2026-11-17")
     for number, name in enumerate("abcde", 1):
         worklist.add(number, email(name))
-    worklist.add_settled(1, [(worklist.people.keys_of(email("a")), "created")])
+    worklist.people.add_settled(1, [(worklist.people.keys_of(email("a")), "created")])
     run = {"order": "2026-11-17", "source": SOURCE}
     worklist.people.mark(worklist.people.keys_of(email("b")), run, in_flight=True)
     assert plan(worklist, max_new=3) == {2: "created", 3: "create", 4: "waiting", 5: "waiting"}

@@ -256,7 +256,7 @@ def kill(
     :param effect: Whether lemlist carries the request out.
     :param after: How many requests are carried out before it, with their outcomes in the ledger or not.
     """
-    from airflow_provider_lemlist.load.ledger import Ledger
+    from airflow_provider_lemlist.ledger.ledger import Ledger
 
     real = getattr(task.hook, method)
     turns = iter(range(1000))
@@ -544,8 +544,7 @@ def test_task_stopped_while_reading_source_sends_nothing(lemlist: Sandbox, run: 
 
 
 def test_second_task_on_same_ledger_fails_with_name_of_first(lemlist: Sandbox, run: Runner) -> None:
-    from airflow_provider_lemlist.load.ledger import Ledger
-    from airflow_provider_lemlist.load.options import Run
+    from airflow_provider_lemlist.ledger.ledger import Ledger, Run
     from airflow_provider_lemlist.storage import storage_path
 
     first = Run("c.a.b", "2026", "a.b", "task a.b of run c, attempt 1")

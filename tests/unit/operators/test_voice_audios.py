@@ -35,8 +35,8 @@ from airflow_provider_lemlist.exceptions import (
     LemlistServerError,
     LemlistValidationError,
 )
+from airflow_provider_lemlist.ledger.summary import summarize
 from airflow_provider_lemlist.load.pool import MAX_THREADS
-from airflow_provider_lemlist.load.summary import summarize
 from airflow_provider_lemlist.operators.lead import UploadVoiceAudiosOperator
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.waiting import wait_for
@@ -355,7 +355,7 @@ ATTEMPT = """
 import json, os, sys
 sys.path[:0] = [{tests!r}, {load!r}]
 import bucket
-from airflow_provider_lemlist.load import lock
+from airflow_provider_lemlist.ledger import lock
 from test_voice_audios import Runner
 from types import SimpleNamespace
 bucket.use({root!r})

@@ -38,15 +38,13 @@ from secrets import token_bytes, token_hex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
-from airflow_provider_lemlist.load.lock import lock_at
+from airflow_provider_lemlist.ledger.lock import lock_at
 from airflow_provider_lemlist.storage import is_local, read_lines, shown, write_whole
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_lemlist.load.options import Run
-    from airflow_provider_lemlist.load.people import People
-    from airflow_provider_lemlist.load.worklist import Worklist
+    from airflow_provider_lemlist.ledger.people import People
 
 FORMAT = 3
 READDRESSED = "address_changed"
@@ -67,6 +65,22 @@ KEPT_ROWS = 30
 KEPT_RUNS = 1000
 
 _PART = re.compile(r"(settled|open|marks)-(\d+)-(\d+)-\w+\.(?:ndjson|log)")
+
+
+class Run(NamedTuple):
+    """
+    One run of a DAG, as the ledger knows it.
+
+    :param name: Name of its folder, the same for every attempt.
+    :param order: The moment up to which its data goes, as sortable text.
+    :param source: Which task reads the source. People leave the source of the task that loaded them.
+    :param owner: Name of this attempt, in the error of another load that finds the ledger in use.
+    """
+
+    name: str
+    order: str
+    source: str
+    owner: str
 
 
 class LedgerEntry(NamedTuple):
@@ -141,10 +155,10 @@ class Ledger:
                 for log in self._logs.values():
                     stack.callback(log.sync)
 
-    def read(self, worklist: Worklist) -> None:
+    def read(self, people: People) -> None:
         """Read what earlier runs and attempts have written, and open the files of this attempt."""
         with damage_named(self.path):
-            self._read(worklist)
+            self._read(people)
         if not self._read_only:
             description = {"order": self._run.order, "source": self._run.source, "owner": self._run.owner}
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -231,8 +245,7 @@ class Ledger:
         write_whole(self.path / "ledger.json", [json.dumps(content)])
         return secret
 
-    def _read(self, worklist: Worklist) -> None:
-        people = worklist.people
+    def _read(self, people: People) -> None:
         lines = read_lines(self.path / "people.ndjson")
         self.runs = {run["run"]: run for run in json.loads(next(lines, '{"runs": []}'))["runs"]}
         for line in lines:
@@ -246,7 +259,7 @@ class Ledger:
                 self._attempt = max(self._attempt, part.attempt + 1)
                 if part.kind == "settled":
                     settled = ((keys, line["outcome"]) for keys, line in outcomes_in(part))
-                    worklist.add_settled(part.attempt, settled)
+                    people.add_settled(part.attempt, settled)
             if part.attempt > contained:
                 unread.setdefault(part.run, []).append(part)
         for name, parts in unread.items():

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.delivery.identity import Kind, identities
 from airflow_provider_lemlist.leads import LEAD_FIELDS
-from airflow_provider_lemlist.load.ledger import LEFT, READDRESSED
+from airflow_provider_lemlist.ledger.ledger import LEFT, READDRESSED
 
 #: Fields of a lead that every export shows; whether it shows a custom variable is seen from its rows.
 EXPORTED = frozenset(LEAD_FIELDS) - {"contactOwner"}
@@ -34,6 +34,9 @@ CREATE TABLE people(
     sent TEXT NOT NULL DEFAULT '{}', in_doubt INTEGER NOT NULL DEFAULT 0,
     status TEXT, lead TEXT, seen INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE settled(
+    key BLOB, attempt INTEGER, outcome TEXT NOT NULL, PRIMARY KEY (key, attempt)
+) WITHOUT ROWID;
 CREATE TABLE sources(
     person INTEGER, source TEXT, run TEXT NOT NULL, PRIMARY KEY (person, source)
 ) WITHOUT ROWID;
@@ -153,6 +156,23 @@ class People:
         self._database.execute(
             "UPDATE people SET in_doubt = ?, elsewhere = NULL WHERE id = ?", (in_flight, person.id)
         )
+
+    def add_settled(self, attempt: int, rows: Iterable[tuple[Sequence[bytes], str]]) -> None:
+        """Add the keys and outcomes of rows that an earlier attempt of this run settled."""
+        # Under the strongest key only: people with different addresses may have been given one profile.
+        settled = ((keys[0], attempt, outcome) for keys, outcome in rows if keys)
+        self._database.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", settled)
+
+    def settled(self, keys: Sequence[bytes]) -> str | None:
+        """Return the outcome that an earlier attempt of this run wrote for a row, or None."""
+        query = "SELECT outcome FROM settled WHERE key = ? ORDER BY attempt DESC"
+        found = (self._database.execute(query, (key,)).fetchone() for key in keys)
+        return next((row[0] for row in found if row), None)
+
+    def settled_twice(self) -> dict[bytes, int]:
+        """Return the keys of rows that several attempts of this run settled, and the last of these."""
+        query = "SELECT key, max(attempt) FROM settled GROUP BY key HAVING count(*) > 1"
+        return dict(self._database.execute(query))
 
     def are_in_doubt(self) -> bool:
         """Return whether an attempt that died may have created leads."""

@@ -18,19 +18,19 @@ from bucket import Bucket
 
 from airflow_provider_lemlist.delivery.identity import Kind
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
-from airflow_provider_lemlist.load import ledger as ledger_module
-from airflow_provider_lemlist.load import lock
-from airflow_provider_lemlist.load.ledger import (
+from airflow_provider_lemlist.ledger import ledger as ledger_module
+from airflow_provider_lemlist.ledger import lock
+from airflow_provider_lemlist.ledger.ledger import (
     Ledger,
     LedgerEntry,
+    Run,
     default_ledger_path,
     file_name,
     list_parts,
     read_lines,
     write_whole,
 )
-from airflow_provider_lemlist.load.options import Run
-from airflow_provider_lemlist.load.people import Person
+from airflow_provider_lemlist.ledger.people import Person
 from airflow_provider_lemlist.load.worklist import Worklist
 
 Place = Callable[[str], ObjectStoragePath]
@@ -68,7 +68,7 @@ def attempt(path: ObjectStoragePath, run: Run = MONDAY) -> Iterator[tuple[Ledger
     ledger = Ledger(path, CAMPAIGN, run).__enter__()
     try:
         with closing(Worklist(ledger.secret)) as worklist:
-            ledger.read(worklist)
+            ledger.read(worklist.people)
             yield ledger, worklist
     except Killed:
         ledger._lock.release()  # as the death of the process does
@@ -91,7 +91,7 @@ def finish(path: ObjectStoragePath, run: Run, *entries: LedgerEntry, replaced: A
 def reading(path: ObjectStoragePath, run: Run = WEDNESDAY) -> Iterator[Worklist]:
     """Read a ledger as the next load does, without changing it."""
     with Ledger(path, CAMPAIGN, run, read_only=True) as ledger, closing(Worklist(ledger.secret)) as worklist:
-        ledger.read(worklist)
+        ledger.read(worklist.people)
         yield worklist
 
 
@@ -111,7 +111,7 @@ def known(path: ObjectStoragePath) -> list[Any]:
 def settled(path: ObjectStoragePath, run: Run) -> dict[int, str]:
     """Return what earlier attempts of a run have settled, as its next attempt knows it."""
     with reading(path, run) as worklist:
-        found = {number: worklist._settled(keys) for number, keys in enumerate(KEYS)}
+        found = {number: worklist.people.settled(keys) for number, keys in enumerate(KEYS)}
         return {number: outcome for number, outcome in found.items() if outcome}
 
 
@@ -243,7 +243,7 @@ def test_stopped_attempt_writes_what_it_knows(path: ObjectStoragePath) -> None:
     assert {number: person.in_doubt for number, person in people(path).items()} == {0: 0, 1: 0, 2: 1}
     assert settled(path, MONDAY) == {0: "created"}
     with attempt(path) as (_, worklist):  # its lock was released
-        assert worklist._settled(KEYS[0]) == "created"
+        assert worklist.people.settled(KEYS[0]) == "created"
 
 
 def test_open_outcomes_are_those_of_the_last_attempt(path: ObjectStoragePath) -> None:
@@ -359,7 +359,7 @@ LAST = [
 def last_run(path: ObjectStoragePath) -> None:
     """Clear a run that has finished, or continue it: rows that are settled are not sent again."""
     with attempt(path, TUESDAY) as (ledger, worklist):
-        sent = [entry for entry in LAST if worklist._settled(entry.keys) != entry.outcome]
+        sent = [entry for entry in LAST if worklist.people.settled(entry.keys) != entry.outcome]
         replaced = worklist.plan(NO_OPTIONS, NO_SITUATION)
         if LAST[0] in sent:
             replaced[KEYS[0][0]] = 99
@@ -484,7 +484,7 @@ def test_line_of_another_person_with_the_same_profile_is_not_replaced(path: Obje
     finish(path, MONDAY, *(created(number)._replace(keys=[*KEYS[number], profile]) for number in (0, 1)))
     assert settled(path, MONDAY) == {0: "created", 1: "created"}
     with reading(path, MONDAY) as worklist:
-        assert worklist._settled([*KEYS[2], profile]) is None
+        assert worklist.people.settled([*KEYS[2], profile]) is None
     updated = LedgerEntry(0, [*KEYS[0], profile], "updated", "lea_0")
     finish(path, MONDAY, updated, replaced=dict.fromkeys(updated.keys, 99))
     assert outcomes(path) == [(0, "updated"), (1, "created")]

@@ -18,8 +18,8 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_lemlist.exceptions import LemlistError
-from airflow_provider_lemlist.load import lock as lock_module
-from airflow_provider_lemlist.load.lock import LocalLock, StoredLock
+from airflow_provider_lemlist.ledger import lock as lock_module
+from airflow_provider_lemlist.ledger.lock import LocalLock, StoredLock
 from tests.waiting import LONGEST, wait_for
 
 Place = Callable[[str], ObjectStoragePath]
@@ -96,7 +96,7 @@ def test_only_one_of_many_concurrent_loads_gets_lock(
 
 def test_kernel_releases_lock_of_killed_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from airflow_provider_lemlist.load.lock import LocalLock\n"
+        "import sys, time; from airflow_provider_lemlist.ledger.lock import LocalLock\n"
         "LocalLock(sys.argv[1], 'the dead load').acquire(); print('locked', flush=True); time.sleep(60)"
     )
     path = str(tmp_path / "lock")

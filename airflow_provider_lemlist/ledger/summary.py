@@ -3,30 +3,29 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
-from airflow_provider_lemlist.load.ledger import (
+from airflow_provider_lemlist.ledger.ledger import (
     ANY_OUTCOME,
     Ledger,
     Part,
+    Run,
     damage_named,
     list_parts,
     marks_in,
     outcomes_in,
     read_description,
 )
-from airflow_provider_lemlist.load.options import Run
-from airflow_provider_lemlist.load.worklist import Worklist
+from airflow_provider_lemlist.ledger.people import People
 from airflow_provider_lemlist.storage import shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    from airflow_provider_lemlist.load.people import People
 
 
 def summarize(path: ObjectStoragePath) -> dict[str, Any]:
@@ -40,10 +39,11 @@ def summarize(path: ObjectStoragePath) -> dict[str, Any]:
     campaign_id, secret = description
     # For no run, so that the attempts of all runs are read alike.
     ledger = Ledger(path, campaign_id, Run("", "", "", ""), read_only=True)
-    with closing(Worklist(secret)) as worklist:
-        ledger.read(worklist)
+    with closing(sqlite3.connect("", isolation_level=None)) as database:
+        people = People(database, secret)
+        ledger.read(people)
         with damage_named(path):
-            return {"campaign_id": campaign_id, **_summary(ledger.runs, worklist.people, list_parts(path))}
+            return {"campaign_id": campaign_id, **_summary(ledger.runs, people, list_parts(path))}
 
 
 def _summary(runs: Mapping[str, Mapping[str, Any]], people: People, parts: Iterable[Part]) -> dict[str, Any]:

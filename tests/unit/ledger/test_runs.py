@@ -6,9 +6,8 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from airflow_provider_lemlist.load import ledger as module
-from airflow_provider_lemlist.load.ledger import Ledger, LedgerEntry
-from airflow_provider_lemlist.load.options import Run
+from airflow_provider_lemlist.ledger import ledger as module
+from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry, Run
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import is_local
 
@@ -26,7 +25,7 @@ ANA = {"email": "ana@example.com"}
 def attempt(path: ObjectStoragePath, day: int) -> Iterator[tuple[Ledger, Worklist, list[bytes]]]:
     run = Run(f"day-{day:02}", f"2026-11-{day:02}", "people.load", "a test")
     with Ledger(path, "cam_1", run) as ledger, closing(Worklist(ledger.secret)) as worklist:
-        ledger.read(worklist)
+        ledger.read(worklist.people)
         yield ledger, worklist, worklist.people.keys_of(ANA)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_lemlist.delivery.identity import Kind, identities, is_same
-from airflow_provider_lemlist.load.people import Keyring, People
+from airflow_provider_lemlist.ledger.people import Keyring, People
 
 SECRET = b"s" * 32
 MONDAY = {"order": "2026-11-16", "source": "people.load"}
