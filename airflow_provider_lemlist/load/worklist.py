@@ -127,12 +127,15 @@ class Worklist:
         for number, joined, text, outcome, message in self._all("number, keys, lead, outcome, message"):
             keys = _split(joined)
             candidates = self.people.find(keys)
-            self.people.see(candidates)
+            moved = [each for each in candidates if self.people.has_other_address(each, keys)]
+            other = bool(moved) and moved[0] == candidates[0]
             if outcome is not None:
                 plan = Plan(outcome, message=message)
             else:
-                other = bool(candidates) and self.people.has_other_address(candidates[0], keys)
                 plan = plan_row(json.loads(text), keys, candidates, options, situation, other_address=other)
+            # A lead of another address is in the source only if the person keeps it, as the next load finds.
+            keeps = other and (outcome == "invalid" or options.if_address_changed != "create")
+            self.people.see(each for each in candidates if keeps or each not in moved)
             before = None if plan.outcome == "duplicate" else self._settled(keys)
             if before and plan.action:
                 replaced.update(dict.fromkeys(keys, sys.maxsize))
