@@ -84,7 +84,7 @@ def plan_row(
     order = options.run.order
     if any(person.run > order for person in people):
         return Plan("newer", lead_id=people[0].lead_id, message="a newer run has loaded this person")
-    is_missing = not people or people[0].left in DEPARTURES.values()
+    is_missing = not people or people[0].left in ("paused", "deleted")
     if is_missing and options.if_missing != "keep" and situation.newest > order:
         return Plan("newer", message="a newer run no longer has this person")
     if not people:
