@@ -258,8 +258,8 @@ class Ledger:
             if part.run == self._run.name:
                 self._attempt = max(self._attempt, part.attempt + 1)
                 if part.kind == "settled":
-                    settled = ((keys, line["outcome"]) for keys, line in outcomes_in(part))
-                    people.add_settled(part.attempt, settled)
+                    rows = (each for each in outcomes_in(part) if each[1]["row"] is not None)
+                    people.add_settled(part.attempt, ((keys, line["outcome"]) for keys, line in rows))
             if part.attempt > contained:
                 unread.setdefault(part.run, []).append(part)
         for name, parts in unread.items():

@@ -127,7 +127,7 @@ class People:
         if person.run > run["order"]:
             return
         sent = line.get("sent")
-        left = person.left if outcome == "gone" else None  # whom a load has unsubscribed stays so
+        left = person.left if outcome in ("gone", READDRESSED) else None  # nothing was done to the lead
         self._database.execute(
             "UPDATE people SET lead_id = ?, run = ?, left = ?, elsewhere = ?, sent = ?, in_doubt = 0"
             " WHERE id = ?",
@@ -212,9 +212,14 @@ class People:
         return {name: self._hash(255, f"{name} {value}", 8)[1:].hex() for name, value in hidden}
 
     def find(self, keys: Sequence[bytes]) -> list[Person]:
-        """Return the people whom a row may mean: those in the campaign first, then those with its address."""
+        """
+        Return the people whom a row may mean: those in the campaign first, then those with its address.
+
+        One person may have had several leads; of those that were deleted, the last one counts.
+        """
         found = [self._get(id) for id in self.keys.find(keys)]
         if len(found) > 1:
+            found.sort(key=lambda person: person.run if person.status is None else "", reverse=True)
             found.sort(key=lambda person: (person.status is None, self.has_other_address(person, keys)))
         return found
 

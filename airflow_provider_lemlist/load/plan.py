@@ -84,16 +84,22 @@ def plan_row(
     order = options.run.order
     if any(person.run > order for person in people):
         return Plan("newer", lead_id=people[0].lead_id, message="a newer run has loaded this person")
+    is_missing = not people or people[0].left in ("paused", "deleted")
+    if is_missing and options.if_missing != "keep" and situation.newest > order:
+        return Plan("newer", message="a newer run no longer has this person")
     if not people:
-        if options.if_missing != "keep" and situation.newest > order:
-            return Plan("newer", message="a newer run no longer has this person")
         return Plan(action="create")
     person = people[0]
     if person.left == UNSUBSCRIBED:
         return Plan("gone", lead_id=person.lead_id, message="unsubscribed in lemlist")
     if person.status is not None:
+        if other_address and options.if_address_changed == "create":
+            # For the new address, as for any other person.
+            plan = plan_row(lead, keys, people[1:], options, situation)
+            return plan._replace(message=plan.message or "the address has changed")
         if other_address:
-            return _plan_other_address(person, options)
+            outcome = READDRESSED if options.if_address_changed == "skip" else "failed"
+            return Plan(outcome, lead_id=person.lead_id, message=_OTHER_ADDRESS)
         return _plan_present(lead, person, options, situation)
     unclear = person.in_doubt and not any(key[0] in _IN_EXPORT for key in keys)
     if person.lead_id is not None and not (person.left == "deleted" and options.resume_returned):
@@ -128,14 +134,6 @@ def _plan_present(
     if person.in_doubt:
         return Plan("created", lead_id=person.lead_id, message="created by an interrupted attempt")
     return Plan("unchanged" if options.if_exists == "update" else "exists", lead_id=person.lead_id)
-
-
-def _plan_other_address(person: Person, options: LoadOptions) -> Plan:
-    """Return what to do about a person whose address has changed."""
-    if options.if_address_changed == "create":
-        return Plan(action="create", message="the address has changed")
-    outcome = READDRESSED if options.if_address_changed == "skip" else "failed"
-    return Plan(outcome, lead_id=person.lead_id, message=_OTHER_ADDRESS)
 
 
 def plan_departure(person: Person, options: LoadOptions) -> Plan | None:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 #: Seconds between two progress lines, and between two adjustments of the number of threads.
 PROGRESS_INTERVAL = 10.0
 ADAPT_INTERVAL = 5.0
+#: Seconds between two looks at whether the load is done, or is to be stopped.
+POLL_INTERVAL = 0.05
 #: The most threads; lemlist's rate limit cannot use more.
 MAX_THREADS = 32
 #: Seconds that rows in flight have to complete when the load is stopped. Airflow 3.3 kills a task 5 s after
@@ -155,7 +157,7 @@ class SenderPool(Generic[SomeJob]):
         sent = self._report.sent
         self._start_threads(self._concurrency.threads)
         while any(thread.is_alive() for thread in self._threads):
-            if self._stopping.wait(0.05) or stop_requested():
+            if self._stopping.wait(POLL_INTERVAL) or stop_requested():
                 return
             self._ledger.flush(older_than=2.0)
             now = time.monotonic()

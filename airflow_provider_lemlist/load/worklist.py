@@ -122,13 +122,16 @@ class Worklist:
         for number, joined, text, outcome, message in self._all("number, keys, lead, outcome, message"):
             keys = _split(joined)
             candidates = self.people.find(keys)
-            self.people.see(candidates)
+            moved = [each for each in candidates if self.people.has_other_address(each, keys)]
+            other = bool(moved) and moved[0] == candidates[0]
             if outcome is not None:
                 plan = Plan(outcome, message=message)
             else:
-                other = bool(candidates) and self.people.has_other_address(candidates[0], keys)
                 lead = json.loads(text) if options.if_exists == "update" else {}
                 plan = plan_row(lead, keys, candidates, options, situation, other_address=other)
+            # A lead of another address is in the source only if the person keeps it, as the next load finds.
+            keeps = other and (outcome == "invalid" or options.if_address_changed != "create")
+            self.people.see(each for each in candidates if keeps or each not in moved)
             before = self.people.settled(keys) if is_retry and plan.outcome != "duplicate" else None
             if before and plan.action:
                 replaced.update(dict.fromkeys(keys, sys.maxsize))
