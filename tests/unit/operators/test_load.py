@@ -324,10 +324,11 @@ def test_retry_on_machine_without_ledger_creates_no_one_twice(
 ) -> None:
     leads = [{"linkedinUrl": f"https://www.linkedin.com/in/p{n}"} for n in range(30)]
     kill(run, monkeypatch, run.task(leads=leads), effect=True, after=12)
-    assert len(lemlist.state()["leads"]) == 13
+    created = len(lemlist.state()["leads"])
+    assert 0 < created < 30
     run.ledger = tmp_path / "another machine"
     report = run(leads=leads, attempt=2)
-    assert (report["exists"], report["created"]) == (13, 17)
+    assert (report["exists"], report["created"]) == (created, 30 - created)
     assert Counter(lead["variables"]["linkedinUrl"] for lead in lemlist.state()["leads"]) == {
         lead["linkedinUrl"]: 1 for lead in leads
     }
