@@ -471,6 +471,7 @@ def test_row_of_cleared_run_that_takes_a_request_again_has_one_line(path: Object
         ledger.write(LedgerEntry(0, KEYS[0], "updated", "lea_0"))
         ledger.flush()
         raise Killed
+    assert settled(path, MONDAY) == {0: "updated", 1: "created", 2: "created"}
     with attempt(path) as (ledger, worklist):
         replaced = worklist.plan(NO_OPTIONS, NO_SITUATION)
         ledger.write(LedgerEntry(1, KEYS[1], "failed"))

@@ -199,6 +199,13 @@ def test_person_keeps_the_address_of_the_lead_when_the_row_has_another(people: P
     assert not people.has_other_address(person, people.keys_of({"phone": "1"}, "7"))
 
 
+def test_address_that_the_source_gives_later_names_the_person_too(people: People) -> None:
+    people.record(people.keys_of({"linkedinUrl": ANA["linkedinUrl"]}), line("created", "lea_1"), MONDAY)
+    people.record(people.keys_of(ANA), line("exists", "lea_1"), TUESDAY)
+    found = people.find(people.keys_of({"email": ANA["email"]}))
+    assert [person.lead_id for person in found] == ["lea_1"]
+
+
 def test_new_lead_of_a_changed_address_takes_the_key(people: People) -> None:
     people.record(people.keys_of(ANA, "7"), line("created", "lea_1"), MONDAY)
     new = {"email": "ana@new.example"}
