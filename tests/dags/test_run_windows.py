@@ -199,3 +199,11 @@ def test_loads_of_cleared_nights_do_not_overwrite_the_last_one(runs: Runs):
     ledgers = runs.airflow.home.glob("lemlist-ledgers/*/*/runs/*/*.ndjson")
     lines = [json.loads(line) for file in ledgers for line in file.read_text().splitlines()]
     assert sorted(line["row"] for line in lines) == [1, 1, 1, 2, 2, 2]
+
+
+def test_rendered_templates_of_a_load_show_a_number_of_rows_and_no_row(runs: Runs):
+    rendered = runs.airflow.query("SELECT * FROM rendered_task_instance_fields WHERE dag_id = 'nights'")
+    assert rendered
+    for row in rendered:
+        assert '"2 rows"' in row["rendered_fields"]
+        assert "ana@example.com" not in row["rendered_fields"]
