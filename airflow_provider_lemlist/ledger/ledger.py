@@ -126,6 +126,8 @@ class Ledger:
         self._writing = threading.Lock()
         self._logs: dict[str, _Log] = {}
         self._closed = False
+        #: The open lines of the attempt before; this one replaces them with its first line.
+        self._outdated: list[Part] = []
         #: The runs that were read, by name; one that was interrupted has no counts.
         self.runs: dict[str, dict[str, Any]] = {}
         self._attempt = 1
@@ -166,7 +168,8 @@ class Ledger:
             self._logs = {
                 kind: _Log(self._folder, kind, self._attempt) for kind in ("settled", "open", "marks")
             }
-            self._remove(part for part in self._parts() if part.run == self._run.name and part.kind == "open")
+            open_lines = (part for part in self._parts() if part.kind == "open")
+            self._outdated = [part for part in open_lines if part.run == self._run.name]
 
     def mark_in_flight(self, rows: Collection[Sequence[bytes]]) -> None:
         """
@@ -191,6 +194,8 @@ class Ledger:
         """Write the outcome of a row; one that took no request is not ``urgent``, for it is found again."""
         with self._writing:
             if not self._closed:  # otherwise a thread outlived the grace period; its row stays in doubt
+                while self._outdated:
+                    self._outdated.pop().path.unlink()
                 self._logs["open" if entry.outcome in OPEN else "settled"].add(
                     [entry.to_json()], urgent=urgent
                 )

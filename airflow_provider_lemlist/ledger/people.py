@@ -315,21 +315,27 @@ class Keyring:
     def __init__(self, database: sqlite3.Connection, table: str) -> None:
         self._database = database
         self._table = table
+        # The strength is that of all keys of the number. The index has it, because one profile may have been
+        # given to every row of a source.
         database.executescript(
-            f"CREATE TABLE {table}(key BLOB, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID;"
+            f"CREATE TABLE {table}(key BLOB, strength INTEGER, number INTEGER,"
+            " PRIMARY KEY (key, strength, number)) WITHOUT ROWID;"
             f"CREATE INDEX {table}_by_number ON {table}(number, key);"
         )
 
     def add(self, number: int, keys: Collection[bytes]) -> None:
         """Add keys. A key of the user's belongs to one only, the last."""
+        before = self.of(number)
+        strength = strength_of([*before, *keys])
+        if before and strength != strength_of(before):
+            query = f"UPDATE {self._table} SET strength = ? WHERE number = ?"
+            self._database.execute(query, (strength, number))
         for key in keys:
             if key[0] == Kind.KEY:
-                self._database.execute(
-                    f"DELETE FROM {self._table} WHERE key = ? AND number != ?",
-                    (key, number),
-                )
-        rows = [(key, number) for key in keys]
-        self._database.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?)", rows)
+                query = f"DELETE FROM {self._table} WHERE key = ? AND number != ?"
+                self._database.execute(query, (key, number))
+        rows = [(key, strength, number) for key in keys]
+        self._database.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?, ?)", rows)
 
     def remove(self, number: int) -> None:
         """Remove all keys of one."""
@@ -343,11 +349,12 @@ class Keyring:
     def find(self, keys: Sequence[bytes]) -> list[int]:
         """Return who is the same person, the strongest match first."""
         found: list[int] = []
-        query = f"SELECT number FROM {self._table} WHERE key = ?"
         stronger: set[int] = set()
         for key in keys:
+            # An identity that both have and that is stronger has decided already.
+            others = ", ".join(str(kind) for kind in _STRENGTHS if kind not in stronger)
+            query = f"SELECT number FROM {self._table} WHERE key = ? AND strength IN ({others})"
             for (number,) in self._database.execute(query, (key,)).fetchall():
-                # An identity that both have and that is stronger has decided already.
                 if number not in found and not (
                     stronger and stronger & {each[0] for each in self.of(number)}
                 ):
@@ -355,3 +362,11 @@ class Keyring:
             if key[0] != Kind.KEY:
                 stronger.add(key[0])
         return found
+
+
+_STRENGTHS = range(len(Kind) + 1)
+
+
+def strength_of(keys: Sequence[bytes]) -> int:
+    """Return how much keys say about who is meant, apart from a key of the user's: the lower, the more."""
+    return min((key[0] for key in keys if key[0] != Kind.KEY), default=len(Kind))

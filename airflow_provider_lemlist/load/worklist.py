@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from airflow_provider_lemlist.delivery.identity import Kind
 from airflow_provider_lemlist.ledger.ledger import LedgerEntry
-from airflow_provider_lemlist.ledger.people import Keyring, People
+from airflow_provider_lemlist.ledger.people import Keyring, People, strength_of
 from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Plan, Situation, plan_departure, plan_row
 
@@ -83,7 +83,7 @@ class Worklist:
         self._database.execute(query, (number, _joined(keys), json.dumps(lead)))
         duplicates: list[int] = []
         for first in self._keys.find(keys):
-            if _strength(self._keys.of(first)) <= _strength(keys):
+            if strength_of(self._keys.of(first)) <= strength_of(keys):
                 self._reject(number, "duplicate", f"the same person as row {first}")
                 return [*duplicates, number]
             self._keys.remove(first)
@@ -216,8 +216,3 @@ def _joined(keys: Sequence[bytes]) -> str:
 
 def _split(keys: str) -> list[bytes]:
     return [bytes.fromhex(key) for key in keys.split()]
-
-
-def _strength(keys: Sequence[bytes]) -> int:
-    """Return how much keys say about who is meant: the lower, the more."""
-    return min((key[0] for key in keys if key[0] != Kind.KEY), default=len(Kind))
