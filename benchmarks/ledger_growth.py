@@ -2,7 +2,7 @@
 """
 Measure how a ledger grows with the nights that load the same people.
 
-    python benchmarks/ledger_growth.py --people 10000 --nights 1000  # about a quarter of an hour
+    python benchmarks/ledger_growth.py --people 10000 --nights 1000  # about 25 minutes
 
 Every night reads the ledger, writes one outcome for each person and finishes, as a load does; campaign and
 source are left out. The files, their size, and the seconds until the ledger is open for the next load
