@@ -194,8 +194,7 @@ class Ledger:
         """Write the outcome of a row; one that took no request is not ``urgent``, for it is found again."""
         with self._writing:
             if not self._closed:  # otherwise a thread outlived the grace period; its row stays in doubt
-                while self._outdated:
-                    self._outdated.pop().path.unlink()
+                self._remove_outdated()
                 self._logs["open" if entry.outcome in OPEN else "settled"].add(
                     [entry.to_json()], urgent=urgent
                 )
@@ -218,6 +217,7 @@ class Ledger:
         """
         self.flush()
         self._lock.check()
+        self._remove_outdated()
         parts = [part for part in self._parts() if part.run == self._run.name]
         people.keep_seen(self._run.source, self._run.order)
         self._fold(people, self._run._asdict(), [part for part in parts if part.attempt == self._attempt])
@@ -285,6 +285,10 @@ class Ledger:
                 if is_local(self.path):  # an object store has no empty directories
                     with suppress(OSError):
                         os.rmdir(os.path.dirname(address))
+
+    def _remove_outdated(self) -> None:
+        self._remove(self._outdated)
+        self._outdated = []
 
     def _remove(self, parts: Iterable[Part]) -> None:
         for part in parts:
@@ -402,6 +406,8 @@ class _Log:
         self._since = math.inf
 
     def add(self, lines: Sequence[str], *, urgent: bool = True) -> None:
+        if not lines:
+            return
         self._since = min(self._since, time.monotonic())
         self._lines += lines
         if len(self._lines) >= (self._written + FLUSH_LINES if urgent else PART_LINES):

@@ -26,8 +26,8 @@ LemlistHook("warm").get_conn()
 ObjectStoragePath("file:///").fs
 
 
-#: Seconds after which a request of a killed attempt has taken effect; the slowest one takes 0.3 s.
-SETTLE_TIME = 0.5
+#: Seconds after which a request of a killed attempt has taken effect; the slowest one takes 0.1 s.
+SETTLE_TIME = 0.3
 
 
 def attempt(number: int, connection: str, campaign_id: str, path: str, ledger: str, bucket_root: str) -> None:

@@ -32,6 +32,8 @@ PEOPLE = 600
 KILLS = 20
 #: The most requests after which an attempt is killed.
 MAX_REQUESTS = 30
+pytestmark = pytest.mark.slow
+
 FAULTS: list[dict[str, Any]] = [
     {"kind": "rate_limited", "seconds": 0.02},
     {"kind": "status", "status": 503, "when": "before"},
@@ -39,7 +41,7 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "status", "status": 504, "when": "after"},
     {"kind": "reset", "when": "before"},
     {"kind": "reset", "when": "after"},
-    {"kind": "slow", "seconds": 0.3},
+    {"kind": "slow", "seconds": 0.1},
     {"kind": "hang"},
     {"kind": "cut_body"},
     {"kind": "html", "when": "before"},

@@ -256,6 +256,7 @@ print("grown", memory("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_grows_neither_with_rows_nor_with_campaign_nor_with_ledger(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path)],

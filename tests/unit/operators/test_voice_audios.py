@@ -366,6 +366,7 @@ print(json.dumps(Runner(campaign, {ledger!r})({source!r})))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["disk", "bucket"])
 def test_killed_task_continues_without_uploading_files_again(tmp_path: Path, place: str) -> None:
     with Sandbox(api_key=uuid4().hex, limit="none", requests=200, latency=0.1) as lemlist:
@@ -455,6 +456,7 @@ def test_with_faults_on_every_tenth_call_every_lead_gets_its_file(campaign: Camp
     assert campaign.heard() == campaign.sizes
 
 
+@pytest.mark.slow
 def test_every_request_is_booked_in_the_rate_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Sandbox(api_key=uuid4().hex, limit="sliding") as lemlist:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
