@@ -140,4 +140,6 @@ def plan_departure(person: Person, options: LoadOptions) -> Plan | None:
     """Return what to do about a person who left the source, or None for nothing."""
     if person.left is not None or options.if_missing == "keep" or person.run > options.run.order:
         return None
+    if (options.if_missing, person.status) == ("pause", "paused"):
+        return None  # a user paused the lead, so a load must not resume it later
     return Plan(action=options.if_missing, lead_id=person.lead_id)

@@ -6,7 +6,10 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from airflow_provider_lemlist.ledger import ledger as module
+from airflow_provider_lemlist.ledger import lock
 from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry, Run
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import is_local
@@ -14,9 +17,14 @@ from airflow_provider_lemlist.storage import is_local
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pytest
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from conftest import Place
+
+
+@pytest.fixture(autouse=True)
+def _no_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock.StoredLock, "settle_time", 0.0)
+
 
 ANA = {"email": "ana@example.com"}
 

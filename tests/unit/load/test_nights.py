@@ -36,8 +36,6 @@ from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
-pytestmark = pytest.mark.slow
-
 CREATE = "POST /campaigns/{campaignId}/leads/"
 
 # --- People and their rows ----------------------------------------------------------------------------
@@ -630,7 +628,7 @@ def play(world: World, model: Model, steps: tuple[Step, ...]) -> None:
 
 #: A story takes many requests.
 few = settings(
-    max_examples=20 if settings.get_current_profile_name() == "steady" else 600,
+    max_examples=35 if settings.get_current_profile_name() == "steady" else 600,
     suppress_health_check=[HealthCheck.too_slow],
 )
 

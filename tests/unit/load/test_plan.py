@@ -150,6 +150,12 @@ def test_person_who_left_the_source_is_handled_once(if_missing: str) -> None:
         assert plan_departure(person(**known, left=left), options(if_missing=if_missing)) is None
 
 
+def test_lead_that_a_user_has_paused_is_not_paused_and_so_not_resumed_later() -> None:
+    given = person(**{**PRESENT, "run": YESTERDAY, "status": "paused"})
+    assert plan_departure(given, options(if_missing="pause")) is None
+    assert plan_departure(given, options(if_missing="delete")) is not None
+
+
 def test_person_whom_a_newer_run_has_loaded_is_left_alone() -> None:
     given = person(**{**PRESENT, "run": TOMORROW})
     assert plan_departure(given, options(if_missing="delete")) is None
