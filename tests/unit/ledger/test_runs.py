@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _no_race(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock.StoredLock, "settle_time", 0.0)
+    monkeypatch.setattr(lock.StoredLock, "heartbeat", 0.05)
+    monkeypatch.setattr(lock.StoredLock, "max_missed", 100)  # on a busy machine a heartbeat may be late
 
 
 ANA = {"email": "ana@example.com"}
