@@ -312,7 +312,8 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
             raise LemlistConfigurationError(f"{the('max_missing', arguments)} must be a part from 0 to 1.")
         if not isinstance(arguments["recheck_elsewhere"], timedelta):
             raise LemlistConfigurationError(f"{the('recheck_elsewhere', arguments)} must be a timedelta.")
-        if arguments["key"] is not None and not isinstance(arguments["key"], str):
+        key = arguments["key"]
+        if key is not None and not (isinstance(key, str) and key.strip()):
             raise LemlistConfigurationError(f"{the('key', arguments)} must be the name of a column.")
         check_names("variables", arguments)
         check_names("require", arguments)

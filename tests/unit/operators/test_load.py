@@ -1333,6 +1333,7 @@ def test_upstream_result_in_leads_makes_a_dependency(run: Runner) -> None:
         ({"leads": [], "max_missing": float("nan")}, "a part from 0 to 1"),
         ({"leads": [], "recheck_elsewhere": 7}, "must be a timedelta"),
         ({"leads": [], "key": ["customer_id"]}, "must be the name of a column"),
+        ({"leads": [], "key": ""}, "must be the name of a column"),
         ({"leads": [], "require": "email"}, "The require of task 'load' must be a list of names"),
         ({"leads": [], "sql_hook_params": {"a": 1}}, "need sql"),
         (
