@@ -28,7 +28,9 @@ def test_every_person_of_the_table_is_loaded_once_and_every_row_is_in_the_ledger
     report = xcom(dag_run, "load")
     assert (report["rows"], report["created"], report["duplicate"]) == (6, 5, 1)
     ledger = Path(report["ledger_path"])
-    lines = [json.loads(line) for part in ledger.glob("*.ndjson") for line in part.read_text().splitlines()]
+    lines = [
+        json.loads(line) for part in ledger.glob("runs/*/*.ndjson") for line in part.read_text().splitlines()
+    ]
     assert sorted(line["row"] for line in lines) == [1, 2, 3, 4, 5, 6]
     assert "@" not in json.dumps(lines)
     assert xcom(dag_run, "summarize") == "5 of 6 leads were created"
