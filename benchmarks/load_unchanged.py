@@ -39,7 +39,7 @@ def person(number: int) -> tuple[str, ...]:
     return (f"person-{number}@example.com", f"First {number}", f"Last {number}", "Company", profile, "pro")
 
 
-# --- lemlist, as far as the load asks it ----------------------------------------------------------------
+# --- lemlist: the routes that a load uses -------------------------------------------------------------------
 
 
 class Server(BaseHTTPRequestHandler):
