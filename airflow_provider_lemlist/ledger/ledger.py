@@ -168,8 +168,6 @@ class Ledger:
             self._logs = {
                 kind: _Log(self._folder, kind, self._attempt) for kind in ("settled", "open", "marks")
             }
-            open_lines = (part for part in self._parts() if part.kind == "open")
-            self._outdated = [part for part in open_lines if part.run == self._run.name]
 
     def mark_in_flight(self, rows: Collection[Sequence[bytes]]) -> None:
         """
@@ -262,7 +260,9 @@ class Ledger:
             contained = self.runs.get(part.run, {}).get("attempt", 0)
             if part.run == self._run.name:
                 self._attempt = max(self._attempt, part.attempt + 1)
-                if part.kind == "settled":
+                if part.kind == "open":
+                    self._outdated.append(part)
+                elif part.kind == "settled":
                     rows = (each for each in outcomes_in(part) if each[1]["row"] is not None)
                     people.add_settled(part.attempt, ((keys, line["outcome"]) for keys, line in rows))
             if part.attempt > contained:

@@ -83,7 +83,7 @@ class Load:
             preflight.log_estimate(options.campaign_id, worklist.requests(), rate, options.time_limit)
             try:
                 if not options.dry_run:
-                    self._send(ledger, worklist, report, latency)
+                    self._send(ledger, worklist, report, Concurrency(rate, latency))
                     ledger.finish(worklist.people, report.counts(), replaced)
             finally:
                 log.info("Campaign %s: the load has ended.\n%s", options.campaign_id, report.table())
@@ -133,14 +133,14 @@ class Load:
             if not self._options.dry_run:
                 ledger.write(entry, urgent=False)
 
-    def _send(self, ledger: Ledger, worklist: Worklist, report: LoadReport, latency: float) -> None:
+    def _send(self, ledger: Ledger, worklist: Worklist, report: LoadReport, concurrency: Concurrency) -> None:
         hook = self._hook
         pool = SenderPool(
             worklist.jobs(),
             LeadSender(hook, self._options, worklist.people.sent),
             ledger,
             report,
-            Concurrency(preflight.request_rate(hook), latency),
+            concurrency,
             interrupt=hook.get_conn().stop,
         )
         uncertain = pool.uncertain
