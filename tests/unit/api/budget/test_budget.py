@@ -129,6 +129,25 @@ def test_a_long_wait_reads_the_store_once(open_one, clock, store, monkeypatch):
     assert reads == [clock.seconds()]
 
 
+@pytest.mark.parametrize("overslept", [0.01, 5.0])
+def test_a_request_that_wakes_up_after_its_slot_still_follows_a_refusal(open_one, clock, overslept):
+    """A busy machine: one of the short sleeps before the last one ends after the slot."""
+    budget, other = open_one(), open_one()
+    slots = take(budget, 21)
+    asleep, wait, before = clock.sleep, slots[-1].wait, clock.seconds()
+    refused = []
+
+    def sleep(seconds):
+        asleep(seconds)
+        if not refused:
+            refused.append(clock.seconds())
+            other.report(slots[0], refused=True, limit=20, remaining=0, retry_after=9)
+            clock.pass_by(before + wait + overslept - clock.seconds())
+
+    open_one(sleep=sleep).wait(slots[-1])
+    assert clock.seconds() >= refused[0] + 9
+
+
 def test_remaining_grows_when_a_refusal_moves_the_slot(open_one):
     budget = open_one()
     slots = take(budget, 21)
