@@ -232,20 +232,25 @@ def test_a_lost_state_begins_a_new_epoch(redis_server, client, loss):
 def test_waiting_requests_go_on_after_redis_restarted_without_its_data(redis_server, client):
     """After thousands of bookings, with a refusal in the new state that moves its queue."""
     max_wait = 100
-    refused, failed = threading.Event(), []
+    refused, asleep, failed = threading.Event(), [], []
 
     def open_waiting():
-        naps = []
+        naps, opened = [], time.monotonic()
+
+        def clock():  # stands still until the refusal, so that no slot comes before its thread has waited
+            return time.monotonic() if refused.is_set() else opened
 
         def sleep(seconds):
             naps.append(seconds)
             assert sum(naps) <= max_wait
             if len(naps) == 1:  # it wakes up after the restart and the refusal, however slow this machine is
+                asleep.append(seconds)
                 assert refused.wait(LONGEST)
             else:
                 time.sleep(seconds)
 
-        return Budget(RedisStore(redis_server.url, "digest"), max_wait=max_wait, sleep=sleep)
+        store = RedisStore(redis_server.url, "digest")
+        return Budget(store, max_wait=max_wait, clock=clock, sleep=sleep)
 
     def wait(budget, slot):
         try:
@@ -264,6 +269,7 @@ def test_waiting_requests_go_on_after_redis_restarted_without_its_data(redis_ser
     threads = [threading.Thread(target=wait, args=each) for each in waiting]
     for thread in threads:
         thread.start()
+    wait_for(lambda: len(asleep) == 10)
     redis_server.stop()
     redis_server.start()
     other = open_waiting()
