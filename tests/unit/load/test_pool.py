@@ -143,7 +143,8 @@ def test_when_a_load_stops_only_rows_whose_request_has_left_are_in_flight(
             else:
                 pool.run(stop_requested)
                 assert time.monotonic() - stopped[0] < pool_module.GRACE_PERIOD / 2
-        sent = len(lemlist.requests(CREATE))
+        # On a busy machine the rate limit may refuse one, which is then sent again.
+        sent = sum(request["status"] != 429 for request in lemlist.requests(CREATE))
         assert sent < len(people) / 2
         assert not pool.uncertain
         with Ledger(place("ledger"), campaign, run) as ledger, closing(Worklist(ledger.secret)) as after:
