@@ -24,9 +24,7 @@ class CampaignLink(BaseOperatorLink):
         # Airflow 3 calls this in the worker, where the operator is rendered. Airflow 2 calls it in the
         # webserver, where templates are not rendered and a mapped operator has only its partial arguments.
         partial = getattr(operator, "partial_kwargs", {})
-        written = getattr(operator, "campaign_id", partial.get("campaign_id", "{{ unknown }}"))
-        if written is None:
-            return ""
+        written = getattr(operator, "campaign_id", partial.get("campaign_id"))
         campaign_id = written if _is_id(written) else _pushed_campaign(ti_key)
         return f"{APP}{quote(campaign_id, safe='')}" if campaign_id else ""
 

@@ -122,6 +122,13 @@ FIELDS: dict[str, Field] = {
 
 _MEDIA = ("images", "videos")
 
+#: What a step in the definition of a campaign may hold beside its fields; lemlist does not know these.
+DEFINITION_FIELDS = {
+    "name": "Name by which other tasks find the step; lemlist does not see it.",
+    "yes": "Steps for the leads that meet the condition.",
+    "otherwise": "Steps for the other leads.",
+}
+
 #: The types of step, in the order of their classes below.
 CATALOGUE: dict[str, Kind] = {}
 
@@ -156,6 +163,9 @@ def problems(step: Any) -> list[Problem]:
         if field in kind.fields:
             found += [Problem(field, reason) for reason in _reasons(field, value, field in kind.required)]
         else:
+            if field in DEFINITION_FIELDS:
+                found.append(Problem(field, "belongs to a campaign definition; use ApplyCampaignOperator"))
+                continue
             near = hint(str(field), kind.fields)
             takes = ", ".join(kind.fields)
             found.append(Problem(str(field), f"{name!r} has no such field{near}; it takes {takes}"))
@@ -178,6 +188,19 @@ def check(step: Mapping[str, Any], what: str = "The step") -> dict[str, Any]:
     if found := problems(step):
         raise validation_error(what, found)
     return body(step)
+
+
+def read_text(name: str, value: Any) -> Any:
+    """Return the number or the flag that a text of a field stands for; anything else as it is."""
+    kind = FIELDS[name].type if name in FIELDS else str
+    if not isinstance(value, str) or kind in (str, list):
+        return value
+    if kind is bool:
+        return {"true": True, "false": False}.get(value.strip().lower(), value)
+    try:
+        return int(value)
+    except ValueError:
+        return value
 
 
 def _unknown_type(name: Any) -> str:
@@ -293,7 +316,8 @@ class Step(_Typed):
 
     A field that is None is left out. Values are checked when an operator uses the step, so that the error
     can name the task; any value can be an ``XComArg``. A subclass is one type of step, named like it: its
-    annotations are the fields that the type takes, those without a default are required.
+    annotations are the fields that the type takes, those without a default are required. ``name``, and the
+    branches of a condition, are for the definition of a campaign.
     """
 
     type: ClassVar[str]
@@ -302,16 +326,20 @@ class Step(_Typed):
     __signature__: ClassVar[Any] = _LazySignature()
     delay: Number | None = None
     index: Number | None = None
+    name: str | None = None
 
     def __init_subclass__(cls) -> None:
         if Step not in cls.__bases__:
             return
         cls.type = cls.__name__[0].lower() + cls.__name__[1:]
-        names = [*cls.__annotations__, "delay", "index"]
+        names = [*cls.__annotations__, "delay", "index", "name"]
         cls.required = [name for name in names if not hasattr(cls, name)]
         cls.optional = [name for name in names if name not in cls.required]
-        fields = (tuple(map(_camel, part)) for part in (cls.required, cls.optional))
-        CATALOGUE[cls.type] = Kind(cls.__doc__ or "", *fields)
+        required, optional = (
+            tuple(_camel(name) for name in part if name not in DEFINITION_FIELDS)
+            for part in (cls.required, cls.optional)
+        )
+        CATALOGUE[cls.type] = Kind(cls.__doc__ or "", required, optional)
 
     def __init__(self, **fields: Any) -> None:
         self.__signature__.bind(**fields)  # raises Python's TypeError for a missing or an unknown argument
@@ -412,6 +440,8 @@ class Conditional(Step):
 
     condition_key: Text
     delay_type: Text
+    yes: list[Step] | None = None
+    otherwise: list[Step] | None = None
 
 
 class WhatsappMessage(Step):

@@ -144,6 +144,8 @@ class KeepsPlaceholders(BaseOperator):
                 prefix = "a text: "
                 text = render(prefix + value["airflow"], jinja_env=env.overlay(**DELIMITERS))
                 return text.removeprefix(prefix)
+            if isinstance(value, Mapping):
+                return {key: entry(key, item) for key, item in value.items()}
             if isinstance(value, (list, tuple)):
                 return [entry(name, item) for item in value]
             if not isinstance(value, str):

@@ -26,7 +26,7 @@ class Problem(NamedTuple):
         return f"{self.field or repr('')}: {self.reason}"
 
 
-def validation_error(what: str, problems: Iterable[Problem]) -> LemlistValidationError:
+def validation_error(what: str, problems: Iterable[Problem | str]) -> LemlistValidationError:
     """Return the error that lists all problems of ``what``, such as ``The step of task 'invite'``."""
     # steps.py and leads.py also work without Airflow, which exceptions.py imports.
     from airflow_provider_lemlist.exceptions import LemlistValidationError

@@ -152,26 +152,31 @@ def is_equal(step: Mapping[str, Any], row: Mapping[str, Any]) -> bool | None:
     """Return whether a listed step equals a step; None if what tells them apart is not listed."""
     if row.get("type") != step["type"]:
         return False
-    # A condition's own fields are listed on its branches.
-    conditions: list[dict[str, Any]] = row.get("conditions") or []
-    branch = next((each for each in conditions if not each.get("fallback")), {})
-    there = {"conditionKey": branch.get("key"), "delayType": branch.get("delayType"), **row}
-    if step["type"] == "conditional":
-        there["delay"] = branch.get("delay", row.get("delay"))
+    there = listed_fields(row)
     unlisted = text_is_equal = False
     for name, value in step.items():
         if name in _NOT_COMPARED or value is None:
             continue
         if there.get(name) is None:
             unlisted = True
-        elif _words(value) != _words(there[name]):
+        elif words(value) != words(there[name]):
             return False
         elif name in ("subject", "message") and value:
             text_is_equal = True
     return None if unlisted and not text_is_equal else True
 
 
-def _words(value: Any) -> Any:
+def listed_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a listed step; those of a condition are listed on its branches."""
+    if row.get("type") != "conditional":
+        return dict(row)
+    conditions: list[dict[str, Any]] = row.get("conditions") or []
+    branch = next((each for each in conditions if not each.get("fallback")), {})
+    there = {"conditionKey": branch.get("key"), "delayType": branch.get("delayType"), **row}
+    return there | {"delay": branch.get("delay", row.get("delay"))}
+
+
+def words(value: Any) -> Any:
     """Return the words and links of a text without its markup and spacing; anything else as it is."""
     if not isinstance(value, str):
         return value

@@ -88,15 +88,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
     @staticmethod
     def read_rendered(name: str, value: Any) -> Any:
         """Read a rendered text as the number or the flag that belongs there."""
-        kind = steps.FIELDS[name].type if name in steps.FIELDS else str
-        if not isinstance(value, str) or kind in (str, list):
-            return value
-        if kind is bool:
-            return {"true": True, "false": False}.get(value.strip().lower(), value)
-        try:
-            return int(value)
-        except ValueError:
-            return value
+        return steps.read_text(name, value)
 
     @classmethod
     def check_arguments(cls, arguments: Mapping[str, Any]) -> None:

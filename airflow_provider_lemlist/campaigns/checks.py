@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The checks of a definition: all mistakes at once, each with its place. Plain Python.
+
+What is known when the DAG is parsed is checked then; ``UNKNOWN`` stands for the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from airflow_provider_lemlist import steps
+from airflow_provider_lemlist.campaigns.definition import (
+    BRANCHES,
+    RESERVED_NAMES,
+    SETTINGS,
+    UNKNOWN,
+    Path,
+    Setting,
+    fill,
+    is_condition,
+    parameters_in,
+    plain_step,
+    show_path,
+    walk,
+)
+from airflow_provider_lemlist.templating import airflow_name
+from airflow_provider_lemlist.validation import hint, validation_error
+
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+_KINDS = {str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
+
+
+class Mistake(NamedTuple):
+    """One mistake in a definition: where it is, and what is wrong and how to mend it."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{show_path(self.path)}: {self.reason}" if self.path else self.reason
+
+
+class Document(NamedTuple):
+    """
+    A definition, and where its values stand.
+
+    :param definition: The definition, with the texts of its files.
+    :param file: The YAML file; empty for a definition in Python.
+    :param lines: The line of each value, by its place.
+    :param unread: The texts whose files cannot be read.
+    """
+
+    definition: Any
+    file: str = ""
+    lines: Mapping[Path, int] = {}
+    unread: tuple[Mistake, ...] = ()
+
+    def describe(self, mistake: Mistake) -> str:
+        """Return a mistake with the file and the line."""
+        if not self.file:
+            return str(mistake)
+        path = mistake.path
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.file}, line {self.lines.get(path, 1)}: {mistake}"
+
+
+def checked(document: Document, parameters: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """
+    Return the definition with the values of its parameters.
+
+    :param what: The subject of the error: ``The campaign of task 'apply'``.
+    :raises LemlistValidationError: The definition has mistakes; the error lists all of them.
+    """
+    if found := all_mistakes(document, parameters):
+        raise validation_error(what, found)
+    return fill(document.definition, parameters)
+
+
+def all_mistakes(document: Document, parameters: Mapping[str, Any]) -> list[str]:
+    """Return all mistakes in a document, each with its place."""
+    found = [*document.unread, *mistakes(document.definition, parameters)]
+    return [document.describe(mistake) for mistake in found]
+
+
+def mistakes(definition: Any, parameters: Mapping[str, Any]) -> list[Mistake]:
+    """
+    Return all mistakes in a definition, without raising.
+
+    :param definition: A definition, with ``UNKNOWN`` for what is not known yet.
+    :param parameters: The values of its parameters, or ``UNKNOWN``.
+    """
+    if not isinstance(definition, Mapping):
+        kind = type(definition).__name__
+        return [Mistake((), f"must be a Campaign, a mapping, or the path of a YAML file, not {kind}")]
+    found = _wrong_parameters(parameters_in(definition), parameters)
+    definition = fill(definition, parameters)
+    for name in ("name", "steps"):
+        if name not in definition:
+            found.append(Mistake((), f"a campaign needs {name!r}"))
+    for name, value in definition.items():
+        if name == "steps":
+            found += _wrong_list(value, ("steps",))
+        elif name not in SETTINGS:
+            near = hint(str(name), (*SETTINGS, "steps"))
+            found.append(Mistake((str(name),), f"a campaign has no such setting{near}"))
+        elif value is not None:
+            found += _wrong_setting(value, SETTINGS[name], (name,))
+    found += _without_value(definition, ())
+    found += _misplaced_templates(definition, ())
+    names: dict[str, Path] = {}
+    for path, step in walk(definition):
+        found += _wrong_step(step, path)
+        if isinstance(step, Mapping) and step.get("name") not in (None, UNKNOWN):
+            found += _wrong_name(step["name"], path, names)
+    return found
+
+
+def _wrong_parameters(needed: Mapping[str, Path], given: Mapping[str, Any]) -> list[Mistake]:
+    found = [
+        Mistake(path, f"parameters has no value for [[ {name} ]]")
+        for name, path in needed.items()
+        if name not in given
+    ]
+    for name in sorted(given.keys() - needed.keys()):
+        near = hint(name, tuple(needed)) if needed else ""
+        found.append(Mistake((), f"no text uses the parameter {name!r}{near}"))
+    return found
+
+
+def _without_value(value: Any, path: Path) -> Iterator[Mistake]:
+    """Yield a mistake for each None: an upstream task that returned nothing must not mean "no steps"."""
+    if value is None:
+        yield Mistake(path, "has no value; leave it out, or check its template or upstream task")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _without_value(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            yield from _without_value(item, (*path, position))
+
+
+def _misplaced_templates(value: Any, path: Path) -> Iterator[Mistake]:
+    """Yield a mistake for each text with an Airflow template that Airflow does not render."""
+    if isinstance(value, str) and (name := airflow_name(value)):
+        yield Mistake(
+            path,
+            f"contains an Airflow template ({name!r}), which lemlist would send as it is; use a parameter, "
+            "[[ name ]], or AirflowText in Python",
+        )
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _misplaced_templates(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            yield from _misplaced_templates(item, (*path, position))
+
+
+def _wrong_list(value: Any, path: Path) -> list[Mistake]:
+    if value is None or value is UNKNOWN or isinstance(value, (list, tuple)):
+        return []
+    return [Mistake(path, f"must be a list of steps, not {type(value).__name__}")]
+
+
+def _wrong_step(step: Any, path: Path) -> list[Mistake]:
+    if step is UNKNOWN:
+        return []
+    if not isinstance(step, Mapping):
+        return [Mistake(path, f"must be a typed step or a mapping with 'type', not {type(step).__name__}")]
+    found = [mistake for branch in BRANCHES for mistake in _wrong_list(step.get(branch), (*path, branch))]
+    if step.get("type") is UNKNOWN:
+        return found
+    plain = plain_step(step)
+    if "index" in plain:
+        found.append(Mistake((*path, "index"), "the place of a step is its place in the list"))
+        del plain["index"]
+    found += [
+        Mistake((*path, problem.field), problem.reason)
+        for problem in steps.problems(plain)
+        if plain.get(problem.field) is not UNKNOWN
+    ]
+    if not is_condition(step):
+        reason = f"only a step of type {steps.Conditional.type!r} has branches"
+        found += [Mistake((*path, branch), reason) for branch in BRANCHES if branch in step]
+    return found
+
+
+def _wrong_name(name: Any, path: Path, seen: dict[str, Path]) -> list[Mistake]:
+    """Check the name of a step, and remember it in ``seen``."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        reason = f"must begin with a letter and hold only letters, digits and underscores, not {name!r}"
+    elif name in RESERVED_NAMES:
+        reason = f"{name!r} is an XCom key of the operator; choose another name"
+    elif name in seen:
+        reason = f"{name!r} is already the name of {show_path(seen[name])}"
+    else:
+        seen[name] = path
+        return []
+    return [Mistake((*path, "name"), reason)]
+
+
+def _wrong_setting(value: Any, setting: Setting, path: Path) -> list[Mistake]:
+    if value is UNKNOWN:
+        return []
+    fits = isinstance(value, (list, tuple) if setting.type is list else setting.type)
+    if not fits:
+        shown = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+        return [Mistake(path, f"must be {_KINDS[setting.type]}, not {shown}")]
+    if isinstance(value, Mapping):
+        return _wrong_fields(value, setting.fields or {}, path)
+    if isinstance(value, (list, tuple)):
+        return [
+            mistake
+            for position, item in enumerate(value)
+            for mistake in _wrong_text(item, setting, (*path, position))
+        ]
+    return _wrong_text(value, setting, path) if setting.type is str else []
+
+
+def _wrong_fields(value: Mapping[Any, Any], fields: Mapping[str, Setting], path: Path) -> list[Mistake]:
+    found = []
+    for name, item in value.items():
+        if name in fields:
+            found += _wrong_setting(item, fields[name], (*path, name))
+        else:
+            near = hint(str(name), tuple(fields))
+            found.append(Mistake((*path, str(name)), f"{path[-1]} has no such field{near}"))
+    return found
+
+
+def _wrong_text(value: Any, setting: Setting, path: Path) -> list[Mistake]:
+    if value is UNKNOWN:
+        return []
+    if not isinstance(value, str) or not value.strip():
+        return [Mistake(path, "must be text and not empty")]
+    if setting.choices and value not in setting.choices:
+        near = hint(value, setting.choices)
+        return [Mistake(path, f"{value!r} is not one of {', '.join(setting.choices)}{near}")]
+    if path == ("timezone",):
+        from airflow_provider_lemlist.leads import wrong_time_zone
+
+        if reason := wrong_time_zone(value):
+            return [Mistake(path, f"{reason}, not {value!r}")]
+    return []

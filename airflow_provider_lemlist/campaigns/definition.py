@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The definition of a campaign: its settings and its tree of steps. Plain Python.
+
+A definition is a mapping with lemlist's own names, as in a YAML file; ``Campaign`` is the same with a
+signature. What a definition does not say is left as lemlist has it; only the steps are complete: a branch
+that is not written is empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from airflow_provider_lemlist import steps
+from airflow_provider_lemlist.validation import hint
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import XComArg
+
+    from airflow_provider_lemlist.steps import Flag, Step, Text
+
+#: Where something stands in a definition: ``("steps", 2, "yes", 0, "subject")``, positions from 0.
+Path = tuple[str | int, ...]
+
+#: The branches of a condition, and what lemlist's lists call them.
+BRANCHES = {"yes": "condition", "otherwise": "fallback"}
+#: The texts of a step that may stand in a file of their own.
+TEXTS = tuple(name for name, field in steps.FIELDS.items() if field.lemlist)
+#: XCom keys of the operator that applies a definition; the id of a step is pushed under the step's name.
+RESERVED_NAMES = ("return_value", "campaign_id", "steps", "sequences", "plan", "applied")
+
+_PARAMETER = re.compile(r"\[\[\s*([A-Za-z_]\w*)\s*\]\]", re.ASCII)
+
+
+class _Open(Enum):
+    UNKNOWN = "unknown"
+
+
+#: Stands for a value that is known only when the task runs; nothing is said about it.
+UNKNOWN: Final[Any] = _Open.UNKNOWN
+
+
+class Setting(NamedTuple):
+    """
+    One setting of a campaign.
+
+    :param type: Its JSON type.
+    :param about: What it means.
+    :param choices: The accepted values, or the accepted items of a list.
+    :param fields: The fields of an object.
+    :param sent_with: The requests that take it: ``create``, ``update``, or ``attach`` for a schedule; without
+        any it can only be compared.
+    """
+
+    type: type
+    about: str
+    choices: tuple[str, ...] = ()
+    fields: Mapping[str, Setting] | None = None
+    sent_with: tuple[str, ...] = ("update",)
+
+
+_BOTH = ("create", "update")
+_PROGRESS = Setting(str, "What becomes of the lead.", ("continue", "pause", "stop"))
+_TO_COMPANY = Setting(bool, "Whether the same happens to the other leads of the company.")
+_NEW_TASK = Setting(bool, "Whether lemlist creates a task.")
+_REACTION = {
+    "enabled": Setting(bool, "Whether lemlist reacts."),
+    "pauseAllCampaignsForLead": Setting(bool, "Pause the lead in every campaign."),
+    "pauseCampaignForCompany": Setting(bool, "Pause the company's leads in this campaign."),
+    "pauseAllCampaignsForCompany": Setting(bool, "Pause the company's leads in every campaign."),
+}
+
+SETTINGS: dict[str, Setting] = {
+    "name": Setting(str, "Name of the campaign.", sent_with=_BOTH),
+    "timezone": Setting(
+        str, "IANA time zone; lemlist takes it only when it creates the campaign.", sent_with=("create",)
+    ),
+    "autoReview": Setting(
+        bool,
+        "Launch leads without a review by a person: creating a lead then starts the sending.",
+        sent_with=_BOTH,
+    ),
+    "autoReviewConditions": Setting(
+        list,
+        "States of an email address with which leads are launched without a review.",
+        ("deliverable", "risky", "undeliverable", "unverified"),
+        sent_with=_BOTH,
+    ),
+    "stopOnEmailReplied": Setting(bool, "Stop for a lead that has replied."),
+    "stopOnMeetingBooked": Setting(bool, "Stop for a lead that has booked a meeting."),
+    "stopOnLinkClicked": Setting(bool, "Stop for a lead that has clicked a link."),
+    "stopOnLinkClickedFilter": Setting(str, "Stop only for links that contain this text."),
+    "leadsPausedByInterest": Setting(bool, "Pause leads that are interested."),
+    "opportunityReplied": Setting(bool, "Create an opportunity for a lead that has replied."),
+    "opportunityClicked": Setting(bool, "Create an opportunity for a lead that has clicked a link."),
+    "autoLeadInterest": Setting(bool, "Let lemlist decide whether a reply shows interest."),
+    "disableTrackOpen": Setting(bool, "Do not track opened emails."),
+    "disableTrackClick": Setting(bool, "Do not track clicked links."),
+    "disableTrackReply": Setting(bool, "Do not track replies."),
+    "disableOutOfOffice": Setting(bool, "Do not count out-of-office replies."),
+    "sequenceSharing": Setting(bool, "Share the sequence with the team."),
+    "sendUserIds": Setting(list, "Ids (usr_…) of the senders, who together serve every channel."),
+    "scheduleIds": Setting(list, "Ids (skd_…) of the schedules.", sent_with=("attach",)),
+    "labels": Setting(list, "Labels; lemlist's API cannot change them.", sent_with=()),
+    "tracking": Setting(
+        dict,
+        "What lemlist tracks.",
+        fields={
+            "trackOpens": Setting(bool, "Opened emails."),
+            "trackClicks": Setting(bool, "Clicked links."),
+            "trackReplies": Setting(bool, "Replies."),
+        },
+    ),
+    "onReplied": Setting(
+        dict,
+        "What happens when a lead replies.",
+        fields={
+            "createNewTask": _NEW_TASK,
+            "campaignProgress": _PROGRESS,
+            "propagateProgressToCompany": _TO_COMPANY,
+            "disableOutOfOffice": Setting(bool, "Do not count out-of-office replies."),
+        },
+    ),
+    "onLinkClicked": Setting(
+        dict,
+        "What happens when a lead clicks a link.",
+        fields={
+            "createNewTask": _NEW_TASK,
+            "campaignProgress": _PROGRESS,
+            "propagateProgressToCompany": _TO_COMPANY,
+            "specificLinks": Setting(list, "Only these links."),
+        },
+    ),
+    "onMeetingBooked": Setting(
+        dict,
+        "What happens when a lead books a meeting.",
+        fields={"campaignProgress": _PROGRESS, "propagateProgressToCompany": _TO_COMPANY},
+    ),
+    "aiFeatures": Setting(
+        dict,
+        "What lemlist decides with AI.",
+        fields={
+            "scoreReplies": Setting(bool, "Score replies."),
+            "onInterestedReply": Setting(dict, "An interested reply.", fields=_REACTION),
+            "onNotInterestedReply": Setting(dict, "A reply without interest.", fields=_REACTION),
+        },
+    ),
+}
+
+#: Python names that differ from lemlist's in more than their underscores.
+_PYTHON_NAMES = {"campaign_timezone": "timezone", "stop_on_reply": "stopOnEmailReplied"}
+
+
+class Campaign(dict[str, Any]):
+    """
+    The definition of a campaign, with Python names for lemlist's.
+
+    It is checked when an operator uses it, so that the error can name the task.
+
+    :param name: Name of the campaign, by which it is found unless the operator is given its id.
+    :param steps: The steps of the main sequence, in their order: typed steps, or dicts with ``type``. A
+        condition holds the steps of its branches under ``yes`` and ``otherwise``.
+    :param campaign_timezone: IANA time zone; lemlist takes it only when it creates the campaign.
+    :param stop_on_reply: Stop for a lead that has replied.
+    :param auto_review: Launch leads without a review by a person: **creating a lead then starts the
+        sending**.
+    :param settings: The other settings of ``SETTINGS``, in Python's spelling: ``send_user_ids=[…]``,
+        ``tracking={"trackOpens": False}``.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: Text,
+        steps: Sequence[Step | Mapping[str, Any]] | XComArg,
+        campaign_timezone: Text | None = None,
+        stop_on_reply: Flag | None = None,
+        auto_review: Flag | None = None,
+        **settings: Any,
+    ) -> None:
+        given = {
+            "name": name,
+            "campaign_timezone": campaign_timezone,
+            "stop_on_reply": stop_on_reply,
+            "auto_review": auto_review,
+            **settings,
+        }
+        for python_name in settings:
+            if _lemlists_name(python_name) not in SETTINGS:
+                near = hint(python_name, tuple(map(_python_name, SETTINGS)))
+                raise TypeError(f"Campaign() got an unexpected keyword argument {python_name!r}{near}")
+        super().__init__({_lemlists_name(each): value for each, value in given.items() if value is not None})
+        self["steps"] = list(steps) if isinstance(steps, (list, tuple)) else steps
+
+
+def _lemlists_name(python_name: str) -> str:
+    head, *tail = python_name.split("_")
+    return _PYTHON_NAMES.get(python_name) or head + "".join(word.title() for word in tail)
+
+
+def _python_name(name: str) -> str:
+    for python_name, lemlists in _PYTHON_NAMES.items():
+        if name == lemlists:
+            return python_name
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+
+
+# --- The tree ---------------------------------------------------------------------------------------------
+
+
+def walk(definition: Mapping[str, Any], path: Path = (), within: str = "steps") -> Iterator[tuple[Path, Any]]:
+    """Yield every step with its path: each before the steps of its branches."""
+    found = definition.get(within)
+    for position, step in enumerate(found if isinstance(found, (list, tuple)) else ()):
+        here = (*path, within, position)
+        yield here, step
+        if isinstance(step, Mapping):
+            for branch in BRANCHES:
+                yield from walk(step, here, branch)
+
+
+def plain_step(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what lemlist gets of a step: without its name and its branches."""
+    return {
+        name: value
+        for name, value in step.items()
+        if name not in steps.DEFINITION_FIELDS and value is not None
+    }
+
+
+def is_condition(step: Mapping[str, Any]) -> bool:
+    return step.get("type") == steps.Conditional.type
+
+
+def show_path(path: Path) -> str:
+    """Return a path as people read it, positions from 1: ``step 3, yes 1, subject``."""
+    words: list[str] = []
+    for part in path:
+        if isinstance(part, int):
+            words[-1] = f"{'step' if words[-1] == 'steps' else words[-1]} {part + 1}"
+        else:
+            words.append(part)
+    return ", ".join(words)
+
+
+# --- Parameters -------------------------------------------------------------------------------------------
+
+
+def parameters_in(definition: Any, path: Path = ()) -> dict[str, Path]:
+    """Return the parameters of a definition, written ``[[ name ]]``, and where each is used first."""
+    if isinstance(definition, str):
+        return dict.fromkeys(_PARAMETER.findall(definition), path)
+    parts: Any = ()
+    if isinstance(definition, Mapping):
+        parts = definition.items()
+    elif isinstance(definition, (list, tuple)):
+        parts = enumerate(definition)
+    found: dict[str, Path] = {}
+    for name, part in parts:
+        found = parameters_in(part, (*path, name)) | found
+    return found
+
+
+def fill(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return the definition with the values of its parameters, written ``[[ name ]]`` in any text.
+
+    A text that is nothing but a parameter becomes its value, so that ``delay: "[[ days ]]"`` is a number. A
+    parameter without a value stays as it is.
+    """
+
+    def filled(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: filled(str(key), item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [filled(name, item) for item in value]
+        if not isinstance(value, str):
+            return value
+        used = {each: parameters[each] for each in _PARAMETER.findall(value) if each in parameters}
+        if UNKNOWN in used.values():
+            return UNKNOWN
+        whole = _PARAMETER.fullmatch(value.strip())
+        if whole and whole[1] in used and _type_of(name) is not str:
+            return _read(_type_of(name), used[whole[1]])
+        return _PARAMETER.sub(lambda found: str(used.get(found[1], found[0])), value)
+
+    return {key: filled(str(key), item) for key, item in definition.items()}
+
+
+def _type_of(name: str) -> type:
+    """Return the type of the values under a name, in a step or among the settings."""
+    if name in steps.FIELDS:
+        return steps.FIELDS[name].type
+    return SETTINGS[name].type if name in SETTINGS else str
+
+
+def _read(kind: type, value: Any) -> Any:
+    """Return the number or the flag that a rendered text stands for; anything else as it is."""
+    if isinstance(value, str) and kind in (int, bool):
+        name = next(name for name, field in steps.FIELDS.items() if field.type is kind)
+        return steps.read_text(name, value)
+    return value

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A plan as a text that reads like a diff. Pure.
+
+    campaign Spring webinar (cam_H3vPz9KdR7uWq2LtA)
+    ~ autoReview: true -> false
+    ~ step 3 email: subject "A question" -> "A question, {{firstName}}"
+    - step 5 linkedinVisit
+    + email "Shall we talk?" after step 2
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from airflow_provider_lemlist.campaigns.definition import Path, show_path
+from airflow_provider_lemlist.campaigns.plan import (
+    AddStep,
+    AttachSchedule,
+    Change,
+    CreateCampaign,
+    DeleteStep,
+    Plan,
+    UpdateSettings,
+    UpdateStep,
+)
+from airflow_provider_lemlist.campaigns.present import Row
+from airflow_provider_lemlist.delivery.evidence import listed_fields
+
+#: The longest part of a text that is shown.
+LONGEST = 60
+_COLOURS = {"+": "32", "~": "33", "-": "31", "?": "2", "!": "1;31"}
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return the changes of a plan, what it cannot see, and what it leaves, a line each."""
+    lines = [line for change in plan.changes for line in change_lines(change)]
+    lines += [f"! {note}" for note in plan.notes]
+    lines += [f"  keeps {_row(row)}, which the definition lacks" for row in plan.kept]
+    lines += [f"? cannot see: {_seen(path, names)}" for path, names in plan.unseen.items()]
+    return lines
+
+
+def change_lines(change: Change) -> Iterator[str]:
+    """Yield the lines of one change."""
+    if isinstance(change, CreateCampaign):
+        yield f"+ campaign {short(change.settings.get('name'))}"
+        yield from (f"+ {name}: {short(value)}" for name, value in change.settings.items() if name != "name")
+    elif isinstance(change, UpdateSettings):
+        for name, (before, value) in change.changed.items():
+            yield f"~ {name}: {_change(before, value)}"
+    elif isinstance(change, AttachSchedule):
+        yield f"+ schedule {change.schedule_id}"
+    elif isinstance(change, UpdateStep):
+        for name, (before, value) in change.changed.items():
+            yield f"~ {show_path(change.path)} {change.row['type']}: {name} {_change(before, value)}"
+    elif isinstance(change, DeleteStep):
+        within = "" if len(change.sequence) == 1 else f" in {_sequence(change.sequence)}"
+        yield f"- {_row(change.row)}{within}"
+        yield from (f"-   beneath it: {_row(row)}" for row in change.beneath)
+    else:
+        yield f"+ {_new(change)}"
+
+
+def coloured(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines with colours for a terminal."""
+    for line in lines:
+        colour = _COLOURS.get(line[:1])
+        yield f"\033[{colour}m{line}\033[0m" if colour else line
+
+
+def short(value: Any) -> str:
+    """Return a value as it is shown: texts in quotes, on one line, shortened."""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(value.split())
+    return f'"{text}"' if len(text) <= LONGEST else f'"{text[: LONGEST - 1]}…"'
+
+
+def _change(before: Any, value: Any) -> str:
+    return f"{'(not listed)' if before is None else short(before)} -> {short(value)}"
+
+
+def _new(change: AddStep) -> str:
+    position = int(change.path[-1])
+    after = f"after {show_path((*change.sequence, position - 1))}"
+    where = after if position else f"first in {_sequence(change.sequence)}"
+    moved = " (moved)" if change.moved else ""
+    return f"{_kind(change.step)} {where}{moved}"
+
+
+def _sequence(path: Path) -> str:
+    return "the sequence" if len(path) == 1 else f"branch {path[-1]} of {show_path(path[:-1])}"
+
+
+def _row(row: Row) -> str:
+    position = row.get("index")
+    return f"step {position} {_kind(row)}" if position is not None else _kind(row)
+
+
+def _kind(step: Mapping[str, Any]) -> str:
+    there = listed_fields(step)
+    texts = (there.get(name) for name in ("subject", "title", "conditionKey", "message"))
+    text = next(filter(None, texts), None)
+    return f"{step['type']} {short(text)}" if text else str(step["type"])
+
+
+def _seen(path: Path, names: Iterable[str]) -> str:
+    return f"{', '.join(names)} of {show_path(path)}" if path else ", ".join(names)
