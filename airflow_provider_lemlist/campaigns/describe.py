@@ -88,7 +88,7 @@ def _new(change: AddStep) -> str:
     after = f"after {show_path((*change.sequence, position - 1))}"
     where = after if position else f"first in {_sequence(change.sequence)}"
     moved = " (moved)" if change.moved else ""
-    return f"{_kind(change.step)} {where}{moved}"
+    return f"{kind_of(change.step)} {where}{moved}"
 
 
 def _sequence(path: Path) -> str:
@@ -97,10 +97,11 @@ def _sequence(path: Path) -> str:
 
 def _row(row: Row) -> str:
     position = row.get("index")
-    return f"step {position} {_kind(row)}" if position is not None else _kind(row)
+    return f"step {position} {kind_of(row)}" if position is not None else kind_of(row)
 
 
-def _kind(step: Mapping[str, Any]) -> str:
+def kind_of(step: Mapping[str, Any]) -> str:
+    """Return the type of a step with the beginning of its text."""
     there = listed_fields(step)
     texts = (there.get(name) for name in ("subject", "title", "conditionKey", "message"))
     text = next(filter(None, texts), None)

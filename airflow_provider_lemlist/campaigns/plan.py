@@ -174,20 +174,20 @@ def obstacles(plan: Plan, present: Present, on_extra: OnExtra, if_running: IfRun
         count = sum(1 + len(change.beneath) for change in deleted)
         found.append(
             f"{count} steps of the campaign are not in the definition, or have another place there. Set "
-            "on_extra to 'delete' to delete them, or to 'keep'"
+            "on_extra to 'delete' to delete them, or to 'keep'."
         )
     if moved and on_extra == "keep":
         found.append(
             "A step has another place in the definition; lemlist cannot move it. Set on_extra to 'delete' to "
-            "delete it and add it again"
+            "delete it and add it again."
         )
     if plan.changes and present.is_running:
         if if_running == "fail":
-            found.append("The campaign is running. Set if_running to 'edit' or 'pause' to change it")
+            found.append("The campaign is running. Set if_running to 'edit' or 'pause' to change it.")
         elif deleted and if_running == "edit":
             found.append(
                 "The campaign is running, and lemlist deletes no step of a running campaign. Set if_running "
-                "to 'pause'"
+                "to 'pause'."
             )
     return found
 
@@ -255,7 +255,8 @@ class _Planner:
             return [CreateCampaign(new | sendable), *self._schedules(wanted.get("scheduleIds", ()), ())]
         if there.get("name") == provisional_name(wanted["name"]):
             # A run was killed before the campaign had its settings, whatever is remembered of them.
-            return [UpdateSettings({name: (None, value) for name, value in sendable.items()})]
+            schedules = self._schedules(wanted.get("scheduleIds", ()), there.get("scheduleIds") or ())
+            return [UpdateSettings({name: (None, value) for name, value in sendable.items()}), *schedules]
         difference = compare(wanted, _settings_of(there), self.applied.settings)
         changed = dict(difference.changed)
         if self.refresh_unseen:
