@@ -175,7 +175,8 @@ def _wrong_url(text: str) -> str | None:
     return "must be a URL that starts with https:// or http://"
 
 
-def _wrong_time_zone(text: str) -> str | None:
+def wrong_time_zone(text: str) -> str | None:
+    """Return what is wrong with the name of a time zone, or None."""
     # pendulum ships the zones; zoneinfo reads those of the machine, and a slim image has none.
     # Imported on first use, so that parsing a DAG does not import it.
     import pendulum
@@ -187,5 +188,5 @@ _CHECKS = {
     "email": _wrong_email,
     "linkedinUrl": _wrong_url,
     "picture": _wrong_url,
-    "timezone": _wrong_time_zone,
+    "timezone": wrong_time_zone,
 }
