@@ -108,7 +108,8 @@ class LemlistOperator(BaseOperator):
         return self._id(argument) if argument in self._given else None
 
     def _flags(self, names: tuple[str, ...]) -> dict[str, bool | None]:
-        return {name: checked_flag(getattr(self, name), self._the(name)) for name in names}
+        """Return flags as the hook takes them: None, so that it is not sent, where one is not set."""
+        return {name: checked_flag(getattr(self, name), self._the(name)) or None for name in names}
 
     # --- Lineage and outlets ----------------------------------------------------------------------------
 
