@@ -316,8 +316,10 @@ class Application:
             auto_review=first.get("autoReview"),
             auto_review_conditions=first.get("autoReviewConditions"),
             known=(),
+            resumable=True,
         )
         self._campaign_id = str(created["_id"])
+        self._hook.find_campaign(first["name"])  # refuses a second one, which another machine has created
         self._sequence_ids["steps",] = str(created.get("sequenceId") or self._present().main_id)
         if change.second:
             self._hook.update_campaign(self._campaign_id, change.second)

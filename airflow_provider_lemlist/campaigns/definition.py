@@ -284,7 +284,7 @@ def fill(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
             return UNKNOWN
         whole = _PARAMETER.fullmatch(value.strip())
         if whole and whole[1] in used and _type_of(name) is not str:
-            return _read(_type_of(name), used[whole[1]])
+            return read_value(name, used[whole[1]])
         return _PARAMETER.sub(lambda found: str(used.get(found[1], found[0])), value)
 
     return {key: filled(str(key), item) for key, item in definition.items()}
@@ -297,9 +297,10 @@ def _type_of(name: str) -> type:
     return SETTINGS[name].type if name in SETTINGS else str
 
 
-def _read(kind: type, value: Any) -> Any:
-    """Return the number or the flag that a rendered text stands for; anything else as it is."""
-    if isinstance(value, str) and kind in (int, bool):
-        name = next(name for name, field in steps.FIELDS.items() if field.type is kind)
+def read_value(name: str, value: Any) -> Any:
+    """Return the number or the flag that a rendered text under a name stands for; anything else as it is."""
+    if name in steps.FIELDS:
         return steps.read_text(name, value)
+    if isinstance(value, str) and _type_of(name) is bool:
+        return {"true": True, "false": False}.get(value.strip().lower(), value)
     return value

@@ -186,12 +186,13 @@ def words(value: Any) -> Any:
 # --- Campaigns --------------------------------------------------------------------------------------------
 
 
-def campaigns_named(name: str, listed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the listed campaigns of a name that are not archived; spaces around a name do not count."""
+def campaigns_named(listed: Iterable[Mapping[str, Any]], *names: str) -> list[Mapping[str, Any]]:
+    """Return the listed campaigns of these names that are not archived; outer spaces do not count."""
+    wanted = {name.strip() for name in names}
     return [
         row
         for row in listed
-        if row.get("_id") and str(row.get("name")).strip() == name.strip() and not is_archived(row)
+        if row.get("_id") and str(row.get("name")).strip() in wanted and not is_archived(row)
     ]
 
 

@@ -355,15 +355,15 @@ class LemlistHook(BaseHook):
     def get_campaign(self, campaign_id: str) -> dict[str, Any]:
         return self._object(ops.GET_CAMPAIGN, {"campaignId": campaign_id})
 
-    def find_campaign(self, name: str) -> dict[str, Any] | None:
+    def find_campaign(self, *names: str) -> dict[str, Any] | None:
         """
-        Return the campaign of a name that is not archived, or None.
+        Return the campaign with one of these names that is not archived, or None.
 
-        :raises LemlistValidationError: Several campaigns have the name.
+        :raises LemlistValidationError: Several campaigns have such a name.
         """
         from airflow_provider_lemlist.delivery.evidence import campaigns_named, only_campaign
 
-        found = only_campaign(campaigns_named(name, self.list_campaigns()))
+        found = only_campaign(campaigns_named(self.list_campaigns(), *names))
         return None if found is None else dict(found)
 
     def create_campaign(
@@ -404,7 +404,7 @@ class LemlistHook(BaseHook):
         }
 
         def find() -> dict[str, Any] | None:
-            found = created_campaign(campaigns_named(name, self.list_campaigns()), known=known)
+            found = created_campaign(campaigns_named(self.list_campaigns(), name), known=known)
             return self.get_campaign(found["_id"]) if found else None  # the list does not say sequenceId
 
         return self._object(

@@ -140,7 +140,7 @@ class LemlistOperator(BaseOperator):
         """Return the file that the task reads."""
         return None
 
-    def _push(self, context: Context, **values: Any) -> None:
+    def _push(self, context: Context, /, **values: Any) -> None:
         if self.do_xcom_push:
             for key, value in values.items():
                 context["ti"].xcom_push(key=key, value=value)
