@@ -144,9 +144,7 @@ def campaign_view(service: Service, campaign_id: str, find: str, page: int) -> d
         return {
             "campaign": campaign,
             "row": campaign_row(campaign, world),
-            "senders": [user.email for user in world.senders_of(campaign)],
-            "schedules": [hours(world.schedules[each]) for each in campaign.schedule_ids],
-            "settings": settings(campaign),
+            "settings": settings(campaign, world),
             "tree": tree(world.sequences[campaign.sequence_id], world, counts),
             "leads": [
                 lead_row(lead, audio.get(lead.id, ())) for lead in found[first : first + LEADS_PER_PAGE]
@@ -180,21 +178,24 @@ def campaign_row(campaign: Campaign, world: World) -> dict[str, Any]:
     }
 
 
+def settings(campaign: Campaign, world: World) -> list[tuple[str, str]]:
+    """Return who sends, when, and the settings of the updates that the page does not show elsewhere."""
+    return [
+        ("senders", ", ".join(user.email for user in world.senders_of(campaign))),
+        *(("schedule", hours(world.schedules[each])) for each in campaign.schedule_ids),
+        *(
+            (name, value if isinstance(value, str) else json.dumps(value))
+            for name, value in campaign.settings.items()
+            if name not in ("name", "autoReview", "sendUserIds")
+        ),
+    ]
+
+
 def hours(schedule: Schedule) -> str:
     """Return the name, the days and the hours of a schedule in one line."""
     values = schedule.values
     days = " ".join(DAYS[day - 1] for day in values["weekdays"])
-    return f"{values['name']}: {days} {values['start']} to {values['end']} {values['timezone']}"
-
-
-def settings(campaign: Campaign) -> dict[str, str]:
-    """Return the settings of the updates that the page does not show elsewhere."""
-    elsewhere = ("name", "autoReview", "sendUserIds")
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in campaign.settings.items()
-        if name not in elsewhere
-    }
+    return f"{values['name']}, {days}, {values['start']} to {values['end']} {values['timezone']}"
 
 
 def lead_row(lead: Lead, audio: Iterable[Audio]) -> dict[str, Any]:
