@@ -125,7 +125,7 @@ def test_an_update_changes_settings_and_refuses_unknown_fields(
         {"onReplied": {"campaignProgress": "halt"}},
         {"aiFeatures": {"onInterestedReply": {"enabled": "yes"}}},
         {"sendUserIds": "usr_0"},
-        {"sendUserIds": [1]},
+        {"sendUserIds": [{}]},
     ],
     ids=str,
 )
@@ -251,6 +251,9 @@ def test_statistics_are_filtered_by_sender(lemlist: Sandbox, http: Client, campa
     path = f"/v2/campaigns/{campaign['_id']}/stats"
     queries = [{**YEAR, "sendUser": f"{each['userId']}|{each['email']}"} for each in users]
     assert [http.get(path, params=query).json()["delivered"] for query in queries] == [1, 0]
+    http.patch(f"/campaigns/{campaign['_id']}", json={"sendUserIds": [users[1]["userId"]]})
+    assert [http.get(path, params=query).json()["delivered"] for query in queries] == [0, 1]
+    assert http.get("/activities?version=v2").json()[0]["sendUserId"] == users[1]["userId"]
 
 
 def test_a_batch_of_statistics_lists_the_errors(http: Client, campaign: dict[str, Any]) -> None:
