@@ -36,9 +36,11 @@ from airflow_provider_lemlist.campaigns.plan import (
     provisional_name,
 )
 from airflow_provider_lemlist.campaigns.present import Applied, Present, branch_ids, digest, digests
+from airflow_provider_lemlist.delivery.evidence import is_archived
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
     LemlistNotFoundError,
+    LemlistUncertainError,
     LemlistUnexpectedReplyError,
     LemlistValidationError,
     Reason,
@@ -54,6 +56,7 @@ log = logging.getLogger(__name__)
 SETTLE_TIME = 5.0
 #: The same for a step with media, which lemlist may fetch for so long.
 SETTLE_TIME_WITH_MEDIA = 50.0
+_START_IT = "start the campaign in lemlist."
 #: Settings that only lemlist's response to one campaign contains, not the list of all.
 _NOT_IN_LIST = ("scheduleIds", "sendUserIds")
 
@@ -142,18 +145,18 @@ class Application:
             if after_kill:
                 has_media = any(step.get("images") or step.get("videos") for step in self._steps.values())
                 CLOCK.sleep(SETTLE_TIME_WITH_MEDIA if has_media else SETTLE_TIME)
-            present, plan = self._look()
-            self._log(plan)
-            self._refuse(plan, present)
-            self._pause(plan, present)
             try:
+                present, plan = self._look()
+                self._log(plan)
+                self._refuse(plan, present)
+                self._pause(plan, present)
                 now = self._carry_out(plan, present) if plan.changes else plan
+                self._remember(now)
+                self._start_again()
             except Exception:
                 if self._memory.paused:
-                    log.warning("%s: stays paused until the definition is applied.", self._campaign)
+                    log.warning("%s: stays paused. %s", self._campaign, self._who_starts_it)
                 raise
-            self._remember(now)
-            self._start_again()
         return self._outcome(plan, now)
 
     # --- Looking ----------------------------------------------------------------------------------------
@@ -178,7 +181,7 @@ class Application:
         if campaign is None:
             return Present()
         campaign_id = self._campaign_id = str(campaign["_id"])
-        if campaign.get("status") == "archived":
+        if is_archived(campaign):
             raise LemlistValidationError(
                 f"Campaign {campaign_id!r} is archived. Unarchive it in lemlist, or give the definition "
                 "another name. Nothing was sent."
@@ -238,17 +241,26 @@ class Application:
             return
         self._memory.paused = str(self._campaign_id)
         self._memory.save()
+        self.in_flight = f"pause campaign {self._campaign_id}"
         self._hook.pause_campaign(self._memory.paused)
         log.info("%s: paused until all changes are made.", self._campaign)
         if not self._memory.outlives_attempts:
-            log.warning("%s: if the task is killed before, start the campaign in lemlist.", self._campaign)
+            log.warning("%s: if the task is killed before that, %s", self._campaign, _START_IT)
 
     def _start_again(self) -> None:
         if self._memory.paused and self._memory.paused == self._campaign_id:
+            self.in_flight = f"start campaign {self._campaign_id}"
             self._hook.start_campaign(self._memory.paused)
+            self.in_flight = ""
             log.info("%s: started again.", self._campaign)
             self._memory.paused = ""
             self._memory.save()
+
+    @property
+    def _who_starts_it(self) -> str:
+        if self._memory.outlives_attempts:
+            return "The next attempt of this task starts it when the definition is applied."
+        return f"When the definition is applied, {_START_IT}"
 
     # --- Carrying out -----------------------------------------------------------------------------------
 
@@ -262,11 +274,17 @@ class Application:
         self._known = {
             each: [str(row["_id"]) for row in present.rows(each)] for each in plan.sequence_ids.values()
         }
-        if self._memory.applied.campaign_id != self._campaign_id:
-            self._memory.applied = Applied()
+        self._claim(plan)
         for change in plan.changes:
             try:
                 self._send(change)
+            except LemlistUncertainError as error:
+                # Not permanent: whatever has happened, the next plan contains the rest.
+                raise LemlistError(
+                    f"It is not known whether lemlist carried out a change: {error.__cause__ or error} Apply "
+                    "the definition again.",
+                    in_doubt=True,
+                ) from error
             except LemlistError as error:
                 if error.reason is Reason.CAMPAIGN_RUNNING:
                     raise LemlistValidationError(
@@ -276,7 +294,8 @@ class Application:
             self._memory.save()
         self.in_flight = ""
         _, rest = self._look(refresh=False)
-        if rest.changes:
+        before = {str(row["_id"]) for row in plan.kept}
+        if rest.changes or any(str(row["_id"]) not in before for row in rest.kept):
             lines = "\n".join(plan_lines(rest))
             raise LemlistError(
                 f"{self._campaign} differs from the definition after all changes were sent: lemlist did not "
@@ -319,7 +338,8 @@ class Application:
             resumable=True,
         )
         self._campaign_id = str(created["_id"])
-        self._hook.find_campaign(first["name"])  # refuses a second one, which another machine has created
+        # Refuses a second one, which another machine has created, and may have completed by now.
+        self._hook.find_campaign(self._definition["name"], provisional_name(self._definition["name"]))
         self._sequence_ids["steps",] = str(created.get("sequenceId") or self._present().main_id)
         if change.second:
             self._hook.update_campaign(self._campaign_id, change.second)
@@ -349,6 +369,16 @@ class Application:
         return {path[:-1] for path in self._steps}
 
     # --- Remembering ------------------------------------------------------------------------------------
+
+    def _claim(self, plan: Plan) -> None:
+        """Remember each step that becomes one of the definition, so that a retry does not take it for extra."""
+        applied = self._applied()
+        self._memory.applied = Applied(
+            self._campaign_id or "",
+            self._definition["name"],
+            applied.settings,
+            {step_id: applied.steps.get(step_id, {}) for step_id in plan.step_ids.values()},
+        )
 
     def _sent_settings(self, values: Mapping[str, Any]) -> None:
         applied = self._memory.applied

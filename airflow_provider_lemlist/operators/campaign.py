@@ -90,7 +90,7 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
         self,
         *,
         campaign: Mapping[str, Any] | str | PathLike[str] | XComArg,
-        parameters: Mapping[str, Any] | XComArg | None = None,
+        parameters: Mapping[str, Any] | XComArg | None = NOT_GIVEN,
         campaign_id: str | XComArg | None = NOT_GIVEN,
         on_extra: OnExtra = "fail",
         if_running: IfRunning = "fail",
@@ -100,13 +100,14 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.campaign: Any = str(campaign) if isinstance(campaign, PathLike) else campaign
-        self.parameters = parameters
+        self.parameters = or_none(parameters)
         self.campaign_id = or_none(campaign_id)
         self.on_extra = on_extra
         self.if_running = if_running
         self.refresh_unseen = refresh_unseen
         self.sends_nothing = dry_run  # BaseOperator has a method named dry_run
-        self._given = given_names({"campaign_id": campaign_id}, mapped=is_from_mapped(self))
+        optional = {"campaign_id": campaign_id, "parameters": parameters}
+        self._given = given_names(optional, mapped=is_from_mapped(self))
         self._application: Application | None = None
         self.check_arguments({**vars(self), "dag": self.get_dag()})
 
@@ -125,7 +126,7 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
         check_choice("on_extra", arguments, OnExtra)
         check_choice("if_running", arguments, IfRunning)
         check_id("campaign_id", arguments, optional=True)
-        given, parameters = arguments["campaign"], arguments["parameters"]
+        given, parameters = arguments["campaign"], or_none(arguments["parameters"])
         folder = _folder_of(arguments["dag"])
         if isinstance(given, (str, PathLike)):
             path = str(given)
@@ -153,8 +154,12 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
         if self.sends_nothing:
             outcome = self._application.plan()
         else:
-            # A cleared task may follow one that was killed, too.
-            outcome = self._application.apply(after_kill=context["ti"].try_number > 1)
+            try:
+                # A cleared task may follow one that was killed, too.
+                outcome = self._application.apply(after_kill=context["ti"].try_number > 1)
+            except Exception:
+                self._push(context, **{APPLIED: memory.applied._asdict()})  # the next run continues
+                raise
             self._push(context, **{APPLIED: memory.applied._asdict()})
         self.campaign_id = outcome.campaign_id
         self._push(context, **outcome.steps)
@@ -172,6 +177,9 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
         self._in_flight = self._application.in_flight if self._application else ""
         super().on_kill()
 
+    def _changed_campaign(self) -> str | None:
+        return None if self.sends_nothing else super()._changed_campaign()
+
     def _definition(self) -> dict[str, Any]:
         """Return the definition with the values of its parameters."""
         folder, what = _folder_of(self.get_dag()), self._the("campaign")
@@ -180,11 +188,13 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
             document = read_document(self.campaign, folder)
         else:
             document = with_texts(Document(self.campaign), folder)
+        if "parameters" in self._given:
+            refuse_empty(self.parameters, self._the("parameters"))
         parameters = self.parameters or {}
         if not isinstance(parameters, Mapping):
             raise self._refuse("parameters", f"must be a mapping, not {type(parameters).__name__}")
         for name, value in parameters.items():
-            refuse_empty(value, f"{self._the('parameters')[:-1]}: {name!r}")
+            refuse_empty(value, f"The parameter {name!r} of task {self.task_id!r}")
         return checked(document, parameters, what)
 
 
