@@ -147,6 +147,9 @@ class Application:
                 CLOCK.sleep(SETTLE_TIME_WITH_MEDIA if has_media else SETTLE_TIME)
             try:
                 present, plan = self._look()
+                if self._memory.creating:
+                    self._remember_lost(plan)
+                    plan = self._plan(present)
                 self._log(plan)
                 self._refuse(plan, present)
                 self._pause(plan, present)
@@ -168,7 +171,10 @@ class Application:
         :param refresh: Whether fields that lemlist does not list are sent again, if the user wants it.
         """
         present = self._present()
-        return present, plan_changes(
+        return present, self._plan(present, refresh=refresh)
+
+    def _plan(self, present: Present, *, refresh: bool = True) -> Plan:
+        return plan_changes(
             self._definition,
             present,
             self._applied(),
@@ -328,6 +334,7 @@ class Application:
             self._add(change)
 
     def _create(self, change: CreateCampaign) -> None:
+        self._about_to_create(change.settings)
         first = dict(change.first)
         created = self._hook.create_campaign(
             first["name"],
@@ -348,6 +355,7 @@ class Application:
     def _add(self, change: AddStep) -> None:
         sequence_id = self._sequence_ids[change.sequence]
         known = self._known.setdefault(sequence_id, [])
+        self._about_to_create(change.step)
         step = {**change.step} if change.index is None else {**change.step, "index": change.index}
         row = self._hook.add_step(
             sequence_id, step, campaign_id=self._campaign_id, known=known, resumable=True
@@ -380,6 +388,24 @@ class Application:
             {step_id: applied.steps.get(step_id, {}) for step_id in plan.step_ids.values()},
         )
 
+    def _about_to_create(self, values: Mapping[str, Any]) -> None:
+        self._memory.creating = digests(values)
+        self._memory.save()
+
+    def _remember_lost(self, plan: Plan) -> None:
+        """Remember what a killed attempt was about to create, if lemlist has it now."""
+        lost = self._memory.creating
+
+        def same(values: Mapping[str, Any]) -> dict[str, Any]:
+            found = {name: values.get(name) for name in lost}
+            return found if digests(found) == lost else {}
+
+        if self._campaign_id and not self._applied().campaign_id and (settings := same(self._definition)):
+            self._sent_settings(settings)
+        for path, step_id in plan.step_ids.items():
+            if step_id not in self._applied().steps and (step := same(plain_step(self._steps[path]))):
+                self._sent_step(step_id, step)
+
     def _sent_settings(self, values: Mapping[str, Any]) -> None:
         applied = self._memory.applied
         self._memory.applied = applied._replace(
@@ -387,6 +413,7 @@ class Application:
             name=self._definition["name"],
             settings={**applied.settings, **digests(values)},
         )
+        self._memory.creating = {}
 
     def _sent_step(self, step_id: str, values: Mapping[str, Any]) -> None:
         applied = self._memory.applied
@@ -396,6 +423,7 @@ class Application:
             name=self._definition["name"],
             steps={**applied.steps, step_id: known},
         )
+        self._memory.creating = {}
 
     def _remember(self, rest: Plan) -> None:
         """Keep what is known to be in lemlist now: all but what nobody has sent from here."""

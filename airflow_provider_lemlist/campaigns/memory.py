@@ -16,16 +16,16 @@ from airflow_provider_lemlist.campaigns.present import Applied
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: The XCom key of what a run has applied, and the key in the store.
+#: The XCom key of what a run has applied.
 APPLIED = "applied"
-PAUSED = "lemlist_paused"
 
 
 class Memory:
     """
-    What was applied, and whether the campaign was paused for it; forgotten at the end of the process.
+    What was applied, and what is not finished; forgotten at the end of the process.
 
     :ivar applied: What was sent last.
+    :ivar creating: Digests of what the request in flight creates, whose id is not known yet.
     :ivar paused: The campaign that was paused, to be started again; empty if there is none.
     """
 
@@ -34,6 +34,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.applied = Applied()
+        self.creating: Mapping[str, str] = {}
         self.paused = ""
 
     def save(self) -> None:
@@ -50,19 +51,23 @@ class TaskMemory(Memory):
     :param context: The context of the task.
     """
 
+    #: The key in the store.
+    KEY = "lemlist_apply"
+
     def __init__(self, context: Context) -> None:
         super().__init__()
         # None before Airflow 3.3.
         self._store: Any = context.get("task_state_store")
-        found = self._store.get(APPLIED) if self._store is not None else None
-        self.applied = _read(found) or _read(_pull(context["ti"])) or Applied()
-        self.paused = str(self._store.get(PAUSED) or "") if self._store is not None else ""
         self.outlives_attempts = self._store is not None
+        found = (self._store.get(self.KEY) if self._store is not None else None) or {}
+        self.applied = _read(found.get("applied")) or _read(_pull(context["ti"])) or Applied()
+        self.creating = found.get("creating") or {}
+        self.paused = found.get("paused") or ""
 
     def save(self) -> None:
         if self._store is not None:
-            self._store.set(APPLIED, self.applied._asdict())
-            self._store.set(PAUSED, self.paused)
+            applied, creating = self.applied._asdict(), dict(self.creating)
+            self._store.set(self.KEY, {"applied": applied, "creating": creating, "paused": self.paused})
 
 
 def _pull(ti: Any) -> Any:
