@@ -379,7 +379,7 @@ class Application:
     # --- Remembering ------------------------------------------------------------------------------------
 
     def _claim(self, plan: Plan) -> None:
-        """Remember each step that becomes one of the definition, so that a retry does not take it for extra."""
+        """Remember the steps that stay in the definition, so that a retry does not take them for extra ones."""
         applied = self._applied()
         self._memory.applied = Applied(
             self._campaign_id or "",

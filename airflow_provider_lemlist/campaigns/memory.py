@@ -59,7 +59,7 @@ class TaskMemory(Memory):
         # None before Airflow 3.3.
         self._store: Any = context.get("task_state_store")
         self.outlives_attempts = self._store is not None
-        found = (self._store.get(self.KEY) if self._store is not None else None) or {}
+        found: Any = (self._store.get(self.KEY) if self._store is not None else None) or {}
         self.applied = _read(found.get("applied")) or _read(_pull(context["ti"])) or Applied()
         self.creating = found.get("creating") or {}
         self.paused = found.get("paused") or ""

@@ -30,7 +30,7 @@ from applying import NAME, apply_once, changed, remembering, spring
 from airflow_provider_lemlist.api.wire import CLOCK, Wire
 from airflow_provider_lemlist.campaigns import Campaign
 from airflow_provider_lemlist.campaigns import apply as apply_module
-from airflow_provider_lemlist.campaigns.apply import Application, ApplyOptions, Outcome
+from airflow_provider_lemlist.campaigns.apply import Outcome
 from airflow_provider_lemlist.campaigns.memory import Memory
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
@@ -40,7 +40,7 @@ from airflow_provider_lemlist.exceptions import (
 )
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.sandbox import Sandbox
-from airflow_provider_lemlist.steps import Api, Condition, Email, LinkedinInvite, LinkedinVisit, Manual, Sms
+from airflow_provider_lemlist.steps import Api, Email, LinkedinInvite, LinkedinVisit, Manual, Sms
 from tests.contract.documents import departures
 
 ADD = "POST /sequences/{sequenceId}/steps"
