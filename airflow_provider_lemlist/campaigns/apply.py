@@ -164,22 +164,18 @@ class Application:
 
     # --- Looking ----------------------------------------------------------------------------------------
 
-    def _look(self, *, refresh: bool = True) -> tuple[Present, Plan]:
-        """
-        Return what lemlist has, and the changes that are left.
-
-        :param refresh: Whether fields that lemlist does not list are sent again, if the user wants it.
-        """
+    def _look(self) -> tuple[Present, Plan]:
+        """Return what lemlist has, and the changes that are left."""
         present = self._present()
-        return present, self._plan(present, refresh=refresh)
+        return present, self._plan(present)
 
-    def _plan(self, present: Present, *, refresh: bool = True) -> Plan:
+    def _plan(self, present: Present) -> Plan:
         return plan_changes(
             self._definition,
             present,
             self._applied(),
             on_extra=self._options.on_extra,
-            refresh_unseen=self._options.refresh_unseen and refresh,
+            refresh_unseen=self._options.refresh_unseen,
         )
 
     def _present(self) -> Present:
@@ -299,7 +295,7 @@ class Application:
                 raise
             self._memory.save()
         self.in_flight = ""
-        _, rest = self._look(refresh=False)
+        _, rest = self._look()
         before = {str(row["_id"]) for row in plan.kept}
         if rest.changes or any(str(row["_id"]) not in before for row in rest.kept):
             lines = "\n".join(plan_lines(rest))
@@ -379,7 +375,7 @@ class Application:
     # --- Remembering ------------------------------------------------------------------------------------
 
     def _claim(self, plan: Plan) -> None:
-        """Remember the steps that stay in the definition, so that a retry does not take them for extra ones."""
+        """Remember the steps that stay, so that a retry does not take them for extra ones."""
         applied = self._applied()
         self._memory.applied = Applied(
             self._campaign_id or "",
