@@ -164,14 +164,14 @@ class Aligner:
 def _loss(plain: Row, row: Row) -> int:
     """Return how much of the listed texts of a step is lost when it becomes another one."""
     there = listed_fields(row)
-    names = [
-        name for name, value in plain.items() if isinstance(value, str) and isinstance(there.get(name), str)
-    ]
-    old, new = (
-        frozenset[str]().union(*(_different_words(values[name]) for name in names))
-        for values in (there, plain)
-    )
-    return round(_ALL_LOST * len(old ^ new) / (len(old | new) or 1))
+    everything = shared = 0
+    for name, text in plain.items():
+        if isinstance(text, str) and isinstance(listed := there.get(name), str):
+            new, old = _different_words(text), _different_words(listed)
+            both = len(new & old)
+            shared += both
+            everything += len(new) + len(old) - both
+    return round(_ALL_LOST * (1 - shared / everything)) if everything else 0
 
 
 @lru_cache(maxsize=4096)  # each text is compared with every text of the sequence
