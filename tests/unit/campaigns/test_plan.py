@@ -315,6 +315,18 @@ class TestAlignment:
         _, *added = planned([condition(yes=[email("One"), email("One")])], model).changes
         assert [change.moved is None for change in added if isinstance(change, AddStep)] == [False, True]
 
+    def test_a_step_moved_out_of_a_condition_that_is_deleted_is_marked(self) -> None:
+        delete, add = planned([email("One")], Model([condition(yes=[email("One")])])).changes
+        assert isinstance(delete, DeleteStep)
+        assert isinstance(add, AddStep)
+        assert (add.moved,) == delete.beneath
+
+    def test_of_equal_texts_the_one_with_the_same_markup_stays(self) -> None:
+        model = Model([email(message="Hi"), email(message="<b>Hi</b>")])
+        (delete,) = planned([email(message="<b>Hi</b>")], model).changes
+        assert isinstance(delete, DeleteStep)
+        assert delete.row["message"] == "Hi"
+
 
 class TestStepsAddedByHand:
     """Once it is known what was sent from here, a step that was not belongs to the person who added it."""
@@ -331,6 +343,13 @@ class TestStepsAddedByHand:
         ):
             plan = planned(steps, model, applied, on_extra=on_extra, refresh_unseen=refresh)
             assert not any(isinstance(change, UpdateStep) for change in plan.changes)
+
+    @pytest.mark.parametrize("refresh", [False, True])
+    def test_an_equal_one_is_taken_as_it_is(self, refresh: bool) -> None:
+        model = Model([VISIT, manual("Mine")])
+        plan = planned([VISIT, manual("Yours")], model, model.applied(ids(model)[:1]), refresh_unseen=refresh)
+        assert plan.changes == ()
+        assert plan.unseen == {("steps", 1): ("title",)}
 
     def test_of_equal_steps_the_one_that_was_sent_from_here_stays(self) -> None:
         for step in (VISIT, manual("Call")):
@@ -359,6 +378,11 @@ class TestStepsAddedByHand:
         (add,) = (plan := planned([email("Yours", "Others")], model, on_extra="keep")).changes
         assert isinstance(add, AddStep)
         assert [row["_id"] for row in plan.kept] == ids(model)
+
+    def test_with_keep_and_nothing_known_a_step_with_most_of_the_words_is_updated(self) -> None:
+        model = Model([email("Our webinar in spring", "Hi")])
+        (update,) = planned([email("Our webinar in summer", "Hi")], model, on_extra="keep").changes
+        assert isinstance(update, UpdateStep)
 
     def test_what_was_sent_to_another_campaign_says_nothing(self) -> None:
         model = Model([email("One")])
@@ -553,10 +577,10 @@ class TestSettings:
         assert update == UpdateSettings({"autoReview": (None, True)})
 
     def test_what_cannot_be_compared_is_told_and_sent_on_request(self) -> None:
-        wanted = {"autoReview": True, "labels": ["EMEA"]}
-        assert settings_plan(wanted, {}) == Plan(unseen={(): ("autoReview", "labels")})
+        wanted = {"autoReview": True, "labels": ["EMEA"], "scheduleIds": ["skd_1"]}
+        assert settings_plan(wanted, {}) == Plan(unseen={(): ("autoReview", "labels", "scheduleIds")})
         assert settings_plan(wanted, {}, refresh_unseen=True) == Plan(
-            (UpdateSettings({"autoReview": (None, True)}),), unseen={(): ("labels",)}
+            (UpdateSettings({"autoReview": (None, True)}), AttachSchedule("skd_1")), unseen={(): ("labels",)}
         )
 
     def test_a_part_of_an_object_that_is_not_listed_is_not_a_difference(self) -> None:
