@@ -33,8 +33,6 @@ MEANINGS = {
     "other_clients": "requests per window that other clients of the key seem to use",
     "booked": "requests since the state was created",
 }
-
-
 #: The exit status of ``plan`` if something differs.
 DIFFERS = 2
 
@@ -77,11 +75,7 @@ def get_cli_commands() -> list[Any]:
             choices=("fail", "edit", "pause"),
             default="fail",
         ),
-        arg(
-            "--refresh-unseen",
-            "send the fields again that lemlist does not list",
-            action="store_true",
-        ),
+        arg("--refresh-unseen", "send the fields again that lemlist does not list", action="store_true"),
     )
     commands = (
         command(
@@ -115,11 +109,7 @@ def get_cli_commands() -> list[Any]:
             conn_id,
         ),
         command(
-            "budget",
-            "Show the present rate budget of a connection",
-            "show_budget",
-            conn_id,
-            cli.ARG_OUTPUT,
+            "budget", "Show the present rate budget of a connection", "show_budget", conn_id, cli.ARG_OUTPUT
         ),
         command(
             "ledger",

@@ -144,6 +144,7 @@ def test_stdout_is_only_the_plan_on_a_machine_without_airflow_database(
     ]
     assert done.returncode == cli.DIFFERS == 2, done.stderr
     assert "Port of connection 'lemlist_default' is not used" in done.stderr
+    assert "+ campaign" not in done.stderr
     assert not (home / "airflow.db").exists()
     assert writes(quick_lemlist) == []
 
@@ -158,7 +159,6 @@ def test_apply_prints_the_plan_and_the_result_and_then_nothing_differs(
     assert done.out.startswith("Campaign 'Spring Lyon': 4 changes.\n+ campaign")
     assert done.out.count("+ campaign") == 1
     assert done.out.endswith(": all changes are made.\n")
-    assert "+ campaign" not in done.err
     sent = len(writes(quick_lemlist))
     assert sent == 5
     for name in ("plan", "apply"):
@@ -215,8 +215,8 @@ def test_the_plan_has_colours_on_a_terminal_only_and_not_with_no_color(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("none.yaml",), "'none.yaml' cannot be read: No such file or directory"),
-        (("campaigns",), "'campaigns' cannot be read: Is a directory"),
+        (("none.yaml",), "none.yaml' cannot be read: No such file or directory"),
+        (("campaigns",), "campaigns' cannot be read: Is a directory"),
         (("tilted.yaml",), "tilted.yaml, line 2: not valid YAML"),
         (("{spring}", *PARAMETERS, "--conn-id", "missing"), "'missing' does not exist"),
         (("{spring}", *PARAMETERS, "--campaign-id", "cam_none"), "No campaign has this id"),
