@@ -228,14 +228,13 @@ class Application:
 
     def _obstacles(self, plan: Plan, present: Present) -> str:
         """Return what forbids to apply the plan, as a sentence for each; empty if nothing does."""
-        return " ".join(obstacles(plan, present, self._options.on_extra, self._options.if_running))
+        found = obstacles(plan, present, self._options.on_extra, self._options.if_running)
+        return " ".join(f"{each}." for each in found)
 
     def _refuse(self, plan: Plan, present: Present) -> None:
         if found := self._obstacles(plan, present):
-            lines = "\n".join(plan_lines(plan))
             raise LemlistValidationError(
-                f"The definition cannot be applied to {self._campaign}. {found} Nothing was sent. The plan:\n"
-                f"{lines}"
+                f"The definition cannot be applied to {self._campaign}. {found} Nothing was sent."
             )
 
     def _pause(self, plan: Plan, present: Present) -> None:
