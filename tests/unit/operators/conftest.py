@@ -88,6 +88,7 @@ class Worker:
         before = cleared * (retries + 1)
         ti = SimpleNamespace(
             task=task,
+            task_id=task.task_id,
             map_index=map_index,
             try_number=before + attempt,
             max_tries=before + retries,
@@ -122,7 +123,8 @@ class Worker:
 
     def next_run(self) -> None:
         """Start another run of the DAG, which has no history but can read the XComs of earlier runs."""
-        self.earlier_xcoms |= {name: pushed for name, pushed in self.xcoms.items() if pushed}
+        for name, pushed in self.xcoms.items():
+            self.earlier_xcoms[name] = {**self.earlier_xcoms.get(name, {}), **pushed}
         self.xcoms = {}
         self.stores.clear()
 
@@ -131,13 +133,16 @@ class Worker:
         task_ids: str | list[str],
         key: str = "return_value",
         include_prior_dates: bool = False,
-        map_indexes: list[int] | None = None,
+        map_indexes: list[int] | int | None = None,
         **_: Any,
     ) -> Any:
-        current = {name: pushed for name, pushed in self.xcoms.items() if pushed}
-        xcoms = {**(self.earlier_xcoms if include_prior_dates else {}), **current}
+        earlier = self.earlier_xcoms if include_prior_dates else {}
+        xcoms = {
+            name: {**earlier.get(name, {}), **self.xcoms.get(name, {})} for name in {**earlier, **self.xcoms}
+        }
         if isinstance(task_ids, str):
-            return xcoms.get(task_ids, {}).get(key)
+            index = map_indexes if isinstance(map_indexes, int) else -1
+            return xcoms.get(task_ids if index < 0 else f"{task_ids} {index}", {}).get(key)
         if map_indexes is not None:
             names = [name if index < 0 else f"{name} {index}" for name in task_ids for index in map_indexes]
         else:
