@@ -246,18 +246,14 @@ class TestFiles:
         )
         assert call["title"] == "Call Paris"
 
-    @pytest.mark.parametrize("mapped", [False, True])
-    def test_mistake_is_an_import_error_with_file_line_and_field(
-        self, dag: DAG, folder: Path, mapped: bool
-    ) -> None:
+    def test_mistake_is_an_import_error_with_file_line_and_field(self, dag: DAG, folder: Path) -> None:
         (folder / "webinar.yaml").write_text(YAML.replace("title:", "titel:"))
-        with pytest.raises(LemlistValidationError, match=r"webinar\.yaml, line 9: step 2, titel: .*title"):
-            if mapped:
-                ApplyCampaignOperator.partial(task_id="apply", campaign="webinar.yaml").expand(
-                    parameters=[{"city": "Paris"}]
-                )
-            else:
-                apply("webinar.yaml", parameters={"city": "Paris"})
+        mapped = ApplyCampaignOperator.partial(task_id="mapped", campaign="webinar.yaml")
+        mistake = r"webinar\.yaml, line 9: step 2, titel: .*title"
+        with pytest.raises(LemlistValidationError, match=mistake):
+            apply("webinar.yaml", parameters={"city": "Paris"})
+        with pytest.raises(LemlistValidationError, match=mistake):
+            mapped.expand(parameters=[{"city": "Paris"}])
 
     def test_missing_file_and_parameter_are_import_errors(self, dag: DAG) -> None:
         with pytest.raises(LemlistValidationError, match=r"'autumn\.yaml' cannot be read"):
