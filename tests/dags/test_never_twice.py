@@ -21,7 +21,7 @@ from tools.private_airflow import VERSION, PrivateAirflow
 
 pytestmark = pytest.mark.airflow
 
-TASKS = ("lead_before", "step_before", "lead_after", "step_after", "upload_after")
+TASKS = ("lead_before", "step_before", "lead_after", "step_after", "upload_after", "apply_after")
 HAS_TASK_STATE_STORE = tuple(map(int, VERSION.split(".")[:2])) >= (3, 3)
 AUDIO = EXAMPLES / "voice_notes" / "ada.m4a"
 
@@ -45,7 +45,11 @@ class Scene:
             )
         self.listener = lemlist.lead(self.campaigns["after"]["_id"], "listener@example.com")
         self.steps_before = {when: self._steps(when) for when in self.campaigns}
-        self.routes = {"upload_after": "POST /leads/audio"}
+        self.applied = lemlist.campaign("Applied")
+        self.routes = {
+            "upload_after": "POST /leads/audio",
+            "apply_after": f"POST /sequences/{self.applied['sequenceId']}/steps",
+        }
         for when, campaign in self.campaigns.items():
             self.routes[f"lead_{when}"] = f"POST /campaigns/{campaign['_id']}/leads/"
             self.routes[f"step_{when}"] = f"POST /sequences/{campaign['sequenceId']}/steps"
@@ -74,6 +78,9 @@ class Scene:
         if what == "step":
             return [step for step in self._steps(when) if step not in self.steps_before[when]]
         state = self.lemlist.state()
+        if what == "apply":
+            sequence = self.lemlist.service.world.sequences[self.applied["sequenceId"]]
+            return [self.applied["_id"] for _ in sequence.steps]
         if what == "upload":
             return [audio["url"] for audio in state["audio"]]
         return [lead["_id"] for lead in state["leads"] if lead["variables"]["email"] == f"{when}@example.com"]

@@ -15,6 +15,8 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_lemlist.campaigns import Campaign
+from airflow_provider_lemlist.operators.campaign import ApplyCampaignOperator
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.steps import Email
@@ -48,6 +50,10 @@ with DAG(
             step=Email(subject="{{firstName}}, a question", message="<p>Hi {{firstName}}</p>"),
             if_exists=IF_EXISTS,
         )
+    ApplyCampaignOperator(
+        task_id="apply_after",
+        campaign=Campaign(name="Applied", steps=[Email(subject="{{firstName}}", message="<p>Hi</p>")]),
+    )
     UploadVoiceAudioOperator(
         task_id="upload_after",
         lead_id="{{ var.value.listener }}",
