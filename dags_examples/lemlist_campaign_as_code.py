@@ -3,8 +3,8 @@
 Apply the definition of a campaign, and use one of its steps.
 
 The campaign is declared in ``campaigns/spring_webinar.yaml``. The task ``campaign`` compares the file with
-lemlist and sends only what differs: the first run creates the campaign, and the next ones change nothing until
-the file or the campaign is edited. The task log shows the plan.
+lemlist and sends only what differs: the first run creates the campaign, and the next ones change nothing
+until the file or the campaign is edited. The task log shows the plan.
 
 The DAG then creates a lead and uploads its voice note for the step that the file names ``voice``. Every run
 finds the same campaign, steps and lead. The campaign is not started, so lemlist sends no messages.
