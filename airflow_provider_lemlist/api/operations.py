@@ -140,6 +140,9 @@ LIST_CAMPAIGNS = Operation("GET", "/campaigns", Effect.READ, Shape.ROWS)
 GET_CAMPAIGN = Operation("GET", "/campaigns/{campaignId}", Effect.READ, Shape.RECORD)
 CREATE_CAMPAIGN = Operation("POST", "/campaigns", Effect.CREATE, Shape.RECORD)
 UPDATE_CAMPAIGN = Operation("PATCH", "/campaigns/{campaignId}", Effect.SET, Shape.OBJECT)
+LIST_SCHEDULES = Operation("GET", "/schedules", Effect.READ, Shape.ROWS)
+CREATE_SCHEDULE = Operation("POST", "/schedules", Effect.CREATE, Shape.RECORD)
+UPDATE_SCHEDULE = Operation("PATCH", "/schedules/{scheduleId}", Effect.SET, Shape.RECORD)
 ATTACH_SCHEDULE = Operation(
     "POST", "/campaigns/{campaignId}/schedules/{scheduleId}", Effect.SET, Shape.OBJECT
 )

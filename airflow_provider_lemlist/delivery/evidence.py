@@ -217,21 +217,22 @@ def only_campaign(named: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | Non
     return named[0] if named else None
 
 
-def created_campaign(
-    named: Iterable[Mapping[str, Any]], *, known: Collection[str] | None
+def created_record(
+    what: str, named: Iterable[Mapping[str, Any]], *, known: Collection[str] | None
 ) -> Mapping[str, Any] | None:
     """
-    Return the campaign that a request whose response was lost has created, or None if it created none.
+    Return the record that a request whose response was lost has created, or None if it created none.
 
-    :param named: The campaigns of this name now.
-    :param known: Ids of the campaigns of this name before the request; None where they are not known.
-    :raises LemlistUncertainError: Several campaigns could be it, or one that may have been there before.
+    :param what: The kind of record, for the error: ``campaign``.
+    :param named: The records of its name now.
+    :param known: Ids of the records of this name before the request; None where they are not known.
+    :raises LemlistUncertainError: Several could be it, or one that may have been there before.
     """
     before = {*(known or ())}
     new = [row for row in named if row["_id"] not in before]
     if len(new) > 1 or (new and known is None):
         raise LemlistUncertainError(
-            f"It is not known whether lemlist created the campaign {new[0]['name']!r}: {_ids(new)} may be it "
+            f"It is not known whether lemlist created the {what} {new[0]['name']!r}: {_ids(new)} may be it "
             "or older. Rename or archive what is not it, then clear the task."
         )
     return new[0] if new else None

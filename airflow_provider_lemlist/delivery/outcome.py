@@ -16,7 +16,7 @@ from airflow_provider_lemlist.delivery.evidence import (
     LeadEvidence,
     StepEvidence,
     added_step,
-    created_campaign,
+    created_record,
     equal_steps,
     only_campaign,
 )
@@ -148,7 +148,7 @@ def choose_campaign(
     :raises LemlistDuplicateError: A campaign has the name, and ``if_exists`` is ``fail``.
     """
     if in_doubt and (known is not None or if_exists != "return"):
-        return created_campaign(named, known=known)
+        return created_record("campaign", named, known=known)
     if if_exists == "return":
         return only_campaign(named)
     if named and if_exists == "fail":

@@ -394,7 +394,7 @@ class LemlistHook(BaseHook):
         :raises LemlistUncertainError: The response was lost, and it is not certain which campaign is the new
             one.
         """
-        from airflow_provider_lemlist.delivery.evidence import campaigns_named, created_campaign
+        from airflow_provider_lemlist.delivery.evidence import campaigns_named, created_record
 
         fields = {
             "name": name,
@@ -404,7 +404,7 @@ class LemlistHook(BaseHook):
         }
 
         def find() -> dict[str, Any] | None:
-            found = created_campaign(campaigns_named(self.list_campaigns(), name), known=known)
+            found = created_record("campaign", campaigns_named(self.list_campaigns(), name), known=known)
             return self.get_campaign(found["_id"]) if found else None  # the list does not say sequenceId
 
         return self._object(
@@ -421,6 +421,44 @@ class LemlistHook(BaseHook):
         """Change settings of a campaign, in lemlist's names; those not given stay."""
         _require(settings, "settings", ops.UPDATE_CAMPAIGN)
         return self._object(ops.UPDATE_CAMPAIGN, {"campaignId": campaign_id}, body=dict(settings))
+
+    def list_schedules(self) -> Iterator[dict[str, Any]]:
+        """Yield the schedules of the team."""
+        return self._pages(ops.LIST_SCHEDULES, "page")
+
+    def create_schedule(
+        self, fields: Mapping[str, Any], *, known: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """
+        Create a schedule of the team.
+
+        If the response is lost and ``known`` is given, the new schedule is found by its name, so that it is
+        never created twice.
+
+        :param fields: ``name``, ``timezone``, ``start``, ``end``, ``weekdays``; also ``secondsToWait`` and
+            ``public``.
+        :param known: Ids of the schedules that had this name before; empty if there were none.
+        """
+        from airflow_provider_lemlist.delivery.evidence import created_record
+
+        def find() -> dict[str, Any] | None:
+            named = (row for row in self.list_schedules() if row.get("name") == fields.get("name"))
+            found = created_record("schedule", named, known=known)
+            return None if found is None else dict(found)
+
+        return self._object(
+            ops.CREATE_SCHEDULE,
+            body=dict(fields),
+            reconcile=ops.Reconcile(
+                None if known is None else find,
+                "Check whether the schedule exists before you create it again.",
+            ),
+        )
+
+    def update_schedule(self, schedule_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Change fields of a schedule, for every campaign that uses it; those not given stay."""
+        _require(fields, "fields", ops.UPDATE_SCHEDULE)
+        return self._object(ops.UPDATE_SCHEDULE, {"scheduleId": schedule_id}, body=dict(fields))
 
     def attach_schedule(self, campaign_id: str, schedule_id: str) -> dict[str, Any]:
         """Attach a schedule of the team to a campaign; lemlist has no way to detach it."""

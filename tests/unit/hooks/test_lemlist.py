@@ -269,6 +269,20 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         {"stopOnEmailReplied": True, "name": "Autumn"},
     ),
     (
+        lambda h: h.create_schedule({"name": "Mornings", "start": "08:00"}),
+        "POST /schedules",
+        {},
+        {"name": "Mornings", "start": "08:00"},
+        RECORD,
+    ),
+    (
+        lambda h: h.update_schedule("skd_1", {"start": "09:00"}),
+        "PATCH /schedules/skd_1",
+        {},
+        {"start": "09:00"},
+        RECORD,
+    ),
+    (
         lambda h: h.attach_schedule("cam_1", "skd_1"),
         "POST /campaigns/cam_1/schedules/skd_1",
         {},
@@ -896,6 +910,17 @@ def test_a_lost_campaign_that_is_not_there_is_created_again(stage: Stage, hook: 
     stage.routes["POST /campaigns"] = Act(body={"_id": "cam_1"})
     assert hook.create_campaign("Spring", known=[])["_id"] == "cam_1"
     assert len(stage.sent("POST")) == 2
+
+
+def test_a_schedule_whose_response_was_lost_is_the_new_one_of_its_name(
+    stage: Stage, hook: LemlistHook
+) -> None:
+    names = {"skd_old": "Mornings", "skd_other": "Evenings", "skd_new": "Mornings"}
+    rows = [{"_id": each, "name": name} for each, name in names.items()]
+    stage.routes["GET /schedules"] = Act(body={"schedules": rows})
+    stage.script = [Act(fault="reset")]
+    assert hook.create_schedule({"name": "Mornings"}, known=["skd_old"])["_id"] == "skd_new"
+    assert len(stage.sent("POST")) == 1
 
 
 def test_several_new_campaigns_of_the_name_are_uncertain(stage: Stage, hook: LemlistHook) -> None:

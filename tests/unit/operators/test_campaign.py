@@ -268,6 +268,17 @@ class TestArguments:
             worker.run(task)
         assert not lemlist.requests()
 
+    def test_empty_setting_of_a_mapped_task_does_not_mean_the_default(
+        self, lemlist: Sandbox, worker: Any
+    ) -> None:
+        with DAG("d", schedule=None):
+            mapped = CreateCampaignOperator.partial(task_id="create", name=NAME).expand(
+                campaign_timezone=upstream(["Europe/Paris", None], worker)
+            )
+        with pytest.raises(LemlistValidationError, match="The campaign_timezone of task 'create' is empty"):
+            worker.run_mapped(mapped, 1, campaign_timezone=None)
+        assert not lemlist.requests()
+
     @pytest.mark.parametrize(
         ("name", "value", "match"),
         [
