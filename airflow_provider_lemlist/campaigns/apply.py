@@ -223,7 +223,8 @@ class Application:
 
     def _obstacles(self, plan: Plan, present: Present) -> str:
         """Return what forbids to apply the plan, as a sentence for each; empty if nothing does."""
-        return " ".join(obstacles(plan, present, self._options.on_extra, self._options.if_running))
+        found = obstacles(plan, present, self._options.on_extra, self._options.if_running)
+        return " ".join(f"{each}." for each in found)
 
     def _refuse(self, plan: Plan, present: Present) -> None:
         if found := self._obstacles(plan, present):
