@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_lemlist.campaigns.definition import SETTINGS, Setting
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,24 @@ def test_every_method_of_the_hook_is_documented() -> None:
     methods = {name for name, value in vars(LemlistHook).items() if name[0] != "_" and callable(value)}
     guide = (ROOT / "docs" / "hook.md").read_text()
     assert methods - set(of_airflow.split()) == methods & set(re.findall(r"`(\w+)\(", guide))
+
+
+def _setting_rows(settings: Mapping[str, Setting], within: str = "") -> Iterator[str]:
+    """Yield the row of each setting, and of each field of an object below it."""
+    takes = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
+    changes = {("create",): "no", ("attach",): "added only", (): "no"}
+    for name, setting in settings.items():
+        choices = f": {', '.join(f'`{each}`' for each in setting.choices)}" if setting.choices else ""
+        changed = changes.get(setting.sent_with, "yes")
+        yield f"| `{within}{name}` | {takes[setting.type]}{choices} | {changed} | {setting.about} |"
+        yield from _setting_rows(setting.fields or {}, f"{within}{name}.")
+
+
+def test_table_of_settings_is_that_of_the_code() -> None:
+    guide = (ROOT / "docs" / "campaigns.md").read_text()
+    assert re.findall(r"^\| `[\w.]+` \| .* \| (?:yes|no|added only) \| .* \|$", guide, re.M) == list(
+        _setting_rows(SETTINGS)
+    )
 
 
 @pytest.mark.parametrize("code", CODE)
