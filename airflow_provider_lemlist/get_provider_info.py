@@ -68,7 +68,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "cli": ["airflow_provider_lemlist.cli.get_cli_commands"],
-        "extra-links": ["airflow_provider_lemlist.links.CampaignLink"],
+        "extra-links": [
+            "airflow_provider_lemlist.links.CampaignLink",
+            "airflow_provider_lemlist.links.FoundCampaignLink",
+        ],
         "integrations": [
             {
                 "integration-name": "lemlist",
