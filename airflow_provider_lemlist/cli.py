@@ -7,10 +7,19 @@ Every call of ``airflow`` loads this module, so the commands import what they ne
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from argparse import Namespace
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
+
+if TYPE_CHECKING:
+    from airflow_provider_lemlist.campaigns.apply import Application
 
 #: The meaning of the numbers of ``Budget.state``, in the order in which they are shown.
 MEANINGS = {
@@ -24,25 +33,83 @@ MEANINGS = {
     "other_clients": "requests per window that other clients of the key seem to use",
     "booked": "requests since the state was created",
 }
+#: The exit status of ``plan`` if something differs.
+DIFFERS = 2
 
 
 def get_cli_commands() -> list[Any]:
     """Return the commands of the provider."""
     from airflow.cli import cli_config as cli
 
-    def command(name: str, help: str, function: str, *args: Any) -> Any:
+    def command(name: str, help: str, function: str, *args: Any, epilog: str | None = None) -> Any:
         run = cli.lazy_load_command(f"{__name__}.{function}")
-        return cli.ActionCommand(name, help, run, (*args, cli.ARG_OUTPUT, cli.ARG_VERBOSE))
+        return cli.ActionCommand(name, help, run, (*args, cli.ARG_VERBOSE), help, epilog)
 
     def arg(name: str, help: str, **more: Any) -> Any:
         return cli.Arg((name,), help=help, **more)  # type: ignore[no-untyped-call]  # Airflow's own
 
+    conn_id = arg("--conn-id", f"lemlist connection (default: {DEFAULT_CONN_ID})", default=DEFAULT_CONN_ID)
+    file = arg("file", "YAML file with the definition of a campaign", metavar="FILE")
+    param = arg(
+        "--param",
+        "value for [[ NAME ]] in the definition; may be given several times",
+        action="append",
+        metavar="NAME=VALUE",
+    )
+    definition = (
+        file,
+        param,
+        arg("--campaign-id", "id of the campaign (default: it is found by its name)", metavar="ID"),
+        conn_id,
+        arg(
+            "--on-extra",
+            "what to do about steps that lemlist has and the definition lacks, or has at another place "
+            "(default: fail)",
+            choices=("fail", "keep", "delete"),
+            default="fail",
+        ),
+        arg(
+            "--if-running",
+            "what to do if something differs while the campaign is running; pause: pause it, apply the "
+            "definition and start it again (default: fail)",
+            choices=("fail", "edit", "pause"),
+            default="fail",
+        ),
+        arg("--refresh-unseen", "send the fields again that lemlist does not list", action="store_true"),
+    )
     commands = (
         command(
-            "budget",
-            "Show the present rate budget of a connection",
-            "show_budget",
-            arg("--conn-id", f"lemlist connection (default: {DEFAULT_CONN_ID})", default=DEFAULT_CONN_ID),
+            "validate",
+            "Check the definition of a campaign, without lemlist and without a connection",
+            "validate_campaign",
+            file,
+            param,
+            epilog="Exit status: 0 if it is valid, 1 if not; each mistake is a line on stderr.",
+        ),
+        command(
+            "plan",
+            "Show what applying a definition would change; change nothing",
+            "plan_campaign",
+            *definition,
+            epilog="Exit status: 0 if nothing differs, 2 if something does, 1 after an error. A mistake in "
+            "the options is 1 in `python -m airflow_provider_lemlist`, but 2 in every command of `airflow`.",
+        ),
+        command(
+            "apply",
+            "Change a campaign until it equals its definition; create it if it does not exist",
+            "apply_campaign",
+            *definition,
+            epilog="Exit status: 0 if the campaign equals the definition, 1 after an error.",
+        ),
+        command(
+            "export",
+            "Write the definition of a campaign that exists, as YAML",
+            "export_campaign",
+            arg("campaign", "id or name of the campaign", metavar="CAMPAIGN"),
+            conn_id,
+        ),
+        command(
+            "budget", "Show the present rate budget of a connection", "show_budget", conn_id, cli.ARG_OUTPUT
         ),
         command(
             "ledger",
@@ -50,23 +117,157 @@ def get_cli_commands() -> list[Any]:
             "show_ledger",
             arg("path", "directory of the ledger, on disk or in an object storage"),
             arg("--storage-conn-id", "connection of the object storage"),
+            cli.ARG_OUTPUT,
         ),
     )
-    return [cli.GroupCommand(name="lemlist", help="Inspect the lemlist provider", subcommands=commands)]
+    summary = "Plan and apply campaigns; show rate budgets and ledgers"
+    return [cli.GroupCommand(name="lemlist", help=summary, subcommands=commands)]
 
 
+def _run(function: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
+    """Let a command find stored connections, log to stderr, and end with a line there if it fails."""
+
+    @wraps(function)
+    def run(args: Namespace) -> None:
+        from airflow.providers.common.compat.sdk import AirflowException
+
+        from airflow_provider_lemlist.exceptions import LemlistError
+
+        _log_to_stderr()
+        _find_stored_connections()
+        try:
+            function(args)
+        except (LemlistError, AirflowException, OSError) as error:
+            raise SystemExit(str(error)) from None  # Python prints it, and exits with status 1
+
+    return run
+
+
+# --- Campaigns as code ------------------------------------------------------------------------------------
+
+
+@_run
+def validate_campaign(args: Namespace) -> None:
+    """Check a definition; sends nothing, and needs no connection."""
+    _definition(args)
+    print(f"{args.file}: valid")
+
+
+@_run
+def plan_campaign(args: Namespace) -> None:
+    """Show what applying a definition would change."""
+    application = _application(args)
+    with _log_on_stdout():
+        outcome = application.plan()
+    if outcome.plan.changes:
+        raise SystemExit(DIFFERS)
+
+
+@_run
+def apply_campaign(args: Namespace) -> None:
+    """Show the plan, and change the campaign until it equals its definition."""
+    application = _application(args)
+    with _log_on_stdout():
+        application.apply(after_kill=False)
+
+
+@_run
+def export_campaign(args: Namespace) -> None:
+    """Write the definition of a campaign; changes nothing."""
+    from airflow_provider_lemlist.campaigns.export import definition_of, to_yaml
+    from airflow_provider_lemlist.exceptions import LemlistNotFoundError
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+    hook, campaign_id = LemlistHook(args.conn_id), args.campaign
+    if not campaign_id.startswith("cam_"):
+        found = hook.find_campaign(args.campaign)
+        if found is None:
+            raise LemlistNotFoundError(f"lemlist has no campaign {args.campaign!r}, except archived ones.")
+        campaign_id = found["_id"]
+    definition = definition_of(hook.get_campaign(campaign_id), hook.get_sequences(campaign_id))
+    sys.stdout.write(to_yaml(definition))
+
+
+def _application(args: Namespace) -> Application:
+    """Return the definition with the campaign that it is applied to."""
+    from airflow_provider_lemlist.campaigns.apply import Application, ApplyOptions
+    from airflow_provider_lemlist.campaigns.memory import Memory
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+    definition = _definition(args)
+    if args.campaign_id is not None:
+        _refuse_empty(args.campaign_id, "--campaign-id")
+    options = ApplyOptions(args.campaign_id, args.on_extra, args.if_running, args.refresh_unseen)
+    return Application(LemlistHook(args.conn_id), definition, options, Memory())
+
+
+def _definition(args: Namespace) -> dict[str, Any]:
+    """Return the definition in the file with the values of its parameters; exit if it has mistakes."""
+    from airflow_provider_lemlist.campaigns.checks import all_mistakes
+    from airflow_provider_lemlist.campaigns.definition import fill
+    from airflow_provider_lemlist.campaigns.files import read_document
+
+    parameters = {}
+    for given in args.param or ():
+        name, _, value = given.partition("=")
+        _refuse_empty(value, f"--param {name}")
+        parameters[name] = value
+    document = read_document(args.file, os.getcwd())
+    if found := all_mistakes(document, parameters):
+        raise SystemExit("\n".join(found))
+    return fill(document.definition, parameters)
+
+
+def _refuse_empty(value: str, what: str) -> None:
+    """Refuse a value that a shell variable without a value may have left, as the operators do."""
+    from airflow_provider_lemlist.arguments import given_but_empty
+    from airflow_provider_lemlist.exceptions import LemlistConfigurationError
+
+    if given_but_empty(value):
+        raise LemlistConfigurationError(f"{what} has no value. Nothing was sent.")
+
+
+@contextmanager
+def _log_on_stdout() -> Iterator[None]:
+    """Print what planning and applying log: the plan, then the progress."""
+    from airflow_provider_lemlist.campaigns.apply import log
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Plain())
+    level, log.propagate = log.level, False
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = True
+
+
+class _Plain(logging.Formatter):
+    """Only the message; with colours on a terminal, see https://no-color.org."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from airflow_provider_lemlist.campaigns.describe import coloured
+
+        mark = "! " if record.levelno >= logging.WARNING else ""
+        lines = f"{mark}{record.getMessage()}".splitlines()
+        in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        return "\n".join(coloured(lines) if in_colour else lines)
+
+
+# --- What is there ----------------------------------------------------------------------------------------
+
+
+@_run
 def show_budget(args: Namespace) -> None:
     """Show the present rate budget of a connection; sends nothing to lemlist."""
     from airflow.cli.simple_table import AirflowConsole
 
-    from airflow_provider_lemlist.exceptions import LemlistConfigurationError
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
-    _find_stored_connections()
-    try:
-        state = {name: round(value, 3) for name, value in LemlistHook(args.conn_id).budget.state().items()}
-    except LemlistConfigurationError as error:
-        raise SystemExit(str(error)) from None
+    state = {name: round(value, 3) for name, value in LemlistHook(args.conn_id).budget.state().items()}
     if not state["shared"]:
         raise SystemExit(1)  # the reason was logged
     shown = [{"name": name, "now": state[name], "meaning": meaning} for name, meaning in MEANINGS.items()]
@@ -75,19 +276,15 @@ def show_budget(args: Namespace) -> None:
     AirflowConsole().print_as(shown, args.output)
 
 
+@_run
 def show_ledger(args: Namespace) -> None:
     """Show the runs of a ledger, and who is in doubt; sends and writes nothing."""
     from airflow.cli.simple_table import AirflowConsole
-    from airflow.providers.common.compat.sdk import AirflowException
 
     from airflow_provider_lemlist.ledger.summary import summarize
     from airflow_provider_lemlist.storage import storage_path
 
-    _find_stored_connections()
-    try:
-        summary = summarize(storage_path(args.path, args.storage_conn_id, "The path"))
-    except (AirflowException, OSError) as error:
-        raise SystemExit(str(error)) from None
+    summary = summarize(storage_path(args.path, args.storage_conn_id, "The path"))
     console = AirflowConsole()
     if args.output == "json":
         console.print_as_json(summary)
@@ -131,3 +328,14 @@ def _find_stored_connections() -> None:
     from airflow.providers.common.compat.sdk import BaseHook
 
     BaseHook.get_connection = Connection.get_connection_from_secrets  # type: ignore[method-assign]
+
+
+def _log_to_stderr() -> None:
+    """Keep log lines out of the output; Airflow writes them to stdout."""
+    log = logging.getLogger()
+    for handler in [*log.handlers]:
+        if getattr(handler, "stream", None) is sys.stdout:
+            instead = logging.StreamHandler(sys.stderr)
+            instead.setFormatter(handler.formatter)
+            log.removeHandler(handler)
+            log.addHandler(instead)

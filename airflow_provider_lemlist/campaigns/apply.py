@@ -228,10 +228,8 @@ class Application:
 
     def _refuse(self, plan: Plan, present: Present) -> None:
         if found := self._obstacles(plan, present):
-            lines = "\n".join(plan_lines(plan))
             raise LemlistValidationError(
-                f"The definition cannot be applied to {self._campaign}. {found} Nothing was sent. The plan:\n"
-                f"{lines}"
+                f"The definition cannot be applied to {self._campaign}. {found} Nothing was sent."
             )
 
     def _pause(self, plan: Plan, present: Present) -> None:
