@@ -31,7 +31,8 @@ from airflow_provider_lemlist.campaigns.definition import (
 from airflow_provider_lemlist.templating import airflow_name
 from airflow_provider_lemlist.validation import hint, validation_error
 
-_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+#: The name of a step, which is an XCom key.
+STEP_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 #: What lemlist would send in double square brackets; a parameter that is spelled wrong, such as [[ day-1 ]].
 _LIKE_PARAMETER = re.compile(r"\[\[[ \w.|-]+\]\]")
 _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
@@ -161,11 +162,10 @@ def _wrong_templates(value: Any, path: Path) -> Iterator[Mistake]:
             )
         for text in _LIKE_PARAMETER.findall(value):
             if not PARAMETER.fullmatch(text):
-                yield Mistake(
-                    path, f"{text} is no parameter: a name has only letters, digits and underscores"
-                )
-    for name, item in parts(value):
-        yield from _wrong_templates(item, (*path, name))
+                reason = "is no parameter: a name has only letters, digits and underscores"
+                yield Mistake(path, f"{text} {reason}")
+    for part, item in parts(value):
+        yield from _wrong_templates(item, (*path, part))
 
 
 def _wrong_list(value: Any, path: Path) -> list[Mistake]:
@@ -205,7 +205,7 @@ def _is_open(value: Any) -> bool:
 
 def _wrong_name(name: Any, path: Path, seen: dict[str, Path]) -> list[Mistake]:
     """Check the name of a step, and remember it in ``seen``."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not STEP_NAME.fullmatch(name):
         reason = f"must begin with a letter and hold only letters, digits and underscores, not {name!r}"
     elif name in RESERVED_NAMES:
         reason = f"{name!r} is an XCom key of the operator; choose another name"

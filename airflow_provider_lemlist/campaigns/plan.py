@@ -23,6 +23,7 @@ from airflow_provider_lemlist.campaigns.present import (
     branch_ids,
     compare,
     compare_step,
+    listed_settings,
 )
 from airflow_provider_lemlist.delivery.evidence import listed_fields, words
 
@@ -256,7 +257,7 @@ class _Planner:
         if there.get("name") == provisional_name(wanted["name"]):
             # A run was killed before the campaign had its settings, whatever is remembered of them.
             return [UpdateSettings({name: (None, value) for name, value in sendable.items()})]
-        difference = compare(wanted, _settings_of(there), self.applied.settings)
+        difference = compare(wanted, listed_settings(there), self.applied.settings)
         changed = dict(difference.changed)
         if self.refresh_unseen:
             changed |= {name: (None, wanted[name]) for name in difference.unseen}
@@ -406,14 +407,6 @@ def _steps(parent: Mapping[str, Any], path: Path) -> Sequence[Row]:
 def _size(step: Row) -> int:
     """Return the number of steps that a step consists of: itself and those in its branches."""
     return 1 + sum(_size(below) for branch in BRANCHES for below in step.get(branch) or ())
-
-
-def _settings_of(campaign: Row) -> dict[str, Any]:
-    """Return the settings that lemlist lists of a campaign, by the names that change them."""
-    senders = campaign.get("senders")
-    ids = [str(sender.get("id")) for sender in senders or ()]
-    known = senders is not None and all(each.startswith("usr_") for each in ids)
-    return {**campaign, "sendUserIds": ids if known else None}
 
 
 def _loss(plain: Row, row: Row) -> int:
