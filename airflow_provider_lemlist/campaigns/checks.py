@@ -106,10 +106,11 @@ def mistakes(definition: Any, parameters: Mapping[str, Any]) -> list[Mistake]:
         kind = type(definition).__name__
         return [Mistake((), f"must be a Campaign, a mapping, or the path of a YAML file, not {kind}")]
     needed = parameters_in(definition)
+    unknown = dict.fromkeys(needed, UNKNOWN)
     if parameters is UNKNOWN:
-        parameters = dict.fromkeys(needed, UNKNOWN)
+        parameters = unknown
     found = _wrong_parameters(needed, parameters)
-    definition = fill(definition, parameters)
+    definition = fill(definition, {**unknown, **parameters})
     found += _without_value(definition, ())
     found += _wrong_templates(definition, ())
     for name in ("name", "steps"):
@@ -200,7 +201,8 @@ def _wrong_step(step: Any, path: Path) -> list[Mistake]:
 
 def _is_open(value: Any) -> bool:
     """Return whether a value has a mistake already, or is not wholly known."""
-    return value is None or value is UNKNOWN or (isinstance(value, (list, tuple)) and UNKNOWN in value)
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return any(item is None or item is UNKNOWN for item in items)
 
 
 def _wrong_name(name: Any, path: Path, seen: dict[str, Path]) -> list[Mistake]:
