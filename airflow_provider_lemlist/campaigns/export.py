@@ -108,4 +108,5 @@ def _dumper() -> Any:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if is_block else None)
 
     Dumper.add_representer(str, represent_text)
+    Dumper.add_multi_representer(dict, Dumper.represent_dict)  # typed steps are dicts
     return Dumper

@@ -189,7 +189,7 @@ def typed(step: dict[str, Any]) -> steps.Step:
 def test_yaml_and_python_say_the_same(definition: dict[str, Any]) -> None:
     arguments = {RENAMED.get(name) or snake(name): value for name, value in definition.items()}
     campaign = Campaign(**arguments | {"steps": [typed(step) for step in definition["steps"]]})
-    assert campaign == definition == parse_yaml(to_yaml(definition), "a.yaml").definition
+    assert campaign == definition == parse_yaml(to_yaml(campaign), "a.yaml").definition
 
 
 # --- The tree ---------------------------------------------------------------------------------------------
