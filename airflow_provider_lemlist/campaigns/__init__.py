@@ -10,7 +10,7 @@ Campaigns as code: declare a campaign, see what differs from lemlist, and apply 
     apply       carries the changes out, one after another
     export      the definition of a campaign that was built by hand
 
-``definition``, ``checks``, ``present``, ``plan`` and ``describe`` are pure.
+All but ``files`` and ``apply`` are pure.
 """
 
 from __future__ import annotations

@@ -271,8 +271,8 @@ def fill(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
     Return the definition with the values of its parameters, written ``[[ name ]]`` in any text.
 
     A text that is nothing but a parameter becomes its value, so that ``delay: "[[ days ]]"`` is a number. A
-    parameter without a value stays as it is. A value that no text can hold takes the place of the text, so
-    that the checks find it there.
+    parameter without a value stays as it is. A value that no text can hold, such as ``UNKNOWN``, takes the
+    place of the text, so that the checks find it there.
     """
 
     def filled(name: str, value: Any) -> Any:
@@ -283,8 +283,6 @@ def fill(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
         if not isinstance(value, str):
             return value
         used = {each: parameters[each] for each in PARAMETER.findall(value) if each in parameters}
-        if UNKNOWN in used.values():
-            return UNKNOWN
         whole = PARAMETER.fullmatch(value.strip())
         if whole and whole[1] in used and _TYPES.get(name, str) is not str:
             return _read(_TYPES[name], used[whole[1]])

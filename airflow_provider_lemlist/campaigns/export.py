@@ -103,9 +103,10 @@ def _dumper() -> Any:
             super().increase_indent(flow)
 
     def represent_text(dumper: Any, text: str) -> Any:
-        # YAML reads these as line breaks of its own; in quotes they stay.
-        is_block = "\n" in text and not any(character in text for character in "\x85\u2028\u2029")
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if is_block else None)
+        style = "|" if "\n" in text else None
+        if any(character in text for character in "\x85\u2028\u2029"):
+            style = '"'  # YAML takes these for line breaks, unless they are escaped
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)
     Dumper.add_multi_representer(dict, Dumper.represent_dict)  # typed steps are dicts

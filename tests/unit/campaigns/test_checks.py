@@ -130,6 +130,7 @@ def test_value_that_is_none_is_named_once(definition: dict[str, Any], place: str
         (EMAIL | {"delay": "3"}, "step 1, delay: must be a whole number, not '3'"),
         (EMAIL | {"delay": 2000}, "step 1, delay: must be 0 to 1500, not 2000"),
         (EMAIL | {"index": 2}, "step 1, index: the place of a step is its place in the list"),
+        (EMAIL | {"index": "first"}, "step 1, index: the place of a step is its place in the list"),
         (EMAIL | {"message": {"file": 5}}, "step 1, message: must be text, not dict"),
         (EMAIL | {"yes": []}, "step 1, yes: only a step of type 'conditional' has branches"),
         (EMAIL | {"otherwise": []}, "step 1, otherwise: only a step of type 'conditional' has branches"),

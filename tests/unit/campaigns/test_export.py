@@ -126,10 +126,30 @@ def test_every_text_comes_back_as_it_was(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["yes", "2026-11-20", "true", "3", "null", "~", "", " a", "a\n", "\n", "[[ a ]]"]
+    "text",
+    [
+        "yes",
+        "2026-11-20",
+        "true",
+        "3",
+        "null",
+        "~",
+        "",
+        " a",
+        "a\n",
+        "\n",
+        "[[ a ]]",
+        "a\n\x85b",
+        "a\n\u2028b",
+    ],
 )
 def test_text_that_looks_like_something_else_stays_a_text(text: str) -> None:
     assert parse_yaml(to_yaml({"name": text, "steps": []}), "a.yaml").definition["name"] == text
+
+
+def test_part_that_is_used_twice_is_written_twice() -> None:
+    step = {"type": "sms", "message": "Hi"}
+    assert to_yaml({"name": "a", "steps": [step, step]}).count("message: Hi") == 2
 
 
 def test_long_line_is_not_folded() -> None:

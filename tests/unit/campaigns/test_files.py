@@ -177,8 +177,9 @@ class TestMistakes:
         assert found(SPRING.replace("delay: 3", "delay: '[[ days ]]'"), days=3) == []
 
     def test_name_that_is_no_text_is_named(self) -> None:
-        assert found("5: '[[ x ]]'\nname: a\nsteps: []\n", x=1) == [
-            "spring.yaml, line 1: 5: a campaign has no such setting"
+        assert found("5: '[[ x ]]'\nname: a\nsteps: []\n") == [
+            "spring.yaml, line 1: 5: parameters has no value for [[ x ]]",
+            "spring.yaml, line 1: 5: a campaign has no such setting",
         ]
 
 
@@ -231,8 +232,8 @@ steps:
     subject: s
     message: m
     delya: 1
-  - <<: *mail
-    subject: 5
+  - subject: 5
+    <<: *mail
   - <<: [{message: 6}, *mail]
   - *mail
 """
@@ -248,7 +249,7 @@ steps:
             "spring.yaml, line 7: step 2, delya:",
             "spring.yaml, line 7: step 3, delya:",
             "spring.yaml, line 7: step 4, delya:",
-            "spring.yaml, line 9: step 2, subject",
+            "spring.yaml, line 8: step 2, subject",
             "spring.yaml, line 10: step 3, message",
         ]
 
