@@ -117,11 +117,11 @@ def check_flag(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def checked_flag(value: Any, what: str) -> bool | None:
-    """Return a flag as the hook takes it: None, so that it is not sent, where it is not set."""
+    """Return a flag, or None where it is empty."""
     if isinstance(value, str):
         value = {"true": True, "false": False, "none": False, "": False}.get(value.strip().lower(), value)
     if value is None or isinstance(value, bool):
-        return value or None
+        return value
     raise LemlistValidationError(f"{what} must be true or false, not {value!r}. Nothing was sent.")
 
 

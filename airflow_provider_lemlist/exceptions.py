@@ -116,7 +116,7 @@ class LemlistNotFoundError(_Permanent):
 
 
 class LemlistDuplicateError(_Permanent):
-    """Raise when the lead exists already."""
+    """Raise when the lead, step or campaign exists already."""
 
     @property
     def where(self) -> Literal["campaign", "elsewhere"]:

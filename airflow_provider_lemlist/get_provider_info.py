@@ -77,7 +77,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": _of_lemlist("hooks.lemlist"),
-        "operators": _of_lemlist("operators.lead", "operators.load", "operators.sequence"),
+        "operators": _of_lemlist(
+            "operators.campaign", "operators.lead", "operators.load", "operators.sequence"
+        ),
         "sensors": _of_lemlist("sensors.activity"),
         "triggers": _of_lemlist("triggers.activity"),
         "config": {

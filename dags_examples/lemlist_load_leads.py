@@ -14,14 +14,8 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
 
+from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator
 from airflow_provider_lemlist.operators.load import LoadLeadsOperator
-
-
-@task(retries=0)
-def create_campaign(run_id: str) -> str:
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
-    return str(LemlistHook().create_campaign(f"Signups {run_id}")["_id"])
 
 
 @task
@@ -38,10 +32,12 @@ with DAG(
     tags=["lemlist", "example"],
     doc_md=__doc__,
 ):
+    campaign = CreateCampaignOperator(task_id="create_campaign", name="Signups {{ run_id }}")
+
     # [START howto_operator_load_leads]
     load = LoadLeadsOperator(
         task_id="load",
-        campaign_id=create_campaign(),
+        campaign_id=campaign.output,
         path=Path(__file__).with_name("signups.csv"),
         column_map={"first_name": "firstName", "company": "companyName", "zone": "timezone"},
         variables=["plan"],  # a custom variable; other columns are left out

@@ -17,6 +17,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
 
+from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator
 
 SIGNUPS = """
@@ -30,13 +31,6 @@ SIGNUPS = """
     )
     SELECT email, first_name AS firstName, company AS companyName, seats FROM signups WHERE seats > 5
 """
-
-
-@task
-def create_campaign(run_id: str) -> str:
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
-    return str(LemlistHook().create_campaign(f"New signups {run_id}")["_id"])
 
 
 @task
@@ -65,10 +59,12 @@ with DAG(
     tags=["lemlist", "example"],
     doc_md=__doc__,
 ):
+    campaign = CreateCampaignOperator(task_id="create_campaign", name="New signups {{ run_id }}")
+
     # [START howto_operator_create_lead_mapped]
     leads = CreateLeadOperator.partial(
         task_id="lead",
-        campaign_id=create_campaign.override(retries=0)(),
+        campaign_id=campaign.output,
         deduplicate=True,
         if_elsewhere="skip",
     ).expand(lead=read_signups())

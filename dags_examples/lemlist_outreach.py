@@ -21,37 +21,15 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
+from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator, StartCampaignOperator
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.sensors.activity import ActivitySensor
 from airflow_provider_lemlist.steps import Condition, Email, LinkedinInvite, LinkedinVoiceNote
 from airflow_provider_lemlist.templating import AirflowText
 
+
 # [START howto_hook_lemlist]
-
-
-@task
-def create_campaign(run_id: str) -> str:
-    """Create the campaign of this run; a retry finds the one that an attempt before it has made."""
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
-    hook, name = LemlistHook(), f"Outreach {run_id}"
-    campaigns = hook.list_campaigns(newest_first=True)
-    made = next((campaign for campaign in campaigns if campaign["name"] == name), None)
-    campaign = made or hook.create_campaign(name, campaign_timezone="Europe/London")
-    return str(campaign["_id"])
-
-
-@task
-def start_campaign(campaign_id: str) -> None:
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
-    LemlistHook().start_campaign(campaign_id)
-
-
-# [END howto_hook_lemlist]
-
-
 @task
 def mark_interested(replies: list[dict[str, Any]]) -> None:
     """Mark the leads that replied as interested, so that a salesperson continues."""
@@ -60,6 +38,9 @@ def mark_interested(replies: list[dict[str, Any]]) -> None:
     hook = LemlistHook()
     for reply in replies:
         hook.mark_lead_interested(reply["leadId"], campaign_id=reply["campaignId"])
+
+
+# [END howto_hook_lemlist]
 
 
 with DAG(
@@ -72,7 +53,14 @@ with DAG(
     tags=["lemlist", "example"],
     doc_md=__doc__,
 ):
-    campaign_id = create_campaign()
+    # [START howto_operator_create_campaign]
+    campaign = CreateCampaignOperator(
+        task_id="create_campaign",
+        name="Outreach {{ run_id }}",
+        campaign_timezone="Europe/London",
+    )
+    campaign_id = campaign.output
+    # [END howto_operator_create_campaign]
 
     # [START howto_operator_create_lead]
     lead = CreateLeadOperator(
@@ -138,7 +126,9 @@ with DAG(
     )
     # [END howto_operator_upload_voice_audio]
 
-    started = start_campaign(campaign_id)
+    # [START howto_operator_start_campaign]
+    start = StartCampaignOperator(task_id="start_campaign", campaign_id=campaign_id)
+    # [END howto_operator_start_campaign]
 
     # [START howto_sensor_activity]
     reply = ActivitySensor(
@@ -154,5 +144,5 @@ with DAG(
 
     # A step goes to the end of its sequence, so the order of the tasks is the order of the steps.
     opening >> invite >> condition
-    [upload, second_email] >> started >> reply
+    [upload, second_email] >> start >> reply
     mark_interested(reply.output)

@@ -15,16 +15,10 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, task
 
+from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudiosOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 from airflow_provider_lemlist.steps import LinkedinVoiceNote
-
-
-@task
-def create_campaign(run_id: str) -> str:
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-
-    return str(LemlistHook().create_campaign(f"Voice notes {run_id}")["_id"])
 
 
 @task
@@ -69,7 +63,7 @@ with DAG(
     tags=["lemlist", "example"],
     doc_md=__doc__,
 ):
-    campaign_id = create_campaign.override(retries=0)()
+    campaign_id = CreateCampaignOperator(task_id="create_campaign", name="Voice notes {{ run_id }}").output
     notes = find_notes("{{ params.folder }}")
 
     step = AddStepOperator(task_id="step", campaign_id=campaign_id, step=LinkedinVoiceNote())

@@ -139,6 +139,13 @@ EXPORT_LEADS = Operation("GET", "/campaigns/{campaignId}/export/leads", Effect.R
 LIST_CAMPAIGNS = Operation("GET", "/campaigns", Effect.READ, Shape.ROWS)
 GET_CAMPAIGN = Operation("GET", "/campaigns/{campaignId}", Effect.READ, Shape.RECORD)
 CREATE_CAMPAIGN = Operation("POST", "/campaigns", Effect.CREATE, Shape.RECORD)
+UPDATE_CAMPAIGN = Operation("PATCH", "/campaigns/{campaignId}", Effect.SET, Shape.OBJECT)
+LIST_SCHEDULES = Operation("GET", "/schedules", Effect.READ, Shape.ROWS)
+CREATE_SCHEDULE = Operation("POST", "/schedules", Effect.CREATE, Shape.RECORD)
+UPDATE_SCHEDULE = Operation("PATCH", "/schedules/{scheduleId}", Effect.SET, Shape.RECORD)
+ATTACH_SCHEDULE = Operation(
+    "POST", "/campaigns/{campaignId}/schedules/{scheduleId}", Effect.SET, Shape.OBJECT
+)
 START_CAMPAIGN = Operation(
     "POST", "/campaigns/{campaignId}/start", Effect.SET, Shape.OBJECT, already=Reason.CAMPAIGN_RUNNING
 )
@@ -169,7 +176,6 @@ UNLIKE_THEIR_METHOD: tuple[tuple[str, str, Effect], ...] = (
     ("GET", "/campaigns/{campaignId}/export/start", Effect.CREATE),
     ("POST", "/campaigns/{campaignId}/leads/import", Effect.CREATE),
     ("POST", "/leads/review/{leadId}", Effect.SET),
-    ("POST", "/campaigns/{campaignId}/schedules/{scheduleId}", Effect.SET),
     ("POST", "/v2/unsubscribes/contacts/{contactId}", Effect.SET),
     ("POST", "/contacts", Effect.SET),
     ("POST", "/companies", Effect.SET),

@@ -285,7 +285,7 @@ def fill(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
         used = {each: parameters[each] for each in PARAMETER.findall(value) if each in parameters}
         whole = PARAMETER.fullmatch(value.strip())
         if whole and whole[1] in used and _TYPES.get(name, str) is not str:
-            return _read(_TYPES[name], used[whole[1]])
+            return read_value(name, used[whole[1]])
         for each in used.values():
             if not isinstance(each, (str, int, float)):
                 return each
@@ -304,9 +304,10 @@ def _types(settings: Mapping[str, Setting]) -> Iterator[tuple[str, type]]:
 _TYPES = dict(_types(SETTINGS)) | {name: field.type for name, field in steps.FIELDS.items()}
 
 
-def _read(kind: type, value: Any) -> Any:
-    """Return the number or the flag that a rendered text stands for; anything else as it is."""
-    if isinstance(value, str) and kind in (int, bool):
-        name = next(name for name, field in steps.FIELDS.items() if field.type is kind)
+def read_value(name: str, value: Any) -> Any:
+    """Return the number or the flag that a rendered text under a name stands for; anything else as it is."""
+    if name in steps.FIELDS:
         return steps.read_text(name, value)
+    if isinstance(value, str) and _TYPES.get(name) is bool:
+        return {"true": True, "false": False}.get(value.strip().lower(), value)
     return value

@@ -7,12 +7,16 @@ A plan as a text that reads like a diff. Pure.
     ~ step 3 email: subject "A question" -> "A question, {{firstName}}"
     - step 5 linkedinVisit
     + email "Shall we talk?" after step 2
+
+Steps that stay or are new have the position that the definition gives them; the others the one in lemlist.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from os.path import commonprefix
 from typing import Any
 
 from airflow_provider_lemlist.campaigns.definition import Path, show_path
@@ -31,6 +35,8 @@ from airflow_provider_lemlist.delivery.evidence import listed_fields
 
 #: The longest part of a text that is shown.
 LONGEST = 60
+#: What would move the cursor of a terminal, or cannot be encoded.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _COLOURS = {"+": "32", "~": "33", "-": "31", "?": "2", "!": "1;31"}
 
 
@@ -73,14 +79,30 @@ def coloured(lines: Iterable[str]) -> Iterator[str]:
 
 def short(value: Any) -> str:
     """Return a value as it is shown: texts in quotes, on one line, shortened."""
-    if not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(value.split())
-    return f'"{text}"' if len(text) <= LONGEST else f'"{text[: LONGEST - 1]}…"'
+    if isinstance(value, str):
+        return _excerpt(_one_line(value), 0)
+    return _one_line(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _one_line(text: str) -> str:
+    return _CONTROL.sub("\ufffd", " ".join(text.split()))
+
+
+def _excerpt(text: str, start: int) -> str:
+    shown = text if not start else f"…{text[start + 1 :]}"
+    return f'"{shown}"' if len(shown) <= LONGEST else f'"{shown[: LONGEST - 1]}…"'
 
 
 def _change(before: Any, value: Any) -> str:
-    return f"{'(not listed)' if before is None else short(before)} -> {short(value)}"
+    """Return both values; of long texts the part in which they begin to differ."""
+    if not isinstance(before, str) or not isinstance(value, str):
+        return f"{'(not listed)' if before is None else short(before)} -> {short(value)}"
+    texts = [_one_line(before), _one_line(value)]
+    if texts[0] == texts[1]:
+        return f"{short(value)} (only spaces differ)"
+    same = len(commonprefix(texts))
+    start = max(0, same - LONGEST // 3) if max(map(len, texts)) > LONGEST else 0
+    return " -> ".join(_excerpt(text, start) for text in texts)
 
 
 def _new(change: AddStep) -> str:
@@ -88,7 +110,7 @@ def _new(change: AddStep) -> str:
     after = f"after {show_path((*change.sequence, position - 1))}"
     where = after if position else f"first in {_sequence(change.sequence)}"
     moved = " (moved)" if change.moved else ""
-    return f"{_kind(change.step)} {where}{moved}"
+    return f"{kind_of(change.step)} {where}{moved}"
 
 
 def _sequence(path: Path) -> str:
@@ -97,14 +119,15 @@ def _sequence(path: Path) -> str:
 
 def _row(row: Row) -> str:
     position = row.get("index")
-    return f"step {position} {_kind(row)}" if position is not None else _kind(row)
+    return f"step {position} {kind_of(row)}" if position is not None else kind_of(row)
 
 
-def _kind(step: Mapping[str, Any]) -> str:
+def kind_of(step: Mapping[str, Any]) -> str:
+    """Return the type of a step with the beginning of its text."""
     there = listed_fields(step)
-    texts = (there.get(name) for name in ("subject", "title", "conditionKey", "message"))
+    texts = (there.get(name) for name in ("subject", "title", "conditionKey", "message", "url"))
     text = next(filter(None, texts), None)
-    return f"{step['type']} {short(text)}" if text else str(step["type"])
+    return f"{step.get('type')} {short(text)}" if text else str(step.get("type"))
 
 
 def _seen(path: Path, names: Iterable[str]) -> str:

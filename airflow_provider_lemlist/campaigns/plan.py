@@ -2,20 +2,17 @@
 """
 The plan: the changes that lead from what lemlist has to a definition, as few as possible. Pure.
 
-Steps have no stable name in lemlist, so each sequence is aligned with the definition by type and content. A
-step that is equal is not touched; one of the same type is updated in place and keeps its statistics; a moved
-one can only be deleted and added again. Of several shortest plans, the one that keeps most words of the texts
-is taken.
+A step that has only moved is deleted and added again, because lemlist cannot move a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from airflow_provider_lemlist.campaigns.definition import BRANCHES, SETTINGS, Path, is_condition, plain_step
+from airflow_provider_lemlist.campaigns.align import Aligner, Wanted, wanted_steps
+from airflow_provider_lemlist.campaigns.definition import SETTINGS, Path
 from airflow_provider_lemlist.campaigns.present import (
     Applied,
     Present,
@@ -25,7 +22,6 @@ from airflow_provider_lemlist.campaigns.present import (
     compare_step,
     listed_settings,
 )
-from airflow_provider_lemlist.delivery.evidence import listed_fields, words
 
 #: What becomes of steps that lemlist has and the definition lacks.
 OnExtra = Literal["fail", "keep", "delete"]
@@ -50,16 +46,14 @@ class CreateCampaign:
     @property
     def first(self) -> dict[str, Any]:
         """The settings of the request that creates the campaign."""
-        found = {name: value for name, value in self.settings.items() if "create" in SETTINGS[name].sent_with}
-        return found | ({"name": provisional_name(found["name"])} if self.second else {})
+        found = {name: value for name, value in self.settings.items() if _is_taken(name, "create")}
+        return {**found, "name": provisional_name(found["name"])} if self.second else found
 
     @property
     def second(self) -> dict[str, Any]:
         """The settings of the request after it; empty if the first one takes all."""
-        left = {name for name in self.settings if "create" not in SETTINGS[name].sent_with}
-        return {
-            name: self.settings[name] for name in self.settings if name in left or (left and name == "name")
-        }
+        left = {n: value for n, value in self.settings.items() if not _is_taken(n, "create")}
+        return {"name": self.settings["name"], **left} if left else {}
 
 
 def provisional_name(name: str) -> str:
@@ -159,10 +153,12 @@ def plan_changes(
     Return the changes that lead from what lemlist has to the definition.
 
     :param definition: A definition without mistakes and without parameters.
-    :param applied: What was sent last from here.
+    :param applied: What was sent last from here; ignored if it was sent to another campaign.
     :param on_extra: With ``keep``, steps that the definition lacks are not deleted.
     :param refresh_unseen: Whether fields that lemlist does not list are sent again.
     """
+    if applied.campaign_id != (present.campaign or {}).get("_id"):
+        applied = Applied()
     return _Planner(present, applied, on_extra == "keep", refresh_unseen).plan(definition)
 
 
@@ -173,9 +169,10 @@ def obstacles(plan: Plan, present: Present, on_extra: OnExtra, if_running: IfRun
     moved = [change for change in plan.changes if isinstance(change, AddStep) and change.moved]
     if deleted and on_extra == "fail":
         count = sum(1 + len(change.beneath) for change in deleted)
+        what = "1 step of the campaign is" if count == 1 else f"{count} steps of the campaign are"
         found.append(
-            f"{count} steps of the campaign are not in the definition, or have another place there. Set "
-            "on_extra to 'delete' to delete them, or to 'keep'"
+            f"{what} not in the definition, or in another place. Set on_extra to 'delete' to delete what the "
+            "definition lacks, or to 'keep' to leave it"
         )
     if moved and on_extra == "keep":
         found.append(
@@ -193,35 +190,15 @@ def obstacles(plan: Plan, present: Present, on_extra: OnExtra, if_running: IfRun
     return found
 
 
-# --- Alignment --------------------------------------------------------------------------------------------
-
-
-class _Cost(NamedTuple):
-    """What an alignment costs: the steps that change, then how much of their texts is lost."""
-
-    changes: int = 0
-    loss: int = 0
-
-    def plus(self, *others: _Cost) -> _Cost:
-        return _Cost(
-            self.changes + sum(other.changes for other in others), self.loss + sum(o.loss for o in others)
-        )
-
-
-#: The loss of a step whose texts have no word in common with those that it gets, and of one that is new.
-_ALL_LOST = 1000
-_NEW = 500
-
-#: Steps of the definition with their listed ones; None where there is no such step.
-_Pairs = tuple[tuple[int | None, int | None], ...]
-
-
 class _Planner:
+    """Collects the changes of one plan."""
+
     def __init__(self, present: Present, applied: Applied, keep: bool, refresh_unseen: bool) -> None:
         self.present = present
         self.applied = applied
         self.keep = keep
         self.refresh_unseen = refresh_unseen
+        self.aligner = Aligner(present, applied, keep, refresh_unseen)
         self.updated: list[UpdateStep] = []
         self.deleted: list[DeleteStep] = []
         self.added: list[AddStep] = []
@@ -230,11 +207,10 @@ class _Planner:
         self.step_ids: dict[Path, str] = {}
         self.unseen: dict[Path, tuple[str, ...]] = {}
         self.notes: list[str] = []
-        self._aligned: dict[tuple[Path, str | None], tuple[_Cost, _Pairs]] = {}
 
     def plan(self, definition: Mapping[str, Any]) -> Plan:
-        settings = self._settings(definition)
-        self._sequence(definition, ("steps",), self.present.main_id)
+        settings = self._settings({name: value for name, value in definition.items() if name in SETTINGS})
+        self._sequence(wanted_steps(definition["steps"], ("steps",)), ("steps",), self.present.main_id or "")
         return Plan(
             # Steps first: if lemlist refuses to edit a running campaign, nothing else has changed.
             (*self.updated, *settings, *self.deleted, *self._mark_moved()),
@@ -247,30 +223,40 @@ class _Planner:
 
     # --- Settings ---------------------------------------------------------------------------------------
 
-    def _settings(self, definition: Mapping[str, Any]) -> list[Change]:
-        there = self.present.campaign
-        wanted = {name: definition[name] for name in definition if name in SETTINGS}
-        sendable = {name: value for name, value in wanted.items() if "update" in SETTINGS[name].sent_with}
-        if there is None:
-            new = {name: value for name, value in wanted.items() if "create" in SETTINGS[name].sent_with}
-            return [CreateCampaign(new | sendable), *self._schedules(wanted.get("scheduleIds", ()), ())]
-        if there.get("name") == provisional_name(wanted["name"]):
-            # A run was killed before the campaign had its settings, whatever is remembered of them.
-            return [UpdateSettings({name: (None, value) for name, value in sendable.items()})]
-        difference = compare(wanted, listed_settings(there), self.applied.settings)
+    def _settings(self, wanted: Mapping[str, Any]) -> list[Change]:
+        if self.present.campaign is None:
+            return self._new_campaign(wanted)
+        there = listed_settings(self.present.campaign)
+        # The name tells that a run was killed before the campaign had its settings, whatever was sent before.
+        is_incomplete = there.get("name") == provisional_name(wanted["name"])
+        difference = compare(wanted, there, {} if is_incomplete else self.applied.settings)
         changed = dict(difference.changed)
-        if self.refresh_unseen:
-            changed |= {name: (None, wanted[name]) for name in difference.unseen}
-        elif difference.unseen:
-            self.unseen[()] = difference.unseen
-        before, schedules = changed.pop("scheduleIds", ((), ()))
-        self.notes += [
-            f"{name} is {before!r}, not {value!r}: its API cannot change it"
-            for name, (before, value) in changed.items()
-            if name not in sendable and before is not None
-        ]
-        updates = {name: values for name, values in changed.items() if name in sendable}
+        if is_incomplete or self.refresh_unseen:
+            sent = [name for name in difference.unseen if _is_taken(name, "update", "attach")]
+            changed |= {name: (there.get(name), wanted[name]) for name in sent}
+        if unseen := tuple(name for name in difference.unseen if name not in changed):
+            self.unseen[()] = unseen
+        updates = {}
+        for name, (before, value) in changed.items():
+            if _is_taken(name, "update"):
+                updates[name] = (before, value)
+            elif not _is_taken(name, "attach"):
+                self._note_fixed(name, before, value)
+        before, schedules = changed.get("scheduleIds", ((), ()))
         return [*([UpdateSettings(updates)] if updates else []), *self._schedules(schedules, before or ())]
+
+    def _new_campaign(self, wanted: Mapping[str, Any]) -> list[Change]:
+        settings = {}
+        for name, value in wanted.items():
+            if _is_taken(name, "create", "update"):
+                settings[name] = value
+            elif not _is_taken(name, "attach"):
+                self._note_fixed(name, SETTINGS[name].type(), value)
+        return [CreateCampaign(settings), *self._schedules(wanted.get("scheduleIds", ()), ())]
+
+    def _note_fixed(self, name: str, before: Any, value: Any) -> None:
+        there = "not listed" if before is None else repr(before)
+        self.notes.append(f"{name} is {there}, and should be {value!r}: lemlist's API cannot change it")
 
     def _schedules(self, wanted: Sequence[str], there: Sequence[str]) -> list[Change]:
         self.notes += [
@@ -278,149 +264,65 @@ class _Planner:
             for each in there
             if each not in wanted
         ]
-        return [AttachSchedule(each) for each in wanted if each not in there]
+        return [AttachSchedule(each) for each in dict.fromkeys(wanted) if each not in there]
 
     # --- Sequences --------------------------------------------------------------------------------------
 
-    def _sequence(self, parent: Mapping[str, Any], path: Path, sequence_id: str | None) -> None:
+    def _sequence(self, steps: Sequence[Wanted], path: Path, sequence_id: str) -> None:
         """Collect the changes of a sequence and of those beneath it."""
         if sequence_id:
             self.sequence_ids[path] = sequence_id
-        wanted, rows = _steps(parent, path), self.present.rows(sequence_id)
-        _, pairs = self._align(parent, path, sequence_id)
-        final: list[bool] = []  # the sequence as it will be: whether each of its steps is there already
-        places: list[tuple[int, int]] = []
-        for i, j in pairs:
-            if i is None and j is not None:
-                self._extra(path, str(sequence_id), rows[j])
-                if self.keep:
-                    final.append(True)
-            elif i is not None and j is not None:
-                self._match(wanted[i], (*path, i), str(sequence_id), rows[j])
-                final.append(True)
-            elif i is not None:
-                places.append((i, len(final)))
-                final.append(False)
-        for i, place in places:
-            index = place if any(final[place:]) else None
-            self._add(wanted[i], (*path, i), index)
+        pairs = self.aligner.pairs(steps, path, sequence_id)
+        for step, row in pairs:
+            if row is not None and step is None:
+                self._extra(path, sequence_id, row)
+            elif row is not None and step is not None:
+                self._match(step, sequence_id, row)
+        final = [pair for pair in pairs if pair.step or self.keep]  # the sequence as it will be
+        last = max((index for index, pair in enumerate(final) if pair.row), default=-1)
+        for index, (step, row) in enumerate(final):
+            if step is not None and row is None:
+                self._add(step, index if index < last else None)
 
-    def _match(self, step: Row, path: Path, sequence_id: str, row: Row) -> None:
-        self.step_ids[path] = str(row["_id"])
-        plain = plain_step(step)
-        difference = compare_step(plain, row, self.applied)
-        changed = dict(difference.changed)
-        if self.refresh_unseen:
-            changed |= {name: (None, plain[name]) for name in difference.unseen}
-        elif difference.unseen:
-            self.unseen[path] = difference.unseen
+    def _match(self, step: Wanted, sequence_id: str, row: Row) -> None:
+        self.step_ids[step.path] = str(row["_id"])
+        changed, unseen = self.aligner.difference(step, row)
         if changed:
-            self.updated.append(UpdateStep(path, sequence_id, row, changed))
-        if is_condition(step):
-            ids = branch_ids(row)
-            for branch in BRANCHES:
-                self._sequence(step, (*path, branch), ids.get(branch))
+            self.updated.append(UpdateStep(step.path, sequence_id, row, changed))
+        if unseen:
+            self.unseen[step.path] = unseen
+        ids = branch_ids(row) if step.branches else {}
+        for branch, below in step.branches.items():
+            self._sequence(below, (*step.path, branch), ids.get(branch, ""))
 
     def _extra(self, path: Path, sequence_id: str, row: Row) -> None:
+        beneath = self.present.beneath(row)
         if self.keep:
-            self.kept += [row, *self.present.beneath(row)]
+            self.kept += [row, *beneath]
         else:
-            self.deleted.append(DeleteStep(path, sequence_id, row, tuple(self.present.beneath(row))))
+            self.deleted.append(DeleteStep(path, sequence_id, row, tuple(beneath)))
 
-    def _add(self, step: Row, path: Path, index: int | None) -> None:
-        self.added.append(AddStep(path, plain_step(step), index))
-        for branch in BRANCHES if is_condition(step) else ():
-            for position, below in enumerate(_steps(step, (*path, branch))):
-                self._add(below, (*path, branch, position), None)
+    def _add(self, step: Wanted, index: int | None) -> None:
+        self.added.append(AddStep(step.path, step.plain, index))
+        for branch in step.branches.values():
+            for below in branch:
+                self._add(below, None)
 
     def _mark_moved(self) -> Iterator[AddStep]:
         """Yield the added steps, each with the equal one that is deleted, or would be, at another place."""
-        gone = list(self.kept) if self.keep else []
+        gone = list(self.kept)
         for change in self.deleted:
             gone += [change.row, *change.beneath]
         for added in self.added:
             moved = next((row for row in gone if self._is_equal(added.step, row)), None)
             if moved is not None:
                 gone.remove(moved)
-            yield AddStep(added.path, added.step, added.index, moved)
+            yield replace(added, moved=moved)
 
     def _is_equal(self, plain: Row, row: Row) -> bool:
-        if plain["type"] != row.get("type"):
-            return False
-        return not compare_step(plain, row, self.applied).changed
-
-    # --- Alignment --------------------------------------------------------------------------------------
-
-    def _align(self, parent: Mapping[str, Any], path: Path, sequence_id: str | None) -> tuple[_Cost, _Pairs]:
-        """Return the cheapest alignment of a list of steps with a sequence."""
-        known = self._aligned.get((path, sequence_id))
-        if known is not None:
-            return known
-        wanted, rows = _steps(parent, path), self.present.rows(sequence_id)
-        matches = [
-            [self._cost_to_match(step, (*path, i), row) for row in rows] for i, step in enumerate(wanted)
-        ]
-        adds = [_Cost(_size(step), _NEW * _size(step)) for step in wanted]
-        extras = [_Cost(0 if self.keep else 1 + len(self.present.beneath(row))) for row in rows]
-
-        # best[i][j]: the steps from i on with the rows from j on.
-        best: list[list[tuple[_Cost, _Pairs]]] = [
-            [(_Cost(), ()) for _ in range(len(rows) + 1)] for _ in range(len(wanted) + 1)
-        ]
-        for i in range(len(wanted), -1, -1):
-            for j in range(len(rows), -1, -1):
-                options: list[tuple[_Cost, _Pairs]] = []
-                if i < len(wanted) and j < len(rows) and (match := matches[i][j]) is not None:
-                    cost, pairs = best[i + 1][j + 1]
-                    options.append((cost.plus(match), ((i, j), *pairs)))
-                if i < len(wanted):
-                    cost, pairs = best[i + 1][j]
-                    options.append((cost.plus(adds[i]), ((i, None), *pairs)))
-                if j < len(rows):
-                    cost, pairs = best[i][j + 1]
-                    options.append((cost.plus(extras[j]), ((None, j), *pairs)))
-                if options:
-                    best[i][j] = min(options, key=lambda option: option[0])
-        self._aligned[path, sequence_id] = best[0][0]
-        return best[0][0]
-
-    def _cost_to_match(self, step: Row, path: Path, row: Row) -> _Cost | None:
-        """Return the cost of turning a listed step into one of the definition; None if it cannot be."""
-        plain = plain_step(step)
-        if plain["type"] != row.get("type"):
-            return None
-        changed = compare_step(plain, row, self.applied).changed
-        if changed and self.applied.steps and str(row["_id"]) not in self.applied.steps:
-            return None  # added in lemlist by hand: nothing of this definition may overwrite it
-        own = _Cost(1, _loss(plain, row)) if changed else _Cost()
-        if not is_condition(step):
-            return own
-        ids = branch_ids(row)
-        below = (self._align(step, (*path, branch), ids.get(branch))[0] for branch in BRANCHES)
-        return own.plus(*below)
+        return plain["type"] == row.get("type") and not compare_step(plain, row, self.applied).changed
 
 
-def _steps(parent: Mapping[str, Any], path: Path) -> Sequence[Row]:
-    return parent.get(str(path[-1])) or ()
-
-
-def _size(step: Row) -> int:
-    """Return the number of steps that a step consists of: itself and those in its branches."""
-    return 1 + sum(_size(below) for branch in BRANCHES for below in step.get(branch) or ())
-
-
-def _loss(plain: Row, row: Row) -> int:
-    """Return how much of the texts of a listed step is lost when it becomes another one."""
-    old, new = _words_of(listed_fields(row), plain), _words_of(plain, plain)
-    everything = old | new
-    return 0 if not everything else round(_ALL_LOST * (1 - len(old & new) / len(everything)))
-
-
-def _words_of(values: Row, plain: Row) -> set[str]:
-    texts = (values[name] for name in plain if name != "type" and isinstance(values.get(name), str))
-    return {word for text in texts for word in _split(text)}
-
-
-@cache
-def _split(text: str) -> frozenset[str]:
-    return frozenset(words(text).split())
+def _is_taken(name: str, *requests: str) -> bool:
+    """Return whether one of these requests takes a setting."""
+    return any(request in SETTINGS[name].sent_with for request in requests)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -123,12 +124,12 @@ def compare(wanted: Row, there: Row, applied: Mapping[str, str]) -> Difference:
     unseen: list[str] = []
     for name, value in wanted.items():
         listed = there.get(name)
-        if listed is not None and (is_same := _is_same(value, listed)) is not None:
-            if not is_same:
-                changed[name] = (listed, value)
-        elif name not in applied:
+        is_same = _is_same(value, listed)
+        if is_same is None and name in applied:
+            is_same = applied[name] == digest(value)
+        if is_same is None:
             unseen.append(name)
-        elif applied[name] != digest(value):
+        elif not is_same:
             changed[name] = (listed, value)
     return Difference(changed, tuple(unseen))
 
@@ -141,13 +142,28 @@ def compare_step(wanted: Row, row: Row, applied: Applied) -> Difference:
 
 
 def _is_same(wanted: Any, listed: Any) -> bool | None:
-    """Return whether two values are equal; None if only their markup differs, which lemlist may tidy."""
+    """
+    Return whether a value equals what lemlist lists.
+
+    :return: None if it is not known: not listed, or only the markup differs, which lemlist may tidy.
+    """
     if isinstance(wanted, Mapping) and isinstance(listed, Mapping):
-        return all(_is_same(value, listed.get(name)) for name, value in wanted.items())
+        same = [_is_same(value, listed.get(name)) for name, value in wanted.items()]
+        return False if False in same else None if None in same else True
+    if listed is None:
+        return None
     if isinstance(wanted, (list, tuple)) and isinstance(listed, (list, tuple)):
-        return sorted(map(str, wanted)) == sorted(map(str, listed))
+        return set(map(str, wanted)) == set(
+            map(str, listed)
+        )  # ids, choices and links: their order says nothing
     if wanted == listed:
         return True
-    if isinstance(wanted, str) and isinstance(listed, str) and words(wanted) == words(listed):
+    if isinstance(wanted, str) and isinstance(listed, str) and text_words(wanted) == text_words(listed):
         return None
     return False
+
+
+@lru_cache(maxsize=4096)  # each text is compared with every text of a sequence
+def text_words(text: str) -> str:
+    """Return the words and links of a text."""
+    return str(words(text))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is known: about a lead before it is sent and after lemlist refused it, and about a step's sequence.
+What is known: about a lead before it is sent and after lemlist refused it, about a sequence or a name.
 
 Pure. What lemlist lists is compared by ids first: a step that was not there before is ours, whatever lemlist
 has made of its text. Contents are compared only to find a step that the user does not want twice.
@@ -9,13 +9,13 @@ has made of its text. Contents are compared only to find a step that the user do
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
 from typing import Any, Literal
 
 from airflow_provider_lemlist.delivery.identity import profile_of
-from airflow_provider_lemlist.exceptions import LemlistUncertainError
+from airflow_provider_lemlist.exceptions import LemlistUncertainError, LemlistValidationError
 
 #: Fields of a step that are not compared: a position moves when steps are put before it, and lemlist hosts
 #: its own copies of media.
@@ -125,9 +125,8 @@ def added_step(
         equal, unclear = ([*new], []) if len(new) == 1 else equal_steps(step, new)
         if len(equal) == 1 and not unclear:
             return equal[0]
-    ids = ", ".join(str(row["_id"]) for row in new)
     raise LemlistUncertainError(
-        f"It is not known whether lemlist added the {step['type']} step: {ids} may be it or may be older. "
+        f"It is not known whether lemlist added the {step['type']} step: {_ids(new)} may be it or older. "
         "Check the sequence in lemlist; if the step is there, mark the task as succeeded, otherwise clear it."
     )
 
@@ -182,3 +181,62 @@ def words(value: Any) -> Any:
         return value
     links = " ".join(re.findall(r"""(?:href|src)\s*=\s*["']?([^"'\s>]+)""", value))
     return " ".join(unescape(f"{re.sub(r'<[^>]*>', ' ', value)} {links}").split())
+
+
+# --- Campaigns --------------------------------------------------------------------------------------------
+
+
+def campaigns_named(listed: Iterable[Mapping[str, Any]], *names: str) -> list[Mapping[str, Any]]:
+    """Return the listed campaigns of these names that are not archived; outer spaces do not count."""
+    wanted = {name.strip() for name in names}
+    return [
+        row
+        for row in listed
+        if row.get("_id") and str(row.get("name")).strip() in wanted and not is_archived(row)
+    ]
+
+
+def is_archived(campaign: Mapping[str, Any]) -> bool:
+    """Return whether a campaign is archived."""
+    # The first version of the API has a flag for it. A campaign may have several statuses at once.
+    return bool(campaign.get("archived")) or "archived" in (campaign.get("status") or "")
+
+
+def only_campaign(named: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """
+    Return the one campaign of a name, or None.
+
+    :param named: The campaigns of this name.
+    :raises LemlistValidationError: There are several.
+    """
+    if len(named) > 1:
+        raise LemlistValidationError(
+            f"{len(named)} campaigns have the name {named[0]['name']!r}: {_ids(named)}. Rename or archive "
+            "all but one, or give campaign_id."
+        )
+    return named[0] if named else None
+
+
+def created_record(
+    what: str, named: Iterable[Mapping[str, Any]], *, known: Collection[str] | None
+) -> Mapping[str, Any] | None:
+    """
+    Return the record that a request whose response was lost has created, or None if it created none.
+
+    :param what: The kind of record, for the error: ``campaign``.
+    :param named: The records of its name now.
+    :param known: Ids of the records of this name before the request; None where they are not known.
+    :raises LemlistUncertainError: Several could be it, or one that may have been there before.
+    """
+    before = {*(known or ())}
+    new = [row for row in named if row["_id"] not in before]
+    if len(new) > 1 or (new and known is None):
+        raise LemlistUncertainError(
+            f"It is not known whether lemlist created the {what} {new[0]['name']!r}: {_ids(new)} may be it "
+            "or older. Rename or archive what is not it, then clear the task."
+        )
+    return new[0] if new else None
+
+
+def _ids(rows: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(str(row["_id"]) for row in rows)

@@ -2,13 +2,13 @@
 """
 What follows: pure decisions from evidence and policy, and the outcomes in which they end.
 
-``next_action`` decides about a lead, ``choose_step`` about a step. Every safeguard against creating something
-twice is a line of one of them.
+``next_action`` decides about a lead, ``choose_step`` about a step, ``choose_campaign`` about a campaign.
+Every safeguard against creating something twice is a line of one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ from airflow_provider_lemlist.delivery.evidence import (
     LeadEvidence,
     StepEvidence,
     added_step,
+    created_record,
     equal_steps,
+    only_campaign,
 )
-from airflow_provider_lemlist.delivery.policy import IfStepExists, LeadPolicy
+from airflow_provider_lemlist.delivery.policy import IfCampaignExists, IfStepExists, LeadPolicy
 from airflow_provider_lemlist.exceptions import LemlistDuplicateError
 
 
@@ -126,3 +128,32 @@ def choose_step(step: Mapping[str, Any], evidence: StepEvidence, if_exists: IfSt
             "'return' or 'add' to accept that."
         )
     return StepChoice(earlier, () if earlier else tuple(str(row["_id"]) for row in unclear))
+
+
+def choose_campaign(
+    named: Sequence[Mapping[str, Any]],
+    if_exists: IfCampaignExists,
+    *,
+    in_doubt: bool,
+    known: Collection[str] | None,
+) -> Mapping[str, Any] | None:
+    """
+    Return the campaign that a task wants, or None to create it.
+
+    :param named: The campaigns of this name that are not archived.
+    :param in_doubt: Whether an earlier attempt may have created it.
+    :param known: Ids of the campaigns of this name before that attempt; None where they are not known.
+    :raises LemlistUncertainError: An earlier attempt may have created it, and several could be it.
+    :raises LemlistValidationError: Several campaigns have the name, and ``if_exists`` is ``return``.
+    :raises LemlistDuplicateError: A campaign has the name, and ``if_exists`` is ``fail``.
+    """
+    if in_doubt and (known is not None or if_exists != "return"):
+        return created_record("campaign", named, known=known)
+    if if_exists == "return":
+        return only_campaign(named)
+    if named and if_exists == "fail":
+        raise LemlistDuplicateError(
+            f"A campaign has the name {named[0]['name']!r} already: {named[0]['_id']}. Nothing was sent. Set "
+            "if_exists to 'return' or 'create' to accept that."
+        )
+    return None

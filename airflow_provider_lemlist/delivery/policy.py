@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the user wants for a lead or a step that exists already: the choices of the operators' arguments."""
+"""What the user wants for a lead, step or campaign that exists: the choices of the operators' arguments."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ IfElsewhere = Literal["skip", "fail"]
 IfGone = Literal["skip", "create", "fail"]
 #: An equal step is in the sequence.
 IfStepExists = Literal["return", "add", "fail"]
+#: A campaign that is not archived has the name.
+IfCampaignExists = Literal["return", "fail", "create"]
 
 
 class LeadPolicy(NamedTuple):

@@ -355,6 +355,17 @@ class LemlistHook(BaseHook):
     def get_campaign(self, campaign_id: str) -> dict[str, Any]:
         return self._object(ops.GET_CAMPAIGN, {"campaignId": campaign_id})
 
+    def find_campaign(self, *names: str) -> dict[str, Any] | None:
+        """
+        Return the campaign with one of these names that is not archived, or None.
+
+        :raises LemlistValidationError: Several campaigns have such a name.
+        """
+        from airflow_provider_lemlist.delivery.evidence import campaigns_named, only_campaign
+
+        found = only_campaign(campaigns_named(self.list_campaigns(), *names))
+        return None if found is None else dict(found)
+
     def create_campaign(
         self,
         name: str,
@@ -362,9 +373,14 @@ class LemlistHook(BaseHook):
         campaign_timezone: str | None = None,
         auto_review: bool | None = None,
         auto_review_conditions: Sequence[str] | None = None,
+        known: Collection[str] | None = None,
+        resumable: bool = False,
     ) -> dict[str, Any]:
         """
         Create a campaign; its ``sequenceId`` takes the steps.
+
+        If the response is lost and ``known`` is given, the new campaign is found by its name, so that it is
+        never created twice.
 
         :param name: lemlist allows the same name twice.
         :param campaign_timezone: IANA time zone.
@@ -372,18 +388,81 @@ class LemlistHook(BaseHook):
             starts the sending**.
         :param auto_review_conditions: Email states that may be launched: ``deliverable``, ``risky``,
             ``undeliverable``, ``unverified``.
+        :param known: Ids of the campaigns that had this name before; empty if there were none.
+        :param resumable: Whether the caller finds the campaign in a later attempt, when it cannot be found
+            now.
+        :raises LemlistUncertainError: The response was lost, and it is not certain which campaign is the new
+            one.
         """
+        from airflow_provider_lemlist.delivery.evidence import campaigns_named, created_record
+
         fields = {
             "name": name,
             "timezone": campaign_timezone,
             "autoReview": auto_review,
             "autoReviewConditions": auto_review_conditions and list(auto_review_conditions),
         }
+
+        def find() -> dict[str, Any] | None:
+            found = created_record("campaign", campaigns_named(self.list_campaigns(), name), known=known)
+            return self.get_campaign(found["_id"]) if found else None  # the list does not say sequenceId
+
         return self._object(
             ops.CREATE_CAMPAIGN,
             body=_given(fields),
-            reconcile=ops.Reconcile(None, "Check whether the campaign exists before you create it again."),
+            reconcile=ops.Reconcile(
+                None if known is None else find,
+                "Check whether the campaign exists before you create it again.",
+                resumable,
+            ),
         )
+
+    def update_campaign(self, campaign_id: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Change settings of a campaign, in lemlist's names; those not given stay."""
+        _require(settings, "settings", ops.UPDATE_CAMPAIGN)
+        return self._object(ops.UPDATE_CAMPAIGN, {"campaignId": campaign_id}, body=dict(settings))
+
+    def list_schedules(self) -> Iterator[dict[str, Any]]:
+        """Yield the schedules of the team."""
+        return self._pages(ops.LIST_SCHEDULES, "page")
+
+    def create_schedule(
+        self, fields: Mapping[str, Any], *, known: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """
+        Create a schedule of the team.
+
+        If the response is lost and ``known`` is given, the new schedule is found by its name, so that it is
+        never created twice.
+
+        :param fields: ``name``, ``timezone``, ``start``, ``end``, ``weekdays``; also ``secondsToWait`` and
+            ``public``.
+        :param known: Ids of the schedules that had this name before; empty if there were none.
+        """
+        from airflow_provider_lemlist.delivery.evidence import created_record
+
+        def find() -> dict[str, Any] | None:
+            named = (row for row in self.list_schedules() if row.get("name") == fields.get("name"))
+            found = created_record("schedule", named, known=known)
+            return None if found is None else dict(found)
+
+        return self._object(
+            ops.CREATE_SCHEDULE,
+            body=dict(fields),
+            reconcile=ops.Reconcile(
+                None if known is None else find,
+                "Check whether the schedule exists before you create it again.",
+            ),
+        )
+
+    def update_schedule(self, schedule_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Change fields of a schedule, for every campaign that uses it; those not given stay."""
+        _require(fields, "fields", ops.UPDATE_SCHEDULE)
+        return self._object(ops.UPDATE_SCHEDULE, {"scheduleId": schedule_id}, body=dict(fields))
+
+    def attach_schedule(self, campaign_id: str, schedule_id: str) -> dict[str, Any]:
+        """Attach a schedule of the team to a campaign; lemlist has no way to detach it."""
+        return self._object(ops.ATTACH_SCHEDULE, {"campaignId": campaign_id, "scheduleId": schedule_id})
 
     def start_campaign(self, campaign_id: str) -> dict[str, Any]:
         """Start or resume a campaign; one that is running keeps running."""

@@ -108,7 +108,8 @@ class LemlistOperator(BaseOperator):
         return self._id(argument) if argument in self._given else None
 
     def _flags(self, names: tuple[str, ...]) -> dict[str, bool | None]:
-        return {name: checked_flag(getattr(self, name), self._the(name)) for name in names}
+        """Return flags as the hook takes them: None, so that it is not sent, where one is not set."""
+        return {name: checked_flag(getattr(self, name), self._the(name)) or None for name in names}
 
     # --- Lineage and outlets ----------------------------------------------------------------------------
 
@@ -139,7 +140,7 @@ class LemlistOperator(BaseOperator):
         """Return the file that the task reads."""
         return None
 
-    def _push(self, context: Context, **values: Any) -> None:
+    def _push(self, context: Context, /, **values: Any) -> None:
         if self.do_xcom_push:
             for key, value in values.items():
                 context["ti"].xcom_push(key=key, value=value)

@@ -19,6 +19,7 @@ HELP = {
     "campaign_list": "shape of the list of campaigns",
     "elsewhere_status": "status of the response 'Lead already in other campaign'",
     "restart": "how a request to start a running campaign is handled",
+    "edit_running": "how an update of a step of a running campaign is handled",
 }
 
 

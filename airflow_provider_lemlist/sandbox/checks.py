@@ -133,6 +133,57 @@ def timezone(value: str, field: str = "timezone") -> str:
     return value
 
 
+def known_keys(body: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in body:
+        if name not in names:
+            raise mismatch(f"Unknown key '{name}'")
+
+
+# --- Campaigns and schedules ------------------------------------------------------------------------------
+
+
+def setting(name: str, value: Any, wanted: Any) -> None:
+    """
+    Check a setting, or all settings of an object.
+
+    :param wanted: A JSON type, the accepted texts, or what each key of an object accepts.
+    """
+    if isinstance(wanted, dict):
+        known_keys(expect("object", value, name), wanted)
+        for key, each in value.items():
+            setting(key, each, wanted[key])
+    elif isinstance(wanted, tuple):
+        if value not in wanted:
+            raise mismatch(f"Expected one of {', '.join(wanted)} in field {name}")
+    else:
+        expect(wanted, value, name)
+
+
+SCHEDULE_TYPES = {
+    "name": "string",
+    "timezone": "string",
+    "start": "string",
+    "end": "string",
+    "weekdays": "array",
+    "secondsToWait": "integer",
+    "public": "boolean",
+}
+
+
+def schedule(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the fields of a new schedule or of an update; each has a default."""
+    setting("body", body, SCHEDULE_TYPES)
+    if "timezone" in body:
+        timezone(body["timezone"])
+    for name in ("start", "end"):
+        if name in body and not re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", body[name]):
+            raise mismatch(f"Expected HH:mm in field {name}")
+    for day in body.get("weekdays", ()):
+        if json_type(day) != "integer" or not 1 <= day <= 7:
+            raise mismatch("Expected days from 1 to 7 in field weekdays")
+    return dict(body)
+
+
 # --- Leads ------------------------------------------------------------------------------------------------
 
 

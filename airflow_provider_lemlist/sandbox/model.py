@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The data of lemlist, in memory: one team with its campaigns, sequences, leads and activities.
+The data of lemlist, in memory: one team with its campaigns, schedules, sequences, leads and activities.
 
 The dataclasses hold the data; ``World`` finds, adds and removes it. ``routes/`` formats the responses and
 ``checks.py`` validates the requests. Hold ``world.lock`` while reading or changing a world.
@@ -37,6 +37,32 @@ class User:
     id: str
     name: str
     email: str
+
+    @property
+    def mailbox_id(self) -> str:
+        return f"usm_{self.id.removeprefix('usr_')}"
+
+
+@dataclass
+class Schedule:
+    """The days and the hours in which campaigns send; ``values`` holds its fields in lemlist's names."""
+
+    id: str
+    created_by: str
+    created_at: float
+    values: dict[str, Any]
+
+
+#: What lemlist fills in for the fields that a new schedule lacks.
+SCHEDULE_DEFAULTS: dict[str, Any] = {
+    "name": "Default schedule",
+    "timezone": "Europe/Paris",
+    "start": "09:00",
+    "end": "18:00",
+    "weekdays": [1, 2, 3, 4, 5],
+    "secondsToWait": 1200,
+    "public": False,
+}
 
 
 @dataclass
@@ -144,6 +170,12 @@ class Campaign:
     leads: dict[str, Lead] = field(default_factory=dict)
     variables: set[str] = field(default_factory=set)
 
+    @property
+    def sender_ids(self) -> list[str]:
+        """The users who send; the one who created the campaign, until an update names others."""
+        ids: list[str] = self.settings.get("sendUserIds", [self.created_by])
+        return ids
+
 
 @dataclass
 class Audio:
@@ -219,6 +251,7 @@ class World:
             User(self.new_id("usr"), "Bob Sender", "bob@sandbox.example"),
         ]
         self.campaigns: dict[str, Campaign] = {}
+        self.schedules: dict[str, Schedule] = {}
         self.sequences: dict[str, Sequence] = {}
         self.leads: dict[str, Lead] = {}
         self.contacts: dict[str, Contact] = {}
@@ -257,7 +290,7 @@ class World:
             id=self.new_id("cam"),
             name=name,
             sequence_id=self.new_id("seq"),
-            schedule_ids=[self.new_id("skd")],
+            schedule_ids=[self.add_schedule({"timezone": timezone}).id],
             created_at=self.clock(),
             created_by=self.users[0].id,
             timezone=timezone,
@@ -268,6 +301,30 @@ class World:
         self.campaigns[campaign.id] = campaign
         self.sequences[campaign.sequence_id] = Sequence(campaign.sequence_id, campaign.id)
         return campaign
+
+    def senders_of(self, campaign: Campaign) -> list[User]:
+        by_id = {user.id: user for user in self.users}
+        return [by_id[each] for each in campaign.sender_ids]
+
+    # --- Schedules --------------------------------------------------------------------------------------
+
+    def add_schedule(self, values: Mapping[str, Any]) -> Schedule:
+        """Add a schedule whose values have been checked."""
+        schedule = Schedule(
+            id=self.new_id("skd"),
+            created_by=self.users[0].id,
+            created_at=self.clock(),
+            values={**SCHEDULE_DEFAULTS, **values},
+        )
+        self.schedules[schedule.id] = schedule
+        return schedule
+
+    def remove_schedule(self, schedule: Schedule) -> None:
+        """Remove a schedule, also from its campaigns."""
+        del self.schedules[schedule.id]
+        for campaign in self.campaigns.values():
+            if schedule.id in campaign.schedule_ids:
+                campaign.schedule_ids.remove(schedule.id)
 
     # --- Sequences and steps ----------------------------------------------------------------------------
 

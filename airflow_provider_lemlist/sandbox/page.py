@@ -8,6 +8,7 @@ templates escape it, and the content security policy allows only the page's own 
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
@@ -28,13 +29,23 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from airflow_provider_lemlist.sandbox.model import Activity, Audio, Campaign, Lead, Sequence, Step, World
+    from airflow_provider_lemlist.sandbox.model import (
+        Activity,
+        Audio,
+        Campaign,
+        Lead,
+        Schedule,
+        Sequence,
+        Step,
+        World,
+    )
     from airflow_provider_lemlist.sandbox.request_log import Exchange
     from airflow_provider_lemlist.sandbox.service import Service
 
 HERE = Path(__file__).parent
 LEADS_PER_PAGE = 100
 FEED, LOG = 40, 60
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 #: Seconds that the chart covers.
 SPAN = 60
 
@@ -133,6 +144,7 @@ def campaign_view(service: Service, campaign_id: str, find: str, page: int) -> d
         return {
             "campaign": campaign,
             "row": campaign_row(campaign, world),
+            "settings": settings(campaign, world),
             "tree": tree(world.sequences[campaign.sequence_id], world, counts),
             "leads": [
                 lead_row(lead, audio.get(lead.id, ())) for lead in found[first : first + LEADS_PER_PAGE]
@@ -164,6 +176,26 @@ def campaign_row(campaign: Campaign, world: World) -> dict[str, Any]:
         "steps": sum(len(each.steps) for each in sequences),
         "branches": len(sequences) - 1,
     }
+
+
+def settings(campaign: Campaign, world: World) -> list[tuple[str, str]]:
+    """Return who sends, when, and the settings of the updates that the page does not show elsewhere."""
+    return [
+        ("senders", ", ".join(user.email for user in world.senders_of(campaign))),
+        *(("schedule", hours(world.schedules[each])) for each in campaign.schedule_ids),
+        *(
+            (name, value if isinstance(value, str) else json.dumps(value))
+            for name, value in campaign.settings.items()
+            if name not in ("name", "autoReview", "sendUserIds")
+        ),
+    ]
+
+
+def hours(schedule: Schedule) -> str:
+    """Return the name, the days and the hours of a schedule in one line."""
+    values = schedule.values
+    days = " ".join(DAYS[day - 1] for day in values["weekdays"])
+    return f"{values['name']}, {days}, {values['start']} to {values['end']} {values['timezone']}"
 
 
 def lead_row(lead: Lead, audio: Iterable[Audio]) -> dict[str, Any]:

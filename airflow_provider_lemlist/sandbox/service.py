@@ -16,8 +16,9 @@ from airflow_provider_lemlist.sandbox.prospects import Prospects
 from airflow_provider_lemlist.sandbox.request_log import RequestLog
 from airflow_provider_lemlist.sandbox.routes import Table, table
 from airflow_provider_lemlist.sandbox.routes.activities import activity_json
-from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_item
+from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_item, senders
 from airflow_provider_lemlist.sandbox.routes.leads import lead_entry
+from airflow_provider_lemlist.sandbox.routes.schedules import schedule_json
 from airflow_provider_lemlist.sandbox.routes.sequences import step_response
 from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
@@ -92,7 +93,9 @@ class Service:
                         **campaign_item(each, world),
                         "sequenceId": each.sequence_id,
                         "autoReview": each.auto_review,
-                        "settings": each.settings,
+                        "settings": dict(each.settings),
+                        "scheduleIds": list(each.schedule_ids),
+                        "senders": senders(each, world),
                         "sequences": {
                             sequence.id: {
                                 "level": sequence.level,
@@ -107,6 +110,7 @@ class Service:
                     }
                     for each in world.campaigns.values()
                 ],
+                "schedules": [schedule_json(each, world) for each in world.schedules.values()],
                 "leads": [
                     {
                         **lead_entry(each, world),

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.airflow
 HEAD = """
 from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator
 from airflow_provider_lemlist.operators.lead import (
     CreateLeadOperator, UploadVoiceAudioOperator, UploadVoiceAudiosOperator,
 )
@@ -108,6 +109,10 @@ FINE = "Email(subject='x', message='y')"
             ["'sing'", "lead id"],
         ),
         (
+            "CreateCampaignOperator(task_id='new', name='x', campaign_timezone='Paris')",
+            ["'new'", "campaign_timezone", "IANA"],
+        ),
+        (
             mapped("AddStepOperator", "campaign_id='cam_1'", f"expand(step=[{FINE}, {{'type': 'emial'}}])"),
             ["'many'", "'emial'"],
         ),
@@ -120,7 +125,20 @@ FINE = "Email(subject='x', message='y')"
             ["'many'", "email"],
         ),
     ],
-    ids=["type", "long", "condition", "place", "address", "typo", "id", "ids", "mapped", "partial", "kwargs"],
+    ids=[
+        "type",
+        "long",
+        "condition",
+        "place",
+        "address",
+        "typo",
+        "id",
+        "ids",
+        "zone",
+        "mapped",
+        "partial",
+        "kwargs",
+    ],
 )
 def test_an_invalid_argument_is_an_import_error_that_names_the_task(
     tmp_path: Path, task: str, expected: list[str]

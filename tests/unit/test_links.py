@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_lemlist.links import CampaignLink
+from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
 
@@ -58,6 +59,13 @@ def test_upload_has_a_link_once_lemlist_has_responded(pushed: dict[str, Any]) ->
     # The webserver of Airflow 2 does not have the attributes that the run has set.
     pushed["upload"] = {"status": {"campaignId": "cam_5"}}
     assert link(SimpleNamespace()).endswith("/cam_5")
+
+
+def test_created_campaign_has_a_link_once_its_id_is_known(pushed: dict[str, Any]) -> None:
+    create = CreateCampaignOperator(task_id="t", name="Spring webinar")
+    assert link(create) == ""
+    create.campaign_id = "cam_6"
+    assert link(create).endswith("/cam_6")
 
 
 def test_task_without_a_campaign_does_not_read_xcom(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,7 @@ def table() -> Table:
         exports,
         leads,
         lists,
+        schedules,
         sequences,
         team,
         unsubscribes,

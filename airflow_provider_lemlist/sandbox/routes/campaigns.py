@@ -10,11 +10,17 @@ from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
-from airflow_provider_lemlist.sandbox.model import STATUSES, Activity, Campaign, World, iso
+from airflow_provider_lemlist.sandbox.model import STATUSES, Activity, Campaign, User, World, iso
 from airflow_provider_lemlist.sandbox.routes import Call, route
 
-#: The fields of an update and their JSON types.
-SETTINGS: dict[str, str] = {
+PROGRESS = {"campaignProgress": ("continue", "pause", "stop"), "propagateProgressToCompany": "boolean"}
+INTEREST = dict.fromkeys(
+    ("enabled", "pauseAllCampaignsForLead", "pauseCampaignForCompany", "pauseAllCampaignsForCompany"),
+    "boolean",
+)
+
+#: The fields of an update, and what each accepts: see ``checks.setting``.
+SETTINGS: dict[str, Any] = {
     **dict.fromkeys(
         (
             "stopOnEmailReplied",
@@ -35,7 +41,15 @@ SETTINGS: dict[str, str] = {
     ),
     **dict.fromkeys(("name", "stopOnLinkClickedFilter"), "string"),
     **dict.fromkeys(("autoReviewConditions", "sendUserIds"), "array"),
-    **dict.fromkeys(("tracking", "onReplied", "onLinkClicked", "onMeetingBooked", "aiFeatures"), "object"),
+    "tracking": dict.fromkeys(("trackOpens", "trackClicks", "trackReplies"), "boolean"),
+    "onReplied": {**PROGRESS, "createNewTask": "boolean", "disableOutOfOffice": "boolean"},
+    "onLinkClicked": {**PROGRESS, "createNewTask": "boolean", "specificLinks": "array"},
+    "onMeetingBooked": PROGRESS,
+    "aiFeatures": {
+        "scoreReplies": "boolean",
+        "onInterestedReply": INTEREST,
+        "onNotInterestedReply": INTEREST,
+    },
 }
 
 
@@ -47,13 +61,11 @@ def list_campaigns(call: Call) -> Any:
     query = call.query
     if query.get("version") != "v2":
         call.violations.append(("query", "version=v2 is missing: the response may be of v1"))
-    if query.get("sortBy") not in (None, "createdAt"):
+    if query.get("sortBy") not in (None, "createdAt"):  # the only value, and the order of the world
         raise checks.mismatch("Expected createdAt in sortBy")
     wanted, by = query.get("status"), query.get("createdBy")
     if wanted not in (None, *STATUSES):
         raise checks.mismatch("Expected a known status in status")
-    if query.get("sortBy", "createdAt") != "createdAt":  # the only value, and the order of the world
-        raise checks.mismatch("Expected createdAt in sortBy")
     found = [
         each
         for each in call.world.campaigns.values()
@@ -89,7 +101,7 @@ def create_campaign(call: Call) -> Any:
     body = call.json()
     if not isinstance(body.get("name"), str) or not body["name"].strip():
         raise checks.mismatch("Missing key 'name'")
-    _known(body, {"name", "timezone", "autoReview", "autoReviewConditions"})
+    checks.known_keys(body, {"name", "timezone", "autoReview", "autoReviewConditions"})
     campaign = call.world.add_campaign(
         body["name"],
         timezone=checks.timezone(checks.expect("string", body.get("timezone", "Europe/Paris"), "timezone")),
@@ -97,12 +109,6 @@ def create_campaign(call: Call) -> Any:
         auto_review_conditions=_conditions(body),
     )
     return campaign_created(campaign, call.world)
-
-
-def _known(body: Mapping[str, Any], names: set[str]) -> None:
-    for name in body:
-        if name not in names:
-            raise checks.mismatch(f"Unknown key '{name}'")
 
 
 def _conditions(body: Mapping[str, Any]) -> list[str]:
@@ -120,9 +126,9 @@ def get_campaign(call: Call) -> Any:
     return {
         **campaign_item(campaign, call.world),
         "creator": {"userId": creator.id, "userEmail": creator.email},
-        "senders": [{"id": creator.id, "email": creator.email, "sendUserMailboxId": f"usm_{creator.id[4:]}"}],
+        "senders": senders(campaign, call.world),
         "sequenceId": campaign.sequence_id,
-        "scheduleIds": campaign.schedule_ids,
+        "scheduleIds": list(campaign.schedule_ids),
         "teamId": call.world.team_id,
     }
 
@@ -131,23 +137,37 @@ def get_campaign(call: Call) -> Any:
 def update_campaign(call: Call) -> Any:
     campaign = call.world.campaign(call.params["campaignId"])
     body = call.json()
-    _known(body, set(SETTINGS))
-    for name, value in body.items():
-        checks.expect(SETTINGS[name], value, name)
+    checks.setting("body", body, SETTINGS)
     conditions = _conditions(body)
-    if not all(each in [user.id for user in call.world.users] for each in body.get("sendUserIds", ())):
-        raise checks.bad_request("None of the provided sender IDs are members of this team")
+    if "sendUserIds" in body:
+        body["sendUserIds"] = _members(call, body["sendUserIds"])
     campaign.settings |= body
     campaign.name = body.get("name", campaign.name)
     campaign.auto_review = body.get("autoReview", campaign.auto_review)
     if "autoReviewConditions" in body:
         campaign.auto_review_conditions = conditions
-    return {
+    shown = {
         "_id": campaign.id,
         "name": campaign.name,
         "autoReview": campaign.auto_review,
-        **campaign.settings,
+        **{name: value for name, value in campaign.settings.items() if name != "sendUserIds"},
     }
+    if "sendUserIds" in body:
+        shown["sendUsers"] = [_send_user(each) for each in call.world.senders_of(campaign)]
+    return shown
+
+
+def _members(call: Call, user_ids: list[Any]) -> list[str]:
+    """Return those who are members of the team; lemlist's documented refusal is for a list without any."""
+    for each in user_ids:
+        checks.expect("string", each, "sendUserIds")
+    known = {user.id for user in call.world.users}
+    members = [each for each in dict.fromkeys(user_ids) if each in known]
+    if not members:
+        raise checks.bad_request("None of the provided sender IDs are members of this team")
+    if not known.issuperset(user_ids):
+        call.violations.append(("body", "sendUserIds contains users who are not members of the team"))
+    return members
 
 
 @route("POST /campaigns/{campaignId}/start")
@@ -216,7 +236,7 @@ def get_stats_batch(call: Call) -> Any:
         raise checks.bad_request("Bad params: campaignIds must be a non-empty array")
     if len(ids) > 100:
         raise checks.bad_request("Bad params: campaignIds must contain at most 100 items")
-    _known(body, {"campaignIds", *STATS_QUERY})
+    checks.known_keys(body, {"campaignIds", *STATS_QUERY})
     for each in ids:
         checks.expect("string", each, "campaignIds")
     wanted = StatsFilter.read(body, call.world)
@@ -266,7 +286,7 @@ class StatsFilter(NamedTuple):
         return (
             self.start <= activity.created_at <= self.end
             and (not self.channels or channel in self.channels)
-            and self.sender in ("", campaign.created_by)
+            and self.sender in ("", campaign.sender_ids[0])
         )
 
 
@@ -351,13 +371,30 @@ def campaign_item(campaign: Campaign, world: World) -> dict[str, Any]:
     }
 
 
+def senders(campaign: Campaign, world: World) -> list[dict[str, Any]]:
+    return [
+        {"id": user.id, "email": user.email, "sendUserMailboxId": user.mailbox_id}
+        for user in world.senders_of(campaign)
+    ]
+
+
+def _send_user(user: User) -> dict[str, Any]:
+    """Return a sender as the response to an update does."""
+    return {
+        "id": user.id,
+        "mailboxes": [{"sendUserMailboxId": user.mailbox_id, "email": user.email}],
+        "phoneNumbers": [],
+        "whatsappAccountIds": [],
+    }
+
+
 def campaign_created(campaign: Campaign, world: World) -> dict[str, Any]:
     """Return a new campaign as the create route does: its ``state`` is ``running``, its status ``draft``."""
     return {
         "_id": campaign.id,
         "name": campaign.name,
         "sequenceId": campaign.sequence_id,
-        "scheduleIds": campaign.schedule_ids,
+        "scheduleIds": list(campaign.schedule_ids),
         "teamId": world.team_id,
         "createdBy": campaign.created_by,
         "createdAt": iso(campaign.created_at),

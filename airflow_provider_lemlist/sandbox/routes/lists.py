@@ -2,8 +2,7 @@
 """
 Read-only lists, one for each of lemlist's ways of paging, to test the paging of a client.
 
-Contacts are those of the leads; companies, schedules, tasks, conversations and signal agents are constant
-sample data.
+Contacts are those of the leads; companies, tasks, conversations and signal agents are constant sample data.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.model import Contact, World, iso
 from airflow_provider_lemlist.sandbox.routes import Call, route
-from airflow_provider_lemlist.sandbox.routes.campaigns import pagination
 
-COMPANIES, SCHEDULES, TASKS, CONVERSATIONS, AGENTS = 230, 45, 53, 25, 130
+COMPANIES, TASKS, CONVERSATIONS, AGENTS = 230, 53, 25, 130
 TASKS_PER_PAGE = 20
 
 
@@ -94,24 +92,7 @@ def contact_json(contact: Contact, world: World) -> dict[str, Any]:
     }
 
 
-# --- page or offset; the response contains the next page ---------------------------------------------------
-
-
-@route("GET /schedules", query=["page", "offset", "limit"], ignored=["sortBy", "sortOrder"])
-def list_schedules(call: Call) -> Any:
-    schedules = sample_items("skd", SCHEDULES, timezone="Europe/Paris", start="09:00", end="18:00")
-    limit = checks.number(call.query, "limit", 20, minimum=1, maximum=100)
-    start = checks.number(call.query, "offset", 0)
-    if "page" in call.query:
-        start = (checks.number(call.query, "page", 1, minimum=1) - 1) * limit
-    part = slice(start, start + limit)
-    return {"schedules": schedules[part], "pagination": pagination(len(schedules), part)}
-
-
-@route("GET /campaigns/{campaignId}/schedules/")
-def list_campaign_schedules(call: Call) -> Any:
-    campaign = call.world.campaign(call.params["campaignId"])
-    return [{"_id": each, "name": "Default schedule"} for each in campaign.schedule_ids]
+# --- page from 1; the response contains the next page -----------------------------------------------------
 
 
 @route("GET /inbox", query=["userId", "page", "limit"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
-from airflow_provider_lemlist.sandbox.model import Branch, Sequence, Step, World
+from airflow_provider_lemlist.sandbox.model import CONDITION_LABELS, Branch, Sequence, Step, World
 from airflow_provider_lemlist.sandbox.routes import Call, route
 from airflow_provider_lemlist.sandbox.tidy_html import tidy_html
 from airflow_provider_lemlist.sandbox.undocumented import Undocumented
@@ -48,17 +48,24 @@ def add_step(call: Call) -> Any:
 
 @route("PATCH /sequences/{sequenceId}/steps/{stepId}")
 def update_step(call: Call) -> Any:
+    sequence = sequence_of(call)
     try:
-        step = sequence_of(call).step(call.params["stepId"])
+        step = sequence.step(call.params["stepId"])
     except ApiError:
         raise bad_team() from None
+    running = call.world.campaign(sequence.campaign_id).status == "running"
+    if running and call.undocumented.edit_running == "refused":
+        raise ApiError(400, "You cannot edit this step because the campaign is running")
     body = stored_step(call.json(), call.world, call.undocumented, of_type=step.type)
     del body["type"]
     step.delay = body.pop("delay", step.delay)
     step.values |= body
+    if "message" in body and step.template_id is None:
+        step.template_id = call.world.new_id("etp")
     for branch in step.branches:
         if branch.key is not None:
             branch.key = step.values["conditionKey"]
+            branch.label = CONDITION_LABELS.get(branch.key, branch.key)
             branch.delay, branch.delay_type = step.delay, step.values["delayType"]
     return step_response(step)
 

@@ -48,19 +48,22 @@ def get_senders(call: Call) -> Any:
     wanted = call.query.get("state")
     if wanted not in (None, *STATUSES):
         raise ApiError(400, "Bad params (invalid state parameter)", violation="unknown state")
-    campaigns = [
-        {
-            "_id": each.id,
-            "name": each.name,
-            "status": each.status,
-            "sendingChannels": ["email", "linkedinSend"],
-        }
-        for each in call.world.campaigns.values()
-        if wanted in (None, each.status)
-    ]
+    found = [each for each in call.world.campaigns.values() if wanted in (None, each.status)]
     return [
-        {"userId": user.id, "campaigns": campaigns if number == 0 else []}
-        for number, user in enumerate(call.world.users)
+        {
+            "userId": user.id,
+            "campaigns": [
+                {
+                    "_id": each.id,
+                    "name": each.name,
+                    "status": each.status,
+                    "sendingChannels": ["email", "linkedinSend"],
+                }
+                for each in found
+                if user.id in each.sender_ids
+            ],
+        }
+        for user in call.world.users
     ]
 
 

@@ -262,6 +262,34 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         RECORD,
     ),
     (
+        lambda h: h.update_campaign("cam_1", {"stopOnEmailReplied": True, "name": "Autumn"}),
+        "PATCH /campaigns/cam_1",
+        {},
+        {"stopOnEmailReplied": True, "name": "Autumn"},
+        {"stopOnEmailReplied": True, "name": "Autumn"},
+    ),
+    (
+        lambda h: h.create_schedule({"name": "Mornings", "start": "08:00"}),
+        "POST /schedules",
+        {},
+        {"name": "Mornings", "start": "08:00"},
+        RECORD,
+    ),
+    (
+        lambda h: h.update_schedule("skd_1", {"start": "09:00"}),
+        "PATCH /schedules/skd_1",
+        {},
+        {"start": "09:00"},
+        RECORD,
+    ),
+    (
+        lambda h: h.attach_schedule("cam_1", "skd_1"),
+        "POST /campaigns/cam_1/schedules/skd_1",
+        {},
+        None,
+        {"campaignId": "cam_1", "scheduleId": "skd_1"},
+    ),
+    (
         lambda h: h.start_campaign("cam_1"),
         "POST /campaigns/cam_1/start",
         {},
@@ -836,6 +864,80 @@ def test_a_campaign_without_a_sequence_has_none_and_any_other_refusal_is_raised(
         hook.get_sequences("cam_1")
 
 
+def campaign_row(campaign_id: str, name: str = "Spring", **fields: Any) -> dict[str, Any]:
+    return {"_id": campaign_id, "name": name, **fields}
+
+
+@pytest.mark.parametrize("archived", [{"status": "archived"}, {"archived": True}], ids=["v2", "v1"])
+def test_a_campaign_is_found_by_its_name_unless_it_is_archived(
+    stage: Stage, hook: LemlistHook, archived: dict[str, Any]
+) -> None:
+    rows = [
+        campaign_row("cam_1", **archived),
+        campaign_row("cam_2", "Spring 2"),
+        campaign_row("cam_3", status="draft"),
+    ]
+    stage.routes["GET /campaigns"] = Act(body={"campaigns": rows})
+    found = hook.find_campaign(" Spring ")
+    assert found is not None
+    assert found["_id"] == "cam_3"
+    assert hook.find_campaign("Autumn") is None
+
+
+def test_several_campaigns_of_a_name_are_an_error_that_names_them(stage: Stage, hook: LemlistHook) -> None:
+    stage.routes["GET /campaigns"] = Act(body=[campaign_row("cam_1"), campaign_row("cam_2")])
+    with pytest.raises(
+        LemlistValidationError, match="cam_1, cam_2. Rename or archive .* or give campaign_id"
+    ):
+        hook.find_campaign("Spring")
+
+
+def test_a_campaign_whose_response_was_lost_is_the_new_one_of_its_name(
+    stage: Stage, hook: LemlistHook
+) -> None:
+    rows = [campaign_row("cam_old"), campaign_row("cam_other", "Autumn"), campaign_row("cam_new")]
+    stage.routes["GET /campaigns"] = Act(body=rows)
+    stage.routes["GET /campaigns/cam_new"] = Act(body={"_id": "cam_new", "sequenceId": "seq_1"})
+    stage.script = [Act(fault="reset")]
+    created = hook.create_campaign("Spring", known=["cam_old"])
+    assert (created["_id"], created["sequenceId"]) == ("cam_new", "seq_1")
+    assert len(stage.sent("POST")) == 1
+
+
+def test_a_lost_campaign_that_is_not_there_is_created_again(stage: Stage, hook: LemlistHook) -> None:
+    stage.routes["GET /campaigns"] = Act(body=[])
+    stage.script = [Act(fault="reset")]
+    stage.routes["POST /campaigns"] = Act(body={"_id": "cam_1"})
+    assert hook.create_campaign("Spring", known=[])["_id"] == "cam_1"
+    assert len(stage.sent("POST")) == 2
+
+
+def test_a_schedule_whose_response_was_lost_is_the_new_one_of_its_name(
+    stage: Stage, hook: LemlistHook
+) -> None:
+    names = {"skd_old": "Mornings", "skd_other": "Evenings", "skd_new": "Mornings"}
+    rows = [{"_id": each, "name": name} for each, name in names.items()]
+    stage.routes["GET /schedules"] = Act(body={"schedules": rows})
+    stage.script = [Act(fault="reset")]
+    assert hook.create_schedule({"name": "Mornings"}, known=["skd_old"])["_id"] == "skd_new"
+    assert len(stage.sent("POST")) == 1
+
+
+def test_several_new_campaigns_of_the_name_are_uncertain(stage: Stage, hook: LemlistHook) -> None:
+    stage.routes["GET /campaigns"] = Act(body=[campaign_row("cam_1"), campaign_row("cam_2")])
+    stage.script = [Act(fault="reset")]
+    with pytest.raises(LemlistUncertainError, match="cam_1, cam_2"):
+        hook.create_campaign("Spring", known=[], resumable=True)
+    assert len(stage.sent("POST")) == 1
+
+
+def test_a_lost_campaign_is_uncertain_if_those_before_are_not_known(stage: Stage, hook: LemlistHook) -> None:
+    stage.script = [Act(fault="reset")]
+    with pytest.raises(LemlistUncertainError, match="Check whether the campaign exists"):
+        hook.create_campaign("Spring")
+    assert [request.method for request in stage.requests] == ["POST"]
+
+
 def test_starting_a_running_campaign_is_no_error(stage: Stage, hook: LemlistHook) -> None:
     stage.routes["POST /campaigns/cam_1/start"] = Act(
         400, b"You can't start campaigns that are already running"
@@ -850,6 +952,7 @@ def test_starting_a_running_campaign_is_no_error(stage: Stage, hook: LemlistHook
         lambda h: h.unsubscribe_lead("cam_1", "lea_1"),
         lambda h: h.update_lead("cam_1", "lea_1", {}),
         lambda h: h.create_lead_variables("lea_1", {}),
+        lambda h: h.update_campaign("cam_1", {}),
         lambda h: h.update_step("seq_1", "stp_1", {"delay": 1}),
         lambda h: h.add_step("seq_1", {"type": "email", "subject": "no message"}),
         lambda h: h.get_campaigns_stats([f"cam_{n}" for n in range(101)], START, END),

@@ -13,6 +13,7 @@ from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.utils.state import TaskInstanceState
 
+from airflow_provider_lemlist.operators.campaign import StartCampaignOperator
 from airflow_provider_lemlist.operators.lead import (
     CreateLeadOperator,
     UploadVoiceAudioOperator,
@@ -51,8 +52,9 @@ def real_lemlist(monkeypatch: pytest.MonkeyPatch) -> None:
         CreateLeadOperator(task_id="task", campaign_id="cam_1", lead=ADA),
         AddStepOperator(task_id="task", campaign_id="cam_1", step=LinkedinVisit()),
         LoadLeadsOperator(task_id="task", campaign_id="cam_1", leads=[ADA]),
+        StartCampaignOperator(task_id="task", campaign_id="cam_1"),
     ],
-    ids=["lead", "step", "load"],
+    ids=["lead", "step", "load", "start"],
 )
 @pytest.mark.usefixtures("real_lemlist")
 def test_campaign_is_the_output(task: BaseOperator) -> None:

@@ -105,9 +105,91 @@ def test_an_update_changes_settings_and_refuses_unknown_fields(
     path = f"/campaigns/{campaign['_id']}"
     assert http.patch(path, json={"name": "New", "autoReview": True}).json()["name"] == "New"
     assert lemlist.state()["campaigns"][0]["autoReview"] is True
-    assert http.patch(path, json={"colour": "red"}).status_code == 400
-    assert http.patch(path, json={"stopOnEmailReplied": "yes"}).status_code == 400
-    assert "None of the provided sender IDs" in http.patch(path, json={"sendUserIds": ["usr_0"]}).text
+    nested = {"tracking": {"trackOpens": False}, "onReplied": {"campaignProgress": "pause"}}
+    assert nested.items() <= http.patch(path, json=nested).json().items()
+    assert lemlist.violations() == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"colour": "red"},
+        {"timezone": "Europe/Paris"},
+        {"labels": ["EMEA"]},
+        {"stopOnEmailReplied": "yes"},
+        {"stopOnEmailReplied": None},
+        {"autoReviewConditions": ["perhaps"]},
+        {"tracking": True},
+        {"tracking": {"trackOpens": 1}},
+        {"tracking": {"opens": True}},
+        {"onReplied": {"campaignProgress": "halt"}},
+        {"aiFeatures": {"onInterestedReply": {"enabled": "yes"}}},
+        {"sendUserIds": "usr_0"},
+        {"sendUserIds": [{}]},
+    ],
+    ids=str,
+)
+def test_an_invalid_update_changes_nothing(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    before = lemlist.state()["campaigns"]
+    response = http.patch(f"/campaigns/{campaign['_id']}", json={"name": "New", **wrong})
+    assert response.status_code == 400
+    assert lemlist.state()["campaigns"] == before
+
+
+def test_a_campaign_shows_the_senders_of_the_last_update(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    path = f"/campaigns/{campaign['_id']}"
+    ann, bob = http.get("/team?version=v2").json()["users"]
+
+    def shown() -> list[str]:
+        return [each["email"] for each in http.get(path).json()["senders"]]
+
+    assert shown() == [ann["email"]]
+    updated = http.patch(path, json={"sendUserIds": [bob["userId"]]}).json()
+    assert [each["id"] for each in updated["sendUsers"]] == [bob["userId"]]
+    assert shown() == [bob["email"]]
+    (sender,) = http.get(path).json()["senders"]
+    assert sender == {
+        "id": bob["userId"],
+        "email": bob["email"],
+        "sendUserMailboxId": updated["sendUsers"][0]["mailboxes"][0]["sendUserMailboxId"],
+    }
+    assert "sendUsers" not in http.patch(path, json={"name": "New"}).json()
+    assert [len(each["campaigns"]) for each in http.get("/team/senders").json()] == [0, 1]
+    both = [bob["userId"], ann["userId"]]
+    http.patch(path, json={"sendUserIds": both})
+    assert shown() == [bob["email"], ann["email"]]
+    assert lemlist.violations() == []
+
+
+@pytest.mark.parametrize("ids", [[], ["usr_0"]])
+def test_senders_of_whom_none_is_a_member_are_refused(
+    http: Client, campaign: dict[str, Any], ids: list[str]
+) -> None:
+    response = http.patch(f"/campaigns/{campaign['_id']}", json={"sendUserIds": ids})
+    assert response.status_code == 400
+    assert response.text == "None of the provided sender IDs are members of this team"
+
+
+def test_a_sender_who_is_not_a_member_is_ignored_and_a_violation(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    path = f"/campaigns/{campaign['_id']}"
+    (sender,) = http.get(path).json()["senders"]
+    assert http.patch(path, json={"sendUserIds": ["usr_0", sender["id"]]}).status_code == 200
+    assert http.get(path).json()["senders"] == [sender]
+    assert [each["rule"] for each in lemlist.violations()] == ["body"]
+
+
+def test_a_campaign_shows_only_what_is_documented(http: Client, campaign: dict[str, Any]) -> None:
+    http.patch(f"/campaigns/{campaign['_id']}", json={"stopOnEmailReplied": True, "name": "New"})
+    assert http.get(f"/campaigns/{campaign['_id']}").json().keys() == {
+        "_id", "name", "createdAt", "status", "creator", "senders", "emoji", "labels", "createdBy",
+        "sequenceId", "scheduleIds", "timezone", "teamId", "hasError", "errors",
+    }  # fmt: skip
 
 
 # --- Statistics -------------------------------------------------------------------------------------------
@@ -169,6 +251,9 @@ def test_statistics_are_filtered_by_sender(lemlist: Sandbox, http: Client, campa
     path = f"/v2/campaigns/{campaign['_id']}/stats"
     queries = [{**YEAR, "sendUser": f"{each['userId']}|{each['email']}"} for each in users]
     assert [http.get(path, params=query).json()["delivered"] for query in queries] == [1, 0]
+    http.patch(f"/campaigns/{campaign['_id']}", json={"sendUserIds": [users[1]["userId"]]})
+    assert [http.get(path, params=query).json()["delivered"] for query in queries] == [0, 1]
+    assert http.get("/activities?version=v2").json()[0]["sendUserId"] == users[1]["userId"]
 
 
 def test_a_batch_of_statistics_lists_the_errors(http: Client, campaign: dict[str, Any]) -> None:

@@ -65,6 +65,25 @@ def test_the_pages_show_campaigns_leads_steps_and_requests(
     assert http.get(f"{lemlist.origin}/campaigns/cam_none").status_code == 404
 
 
+def test_the_page_of_a_campaign_shows_senders_schedules_and_settings(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    path = f"/campaigns/{campaign['_id']}"
+    mornings = {"name": EVIL, "end": "12:00", "weekdays": [1, 3]}
+    http.post(f"{path}/schedules/{http.post('/schedules', json=mornings).json()['_id']}")
+    http.patch(path, json={"tracking": {"trackOpens": False}, "stopOnLinkClickedFilter": EVIL})
+    shown = http.get(lemlist.origin + path).text
+    for text in (
+        "ann@sandbox.example",
+        "Default schedule, Mon Tue Wed Thu Fri, 09:00 to 18:00 Europe/Paris",
+        ", Mon Wed, 09:00 to 12:00",
+        "{&#34;trackOpens&#34;: false}",
+    ):
+        assert text in shown
+    assert EVIL not in shown
+    assert shown.count("&lt;script&gt;") == 2
+
+
 def test_the_page_loads_nothing_from_other_hosts(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any]
 ) -> None:

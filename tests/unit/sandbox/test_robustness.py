@@ -15,12 +15,12 @@ NAMES = (
     "email", "firstName", "type", "subject", "message", "images", "videos", "index", "delay", "conditionKey",
     "delayType", "campaignId", "url", "campaignIds", "startDate", "endDate", "sendUser", "channels", "values",
     "ABSelected", "name", "timezone", "autoReviewConditions", "sendUserIds", "preferredContactMethod",
-    "method",
+    "method", "start", "weekdays", "secondsToWait", "tracking", "onReplied",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1.5, 10**400, float("nan"), "", "x", "\ud800", "a|b", "\0", "2026-01-01", "email",
-    "conditional", "within", "https://a.example.com/x.png", "http://[::1", [], ["x"], [{}], [[]], {},
-    {"a": {}},
+    "conditional", "within", "https://a.example.com/x.png", "http://[::1", "09:00", [], ["x"], [1], [{}],
+    [[]], {}, {"a": {}},
 )  # fmt: skip
 WORDS = (
     "", "--5", "-1", "9" * 5000, "\u0663", "nan", "inf", "true", "TRUE", "v2", "[", "[{}]", "all,", "a|b",
@@ -43,6 +43,7 @@ def test_no_request_makes_the_sandbox_fail_internally(
         "{sequenceId}": campaign["sequenceId"],
         "{stepId}": step["_id"],
         "{contactId}": lead["contactId"],
+        "{scheduleId}": campaign["scheduleIds"][0],
     }
     path = "/".join(ids.get(part, lead["_id"] if part.startswith("{") else part) for part in route.segments)
     for _ in range(40):

@@ -222,6 +222,83 @@ def test_an_update_requires_the_type_and_keeps_the_position(
     assert (found["subject"], found["message"], found["delay"]) == ("a", "c", 3)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"delay": "3"},
+        {"delay": 1.5},
+        {"delay": 1501},
+        {"subject": 1},
+        {"subject": "x" * 401},
+        {"message": None},
+        {"message": " "},
+        {"index": 0},
+        {"title": "x"},
+        {"name": "opening"},
+        {"_id": "stp_1"},
+    ],
+    ids=str,
+)
+def test_an_invalid_update_changes_no_step(
+    http: Client, campaign: dict[str, Any], steps: str, wrong: dict[str, Any]
+) -> None:
+    step = http.post(steps, json={"type": "email", "subject": "a", "message": "b"}).json()
+    before = listed(http, campaign)
+    body = {"type": "email", "subject": "c", "delay": 2, **wrong}
+    response = http.patch(f"{steps}/{step['_id']}", json=body)
+    assert (response.status_code, response.text[:12]) == (400, "Match error:")
+    assert listed(http, campaign) == before
+
+
+def test_a_step_of_another_sequence_or_none_cannot_be_updated(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], steps: str
+) -> None:
+    other = lemlist.step(lemlist.campaign()["sequenceId"], "phone")["_id"]
+    for path in (f"{steps}/{other}", f"{steps}/stp_none", f"/sequences/seq_none/steps/{other}"):
+        response = http.patch(path, json={"type": "phone", "message": "x"})
+        assert (response.status_code, response.text) == (400, "Bad team")
+
+
+def test_an_update_can_clear_media_and_add_a_message(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], steps: str
+) -> None:
+    body = {"type": "linkedinInvite", "images": ["https://x.org/a.png"]}
+    path = f"{steps}/{http.post(steps, json=body).json()['_id']}"
+    updated = http.patch(path, json={"type": "linkedinInvite", "images": [], "message": "Hi"}).json()
+    assert (updated["message"], updated["emailTemplateId"][:4]) == ("Hi", "etp_")
+    assert listed(http, campaign)[0]["message"] == "Hi"
+    (sequence,) = lemlist.state()["campaigns"][0]["sequences"].values()
+    assert sequence["steps"][0]["images"] == []
+
+
+def test_an_updated_condition_keeps_its_branches(http: Client, campaign: dict[str, Any], steps: str) -> None:
+    body = {"type": "conditional", "conditionKey": "hasScore", "delayType": "waitUntil"}
+    step = http.post(steps, json=body).json()
+    yes, otherwise = step["conditions"]
+    body = {"type": "conditional", "conditionKey": "emailsOpened", "delayType": "within", "delay": 4}
+    updated = http.patch(f"{steps}/{step['_id']}", json=body).json()
+    changed = {"key": "emailsOpened", "label": "Opened email", "delayType": "within", "delay": 4}
+    assert updated["conditions"] == [{**yes, **changed}, otherwise]
+    assert listed(http, campaign)[0]["conditions"] == updated["conditions"]
+
+
+@pytest.mark.parametrize(("edit_running", "status"), [("allowed", 200), ("refused", 400)])
+def test_a_step_of_a_running_campaign_can_be_updated_or_not(edit_running: str, status: int) -> None:
+    with Sandbox(limit="none", edit_running=edit_running) as lemlist, Client(lemlist) as http:
+        campaign = lemlist.campaign()
+        steps = f"/sequences/{campaign['sequenceId']}/steps"
+        path = f"{steps}/{http.post(steps, json={'type': 'phone', 'message': 'a'}).json()['_id']}"
+        http.post(f"/campaigns/{campaign['_id']}/start")
+        response = http.patch(path, json={"type": "phone", "message": "b"})
+        assert response.status_code == status
+        refusal = "You cannot edit this step because the campaign is running"
+        assert (response.text == refusal) is (status == 400)
+        assert http.post(steps, json={"type": "linkedinVisit"}).ok, "a step can be added in any case"
+        assert listed(http, campaign)[0]["message"] == ("b" if status == 200 else "a")
+        http.post(f"/campaigns/{campaign['_id']}/pause")
+        assert http.patch(path, json={"type": "phone", "message": "b"}).ok
+
+
 def test_a_step_of_a_running_campaign_cannot_be_deleted(
     http: Client, campaign: dict[str, Any], steps: str
 ) -> None:

@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Apply a definition, one way.
+
+    look at the campaign -> plan -> refuse what is not permitted -> carry out change by change -> look again
+
+Whatever a killed attempt has left is what the next one sees; its plan contains the rest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_lemlist.api.wire import CLOCK
+from airflow_provider_lemlist.campaigns.definition import BRANCHES, SETTINGS, Path, plain_step, walk
+from airflow_provider_lemlist.campaigns.describe import kind_of, plan_lines
+from airflow_provider_lemlist.campaigns.plan import (
+    AddStep,
+    AttachSchedule,
+    Change,
+    CreateCampaign,
+    DeleteStep,
+    IfRunning,
+    OnExtra,
+    Plan,
+    UpdateSettings,
+    UpdateStep,
+    obstacles,
+    plan_changes,
+    provisional_name,
+)
+from airflow_provider_lemlist.campaigns.present import Applied, Present, branch_ids, digest, digests
+from airflow_provider_lemlist.exceptions import (
+    LemlistError,
+    LemlistNotFoundError,
+    LemlistUnexpectedReplyError,
+    LemlistValidationError,
+    Reason,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_lemlist.campaigns.memory import Memory
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a request of an attempt that was killed has taken effect, or never will.
+SETTLE_TIME = 5.0
+#: The same for a step with media, which lemlist may fetch for so long.
+SETTLE_TIME_WITH_MEDIA = 50.0
+#: Settings that only lemlist's response to one campaign contains, not the list of all.
+_NOT_IN_LIST = ("scheduleIds", "sendUserIds")
+
+
+class ApplyOptions(NamedTuple):
+    """
+    What the user wants.
+
+    :param campaign_id: The campaign; None to find it by the name in the definition.
+    :param on_extra: What becomes of steps that lemlist has and the definition lacks.
+    :param if_running: What to do if the campaign is running and something has to change.
+    :param refresh_unseen: Whether fields that lemlist does not list are sent again.
+    """
+
+    campaign_id: str | None = None
+    on_extra: OnExtra = "fail"
+    if_running: IfRunning = "fail"
+    refresh_unseen: bool = False
+
+
+class Outcome(NamedTuple):
+    """
+    A campaign after a definition was applied, or as it is if nothing was.
+
+    :param campaign_id: Its id; None if it does not exist.
+    :param plan: The changes that were made, or would be.
+    :param steps: The ids of the named steps.
+    :param sequences: The sequence of each branch of the named conditions.
+    """
+
+    campaign_id: str | None
+    plan: Plan
+    steps: Mapping[str, str]
+    sequences: Mapping[str, Mapping[str, str]]
+
+
+class Application:
+    """
+    One definition and the campaign that it is applied to.
+
+    :param definition: A definition without mistakes and without parameters.
+    :param memory: What earlier runs and attempts left behind.
+    """
+
+    def __init__(
+        self,
+        hook: LemlistHook,
+        definition: Mapping[str, Any],
+        options: ApplyOptions,
+        memory: Memory,
+    ) -> None:
+        self._hook = hook
+        self._definition = definition
+        self._options = options
+        self._memory = memory
+        self._steps = dict(walk(definition))
+        self._campaign_id = options.campaign_id
+        #: The sequences that exist by now, by their place in the definition.
+        self._sequence_ids: dict[Path, str] = {}
+        #: The ids of the steps of each sequence by now.
+        self._known: dict[str, list[str]] = {}
+        #: What the request that is in flight would do; empty when there is none.
+        self.in_flight = ""
+
+    # --- The two ways to use it -------------------------------------------------------------------------
+
+    def plan(self) -> Outcome:
+        """Return what would change, and log what would forbid it."""
+        present, plan = self._look()
+        self._log(plan)
+        found = self._obstacles(plan, present)
+        if found:
+            log.warning("%s", found)
+        return self._outcome(plan, plan)
+
+    def apply(self, *, after_kill: bool) -> Outcome:
+        """
+        Change the campaign until it equals the definition.
+
+        :param after_kill: Whether an earlier attempt may have requests in flight.
+        :raises LemlistValidationError: Something is not permitted, or lemlist would refuse it. Nothing was
+            sent.
+        :raises LemlistError: The campaign does not equal the definition, although all changes were sent.
+        """
+        with _one_at_a_time(self._hook):
+            if after_kill:
+                has_media = any(step.get("images") or step.get("videos") for step in self._steps.values())
+                CLOCK.sleep(SETTLE_TIME_WITH_MEDIA if has_media else SETTLE_TIME)
+            present, plan = self._look()
+            self._log(plan)
+            self._refuse(plan, present)
+            self._pause(plan, present)
+            try:
+                now = self._carry_out(plan, present) if plan.changes else plan
+            except Exception:
+                if self._memory.paused:
+                    log.warning("%s: stays paused until the definition is applied.", self._campaign)
+                raise
+            self._remember(now)
+            self._start_again()
+        return self._outcome(plan, now)
+
+    # --- Looking ----------------------------------------------------------------------------------------
+
+    def _look(self, *, refresh: bool = True) -> tuple[Present, Plan]:
+        """
+        Return what lemlist has, and the changes that are left.
+
+        :param refresh: Whether fields that lemlist does not list are sent again, if the user wants it.
+        """
+        present = self._present()
+        return present, plan_changes(
+            self._definition,
+            present,
+            self._applied(),
+            on_extra=self._options.on_extra,
+            refresh_unseen=self._options.refresh_unseen and refresh,
+        )
+
+    def _present(self) -> Present:
+        campaign = self._find()
+        if campaign is None:
+            return Present()
+        campaign_id = self._campaign_id = str(campaign["_id"])
+        if campaign.get("status") == "archived":
+            raise LemlistValidationError(
+                f"Campaign {campaign_id!r} is archived. Unarchive it in lemlist, or give the definition "
+                "another name. Nothing was sent."
+            )
+        present = Present(campaign, self._hook.get_sequences(campaign_id))
+        if present.main_id is None:
+            present = Present(campaign | self._hook.get_campaign(campaign_id), present.sequences)
+        if present.main_id is None:
+            raise LemlistNotFoundError(f"Campaign {campaign_id!r} has no sequence.")
+        return present
+
+    def _find(self) -> dict[str, Any] | None:
+        """Return the campaign of the definition, or None if it does not exist."""
+        if self._campaign_id:
+            return self._hook.get_campaign(self._campaign_id)
+        name, applied = self._definition["name"], self._memory.applied
+        if applied.campaign_id and applied.name == name:
+            try:
+                return self._hook.get_campaign(applied.campaign_id)
+            except LemlistNotFoundError:
+                pass  # it was deleted; another one may have the name now
+        found = self._hook.find_campaign(name, provisional_name(name))
+        if found and any(setting in self._definition for setting in _NOT_IN_LIST):
+            found |= self._hook.get_campaign(str(found["_id"]))
+        return found
+
+    def _applied(self) -> Applied:
+        applied = self._memory.applied
+        return applied if applied.campaign_id == self._campaign_id else Applied()
+
+    # --- Before the first write -------------------------------------------------------------------------
+
+    @property
+    def _campaign(self) -> str:
+        return f"Campaign {self._campaign_id or self._definition['name']!r}"
+
+    def _log(self, plan: Plan) -> None:
+        lines = plan_lines(plan)
+        number = len(plan.changes)
+        event = f"{number} change{'s' * (number > 1)}." if number else "no changes."
+        log.info("%s: %s", self._campaign, "\n".join([event, *lines]))
+
+    def _obstacles(self, plan: Plan, present: Present) -> str:
+        """Return what forbids to apply the plan, as a sentence for each; empty if nothing does."""
+        found = obstacles(plan, present, self._options.on_extra, self._options.if_running)
+        return " ".join(f"{each}." for each in found)
+
+    def _refuse(self, plan: Plan, present: Present) -> None:
+        if found := self._obstacles(plan, present):
+            lines = "\n".join(plan_lines(plan))
+            raise LemlistValidationError(
+                f"The definition cannot be applied to {self._campaign}. {found} Nothing was sent. The plan:\n"
+                f"{lines}"
+            )
+
+    def _pause(self, plan: Plan, present: Present) -> None:
+        if not (plan.changes and present.is_running and self._options.if_running == "pause"):
+            return
+        self._memory.paused = str(self._campaign_id)
+        self._memory.save()
+        self._hook.pause_campaign(self._memory.paused)
+        log.info("%s: paused until all changes are made.", self._campaign)
+        if not self._memory.outlives_attempts:
+            log.warning("%s: if the task is killed before, start the campaign in lemlist.", self._campaign)
+
+    def _start_again(self) -> None:
+        if self._memory.paused and self._memory.paused == self._campaign_id:
+            self._hook.start_campaign(self._memory.paused)
+            log.info("%s: started again.", self._campaign)
+            self._memory.paused = ""
+            self._memory.save()
+
+    # --- Carrying out -----------------------------------------------------------------------------------
+
+    def _carry_out(self, plan: Plan, present: Present) -> Plan:
+        """
+        Carry out all changes; return the plan after them, which contains none.
+
+        :raises LemlistError: It does contain some.
+        """
+        self._sequence_ids = dict(plan.sequence_ids)
+        self._known = {
+            each: [str(row["_id"]) for row in present.rows(each)] for each in plan.sequence_ids.values()
+        }
+        if self._memory.applied.campaign_id != self._campaign_id:
+            self._memory.applied = Applied()
+        for change in plan.changes:
+            try:
+                self._send(change)
+            except LemlistError as error:
+                if error.reason is Reason.CAMPAIGN_RUNNING:
+                    raise LemlistValidationError(
+                        f"{error} Set if_running to 'pause' to apply the definition.", reason=error.reason
+                    ) from error
+                raise
+            self._memory.save()
+        self.in_flight = ""
+        _, rest = self._look(refresh=False)
+        if rest.changes:
+            lines = "\n".join(plan_lines(rest))
+            raise LemlistError(
+                f"{self._campaign} differs from the definition after all changes were sent: lemlist did not "
+                "take them, or the campaign was changed at the same time. What still differs:\n"
+                f"{lines}"
+            )
+        log.info("%s: all changes are made.", self._campaign)
+        return rest
+
+    def _send(self, change: Change) -> None:
+        hook, campaign_id = self._hook, str(self._campaign_id)
+        self.in_flight = f"apply a change to campaign {campaign_id}"
+        if isinstance(change, CreateCampaign):
+            self._create(change)
+        elif isinstance(change, UpdateSettings):
+            values = {name: value for name, (_, value) in change.changed.items()}
+            hook.update_campaign(campaign_id, values)
+            self._sent_settings(values)
+        elif isinstance(change, AttachSchedule):
+            hook.attach_schedule(campaign_id, change.schedule_id)
+        elif isinstance(change, UpdateStep):
+            values = {name: value for name, (_, value) in change.changed.items()}
+            step_id = str(change.row["_id"])
+            hook.update_step(change.sequence_id, step_id, {"type": change.row["type"], **values})
+            self._sent_step(step_id, values)
+        elif isinstance(change, DeleteStep):
+            hook.delete_step(change.sequence_id, str(change.row["_id"]))
+            self._known[change.sequence_id].remove(str(change.row["_id"]))
+        else:
+            self._add(change)
+
+    def _create(self, change: CreateCampaign) -> None:
+        first = dict(change.first)
+        created = self._hook.create_campaign(
+            first["name"],
+            campaign_timezone=first.get("timezone"),
+            auto_review=first.get("autoReview"),
+            auto_review_conditions=first.get("autoReviewConditions"),
+            known=(),
+            resumable=True,
+        )
+        self._campaign_id = str(created["_id"])
+        self._hook.find_campaign(first["name"])  # refuses a second one, which another machine has created
+        self._sequence_ids["steps",] = str(created.get("sequenceId") or self._present().main_id)
+        if change.second:
+            self._hook.update_campaign(self._campaign_id, change.second)
+        self._sent_settings(change.settings)
+
+    def _add(self, change: AddStep) -> None:
+        sequence_id = self._sequence_ids[change.sequence]
+        known = self._known.setdefault(sequence_id, [])
+        step = {**change.step} if change.index is None else {**change.step, "index": change.index}
+        row = self._hook.add_step(
+            sequence_id, step, campaign_id=self._campaign_id, known=known, resumable=True
+        )
+        known.append(str(row["_id"]))
+        self._sent_step(str(row["_id"]), change.step)
+        if any((*change.path, branch) in self._parents() for branch in BRANCHES):
+            ids = branch_ids(row)
+            if len(ids) < len(BRANCHES):
+                raise LemlistUnexpectedReplyError(
+                    f"lemlist returned no branches of the {kind_of(change.step)} that was added; apply the "
+                    "definition again."
+                )
+        for branch, branch_id in branch_ids(row).items():
+            self._sequence_ids[*change.path, branch] = branch_id
+
+    def _parents(self) -> set[Path]:
+        """Return the places of all sequences that have steps."""
+        return {path[:-1] for path in self._steps}
+
+    # --- Remembering ------------------------------------------------------------------------------------
+
+    def _sent_settings(self, values: Mapping[str, Any]) -> None:
+        applied = self._memory.applied
+        self._memory.applied = applied._replace(
+            campaign_id=str(self._campaign_id),
+            name=self._definition["name"],
+            settings={**applied.settings, **digests(values)},
+        )
+
+    def _sent_step(self, step_id: str, values: Mapping[str, Any]) -> None:
+        applied = self._memory.applied
+        known = {**applied.steps.get(step_id, {}), **digests(values)}
+        self._memory.applied = applied._replace(
+            campaign_id=str(self._campaign_id),
+            name=self._definition["name"],
+            steps={**applied.steps, step_id: known},
+        )
+
+    def _remember(self, rest: Plan) -> None:
+        """Keep what is known to be in lemlist now: all but what nobody has sent from here."""
+
+        def seen(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
+            return {
+                name: digest(value)
+                for name, value in values.items()
+                if name != "type" and name not in rest.unseen.get(path, ())
+            }
+
+        settings = {name: value for name, value in self._definition.items() if name in SETTINGS}
+        self._memory.applied = Applied(
+            str(self._campaign_id),
+            self._definition["name"],
+            seen((), settings),
+            {step_id: seen(path, plain_step(self._steps[path])) for path, step_id in rest.step_ids.items()},
+        )
+        self._memory.save()
+
+    def _outcome(self, plan: Plan, now: Plan) -> Outcome:
+        named = {path: step["name"] for path, step in self._steps.items() if step.get("name")}
+        branches: dict[str, dict[str, str]] = {}
+        for (*path, branch), sequence_id in now.sequence_ids.items():
+            if name := named.get(tuple(path)):
+                branches.setdefault(name, {})[str(branch)] = sequence_id
+        steps = {name: now.step_ids[path] for path, name in named.items() if path in now.step_ids}
+        return Outcome(self._campaign_id, plan, steps, branches)
+
+
+@contextmanager
+def _one_at_a_time(hook: LemlistHook) -> Iterator[None]:
+    """
+    Wait until no other process of this machine applies a definition with the same key.
+
+    An apply on another machine is noticed at the end: the campaign then differs from the definition.
+    """
+    from airflow.providers.common.compat.sdk import conf
+
+    from airflow_provider_lemlist.api.budget.sqlite import private_directory
+    from airflow_provider_lemlist.api.budget.stores import StoreError
+
+    key = hook.settings.api_key.encode()
+    name = hashlib.blake2b(key, digest_size=16, person=b"lemlist-apply").hexdigest()
+    try:
+        directory = private_directory(conf.get("lemlist", "budget_dir", fallback="") or None)
+    except StoreError as error:
+        log.warning("Two applies on this machine will not wait for each other: %s", error)
+        yield
+        return
+    file = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("Another process applies a definition with this key. Waiting until it ends.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
