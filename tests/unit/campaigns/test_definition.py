@@ -29,8 +29,8 @@ from airflow_provider_lemlist.campaigns.definition import (
 )
 from airflow_provider_lemlist.campaigns.export import to_yaml
 from airflow_provider_lemlist.campaigns.files import parse_yaml
+from airflow_provider_lemlist.operators.campaign import ApplyCampaignOperator
 from airflow_provider_lemlist.steps import CATALOGUE, Condition, Email, LinkedinVisit, Sms
-from airflow_provider_lemlist.templating import KeepsPlaceholders
 from tests.unit.test_steps import TYPED, VALID, snake
 
 EMAIL = Email(subject="{{firstName}}, a question", message="Hi", name="opening")
@@ -50,7 +50,9 @@ SPRING = Campaign(
             delay=3,
             name="accepted",
             yes=[Sms(message="s", name="sms")],
-            otherwise=[Condition(condition_key="hasScore", delay_type="waitUntil", otherwise=[EMAIL])],
+            otherwise=[
+                Condition(condition_key="hasScore", delay_type="waitUntil", otherwise=[Sms(message="t")])
+            ],
         ),
     ],
 )
@@ -106,30 +108,15 @@ class TestCampaign:
 # --- In Airflow -------------------------------------------------------------------------------------------
 
 
-class Applies(KeepsPlaceholders):
-    """An operator whose argument is a campaign."""
-
-    template_fields = ("campaign",)
-    placeholders_in: ClassVar[tuple[str, ...]] = ("campaign",)
-
-    def __init__(self, *, campaign: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.campaign = campaign
-
-    @staticmethod
-    def airflow_renders(name: str) -> bool:
-        return name in ("name", "url")
-
-
 class TestAirflow:
     def test_airflow_serializes_it(self) -> None:
         assert BaseSerialization.deserialize(BaseSerialization.serialize(SPRING)) == SPRING
 
     def test_airflow_renders_it_and_leaves_the_dag_file_as_it_is(self) -> None:
-        campaign = Campaign(name="Spring {{ ds }}", steps=[EMAIL, *SPRING["steps"]])
+        campaign = Campaign(name="Spring {{ ds }}", steps=SPRING["steps"])
         before = copy.deepcopy(campaign)
         with DAG("a_dag"):
-            task = Applies(task_id="apply", campaign=campaign)
+            task = ApplyCampaignOperator(task_id="apply", campaign=campaign)
         task.render_template_fields({"ds": "2026-11-20"})  # type: ignore[typeddict-item]  # all it needs
         assert task.campaign == {**campaign, "name": "Spring 2026-11-20"}
         assert campaign == before
@@ -137,7 +124,7 @@ class TestAirflow:
     def test_airflow_expands_over_it(self) -> None:
         other = Campaign(name="Autumn webinar", steps=[EMAIL])
         with DAG("a_dag"):
-            mapped = Applies.partial(task_id="apply").expand(campaign=[SPRING, other])
+            mapped = ApplyCampaignOperator.partial(task_id="apply").expand(campaign=[SPRING, other])
         assert BaseSerialization.deserialize(BaseSerialization.serialize(mapped.expand_input.value)) == {
             "campaign": [SPRING, other]
         }
@@ -202,7 +189,7 @@ def test_walk_yields_a_step_before_those_of_its_branches() -> None:
         ("step 3", "conditional"),
         ("step 3, yes 1", "sms"),
         ("step 3, otherwise 1", "conditional"),
-        ("step 3, otherwise 1, otherwise 1", "email"),
+        ("step 3, otherwise 1, otherwise 1", "sms"),
     ]
 
 
