@@ -20,6 +20,7 @@ from airflow_provider_lemlist.campaigns.present import (
     branch_ids,
     compare,
     compare_step,
+    listed_settings,
 )
 
 #: What becomes of steps that lemlist has and the definition lacks.
@@ -225,7 +226,7 @@ class _Planner:
     def _settings(self, wanted: Mapping[str, Any]) -> list[Change]:
         if self.present.campaign is None:
             return self._new_campaign(wanted)
-        there = _settings_of(self.present.campaign)
+        there = listed_settings(self.present.campaign)
         # The name tells that a run was killed before the campaign had its settings, whatever was sent before.
         is_incomplete = there.get("name") == provisional_name(wanted["name"])
         difference = compare(wanted, there, {} if is_incomplete else self.applied.settings)
@@ -325,11 +326,3 @@ class _Planner:
 def _is_taken(name: str, *requests: str) -> bool:
     """Return whether one of these requests takes a setting."""
     return any(request in SETTINGS[name].sent_with for request in requests)
-
-
-def _settings_of(campaign: Row) -> dict[str, Any]:
-    """Return the settings that lemlist lists of a campaign, by the names that change them."""
-    senders = campaign.get("senders")
-    ids = [str(sender.get("id")) for sender in senders or ()]
-    known = senders is not None and all(each.startswith("usr_") for each in ids)
-    return {**campaign, "sendUserIds": ids if known else None}

@@ -67,6 +67,14 @@ def branch_ids(row: Row) -> dict[str, str]:
     return {branch: sequence_id for branch in BRANCHES if (sequence_id := ids[branch])}
 
 
+def listed_settings(campaign: Row) -> dict[str, Any]:
+    """Return the settings that lemlist lists of a campaign, by the names that change them."""
+    senders = campaign.get("senders")
+    ids = [str(sender.get("id")) for sender in senders or ()]
+    known = senders is not None and all(each.startswith("usr_") for each in ids)
+    return {**campaign, "sendUserIds": ids if known else None}
+
+
 class Applied(NamedTuple):
     """
     What was sent last from here: digests of the values, so that no text is stored twice.
