@@ -35,7 +35,9 @@ from airflow_provider_lemlist.validation import hint, validation_error
 STEP_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 #: What lemlist would send in double square brackets; a parameter that is spelled wrong, such as [[ day-1 ]].
 _LIKE_PARAMETER = re.compile(r"\[\[[ \w.|-]+\]\]")
-_KINDS = {str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
+_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
+_TYPES: dict[type, Any] = {list: (list, tuple), dict: Mapping}
+_KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a mapping"}
 
 
 class Mistake(NamedTuple):
@@ -124,6 +126,7 @@ def mistakes(definition: Any, parameters: Mapping[str, Any]) -> list[Mistake]:
         else:
             near = hint(str(name), (*SETTINGS, "steps"))
             found.append(Mistake((str(name),), f"a campaign has no such setting{near}"))
+    found += _repeated_schedules(definition.get("schedules"))
     names: dict[str, Path] = {}
     for path, step in walk(definition):
         found += _wrong_step(step, path)
@@ -222,43 +225,66 @@ def _wrong_name(name: Any, path: Path, seen: dict[str, Path]) -> list[Mistake]:
 def _wrong_setting(value: Any, setting: Setting, path: Path) -> list[Mistake]:
     if value is None or value is UNKNOWN:
         return []
-    fits = isinstance(value, (list, tuple) if setting.type is list else setting.type)
+    # In Python, True is an int; lemlist accepts only numbers.
+    fits = isinstance(value, _TYPES.get(setting.type, setting.type)) and (
+        setting.type is bool or not isinstance(value, bool)
+    )
     if not fits:
         shown = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
         return [Mistake(path, f"must be {_KINDS[setting.type]}, not {shown}")]
     if isinstance(value, Mapping):
-        return _wrong_fields(value, setting.fields or {}, path)
+        return _wrong_fields(value, setting, path)
     if isinstance(value, (list, tuple)):
+        items = setting.items or Setting(str, "", setting.choices)
         return [
             mistake
             for position, item in enumerate(value)
-            for mistake in _wrong_text(item, setting, (*path, position))
+            for mistake in _wrong_setting(item, items, (*path, position))
         ]
-    return _wrong_text(value, setting, path) if setting.type is str else []
+    reason = _wrong_text(value, setting) if isinstance(value, str) else _wrong_number(value, setting)
+    return [Mistake(path, reason)] if reason else []
 
 
-def _wrong_fields(value: Mapping[Any, Any], fields: Mapping[str, Setting], path: Path) -> list[Mistake]:
-    found = []
+def _repeated_schedules(schedules: Any) -> Iterator[Mistake]:
+    """Yield a mistake for each schedule whose name another one has already."""
+    names: set[str] = set()
+    for position, schedule in parts(schedules):
+        name = schedule.get("name") if isinstance(schedule, Mapping) else None
+        if isinstance(name, str) and name in names:
+            yield Mistake(("schedules", position, "name"), f"{name!r} is there twice")
+        names |= {name} if isinstance(name, str) else set()
+
+
+def _wrong_fields(value: Mapping[Any, Any], setting: Setting, path: Path) -> list[Mistake]:
+    fields, what = setting.fields or {}, next(part for part in reversed(path) if isinstance(part, str))
+    found = [Mistake((*path, name), f"{what!r} needs it") for name in setting.required if name not in value]
     for name, item in value.items():
         if name in fields:
             found += _wrong_setting(item, fields[name], (*path, name))
         else:
             near = hint(str(name), tuple(fields))
-            found.append(Mistake((*path, str(name)), f"{path[-1]} has no such field{near}"))
+            found.append(Mistake((*path, str(name)), f"{what} has no such field{near}"))
     return found
 
 
-def _wrong_text(value: Any, setting: Setting, path: Path) -> list[Mistake]:
-    if value is None or value is UNKNOWN:
-        return []
-    if not isinstance(value, str) or not value.strip():
-        return [Mistake(path, "must be text and not empty")]
+def _wrong_text(value: str, setting: Setting) -> str | None:
+    if not value.strip():
+        return "must be text and not empty"
     if setting.choices and value not in setting.choices:
         near = hint(value, setting.choices)
-        return [Mistake(path, f"{value!r} is not one of {', '.join(setting.choices)}{near}")]
-    if path == ("timezone",):
+        return f"{value!r} is not one of {', '.join(setting.choices)}{near}"
+    if setting.format == "time" and not _TIME.fullmatch(value):
+        return f"must be a time such as 09:00, not {value!r}"
+    if setting.format == "time zone":
         from airflow_provider_lemlist.leads import wrong_time_zone
 
-        if reason := wrong_time_zone(value):
-            return [Mistake(path, f"{reason}, not {value!r}")]
-    return []
+        reason = wrong_time_zone(value)
+        return f"{reason}, not {value!r}" if reason else None
+    return None
+
+
+def _wrong_number(value: int, setting: Setting) -> str | None:
+    least, most = setting.least, setting.most
+    if (least is None or value >= least) and (most is None or value <= most):
+        return None
+    return f"must be {least} {'or more' if most is None else f'to {most}'}, not {value}"

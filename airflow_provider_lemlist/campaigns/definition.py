@@ -50,9 +50,14 @@ class Setting(NamedTuple):
 
     :param type: Its JSON type.
     :param about: What it means.
-    :param choices: The accepted values, or the accepted items of a list.
+    :param choices: The accepted texts, or the accepted items of a list.
     :param fields: The fields of an object.
-    :param sent_with: The requests that take it: ``create``, ``update``, or ``attach`` for a schedule; without
+    :param required: Those that it must have.
+    :param items: What a list contains, if it is not text.
+    :param least: The smallest number.
+    :param most: The largest number.
+    :param format: What a text must be: the name of a ``time zone``, or a ``time`` of the day.
+    :param sent_with: The requests that take it: ``create``, ``update``, or ``attach`` for schedules; without
         any it can only be compared.
     """
 
@@ -60,6 +65,11 @@ class Setting(NamedTuple):
     about: str
     choices: tuple[str, ...] = ()
     fields: Mapping[str, Setting] | None = None
+    required: tuple[str, ...] = ()
+    items: Setting | None = None
+    least: int | None = None
+    most: int | None = None
+    format: str = ""
     sent_with: tuple[str, ...] = ("update",)
 
 
@@ -73,11 +83,25 @@ _REACTION = {
     "pauseCampaignForCompany": Setting(bool, "Pause the company's leads in this campaign."),
     "pauseAllCampaignsForCompany": Setting(bool, "Pause the company's leads in every campaign."),
 }
+_SCHEDULE = {
+    "name": Setting(str, "Name, by which it is found among the schedules of the team."),
+    "timezone": Setting(str, "IANA time zone.", format="time zone"),
+    "start": Setting(str, "When sending begins, such as 09:00.", format="time"),
+    "end": Setting(str, "When sending ends, such as 18:00.", format="time"),
+    "weekdays": Setting(
+        list, "Days, from 1 for Monday to 7 for Sunday.", items=Setting(int, "A day.", least=1, most=7)
+    ),
+    "secondsToWait": Setting(int, "Seconds between two messages.", least=0),
+    "public": Setting(bool, "Whether the team shares it."),
+}
 
 SETTINGS: dict[str, Setting] = {
     "name": Setting(str, "Name of the campaign.", sent_with=_BOTH),
     "timezone": Setting(
-        str, "IANA time zone; lemlist takes it only when it creates the campaign.", sent_with=("create",)
+        str,
+        "IANA time zone; lemlist takes it only when it creates the campaign.",
+        format="time zone",
+        sent_with=("create",),
     ),
     "autoReview": Setting(
         bool,
@@ -104,7 +128,18 @@ SETTINGS: dict[str, Setting] = {
     "disableOutOfOffice": Setting(bool, "Do not count out-of-office replies."),
     "sequenceSharing": Setting(bool, "Share the sequence with the team."),
     "sendUserIds": Setting(list, "Ids (usr_…) of the senders, who together serve every channel."),
-    "scheduleIds": Setting(list, "Ids (skd_…) of the schedules.", sent_with=("attach",)),
+    "scheduleIds": Setting(list, "Ids (skd_…) of schedules of the team.", sent_with=("attach",)),
+    "schedules": Setting(
+        list,
+        "Schedules of the team by name; one that it lacks is created, one that differs is changed.",
+        items=Setting(
+            dict,
+            "A schedule.",
+            fields=_SCHEDULE,
+            required=("name", "timezone", "start", "end", "weekdays"),
+        ),
+        sent_with=("attach",),
+    ),
     "labels": Setting(list, "Labels; lemlist's API cannot change them.", sent_with=()),
     "tracking": Setting(
         dict,
@@ -298,6 +333,7 @@ def _types(settings: Mapping[str, Setting]) -> Iterator[tuple[str, type]]:
     for name, setting in settings.items():
         yield name, setting.type
         yield from _types(setting.fields or {})
+        yield from _types((setting.items and setting.items.fields) or {})
 
 
 #: The type of the values under a name, in a step or among the settings.
@@ -308,6 +344,6 @@ def read_value(name: str, value: Any) -> Any:
     """Return the number or the flag that a rendered text under a name stands for; anything else as it is."""
     if name in steps.FIELDS:
         return steps.read_text(name, value)
-    if isinstance(value, str) and _TYPES.get(name) is bool:
-        return {"true": True, "false": False}.get(value.strip().lower(), value)
-    return value
+    kind = _TYPES.get(name)
+    like = next((each for each, field in steps.FIELDS.items() if field.type is kind), "")
+    return steps.read_text(like, value) if kind in (bool, int) else value

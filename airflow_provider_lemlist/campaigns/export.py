@@ -77,7 +77,8 @@ def to_yaml(definition: Mapping[str, Any]) -> str:
 
 def _comment(definition: Mapping[str, Any]) -> Iterator[str]:
     yield "What this file does not say is left as lemlist has it. lemlist does not list, or has no value for:"
-    rows = [("", [name for name in SETTINGS if name not in definition])]
+    # What schedules would say is in scheduleIds.
+    rows = [("", [name for name in SETTINGS if name not in definition and name != "schedules"])]
     for path, step in walk(definition):
         absent = [field for field in _fields(step["type"]) if step.get(field) is None]
         rows.append((f" of {show_path(path)}", absent))

@@ -86,15 +86,16 @@ def _setting(setting: Setting) -> Schema:
 
 def _value_of(setting: Setting) -> Schema:
     if setting.fields:
-        return _object({name: _setting(field) for name, field in setting.fields.items()}, [])
+        return _object(
+            {name: _setting(field) for name, field in setting.fields.items()}, list(setting.required)
+        )
     if setting.type is str:
-        return _text_of(setting)
-    items = {"items": _text_of(setting)} if setting.type is list else {}
-    return _or_parameter({"type": _NAMES[setting.type], **items})
-
-
-def _text_of(setting: Setting) -> Schema:
-    return _or_parameter({"enum": list(setting.choices)}) if setting.choices else _NOT_EMPTY
+        return _or_parameter({"enum": list(setting.choices)}) if setting.choices else _NOT_EMPTY
+    more: Schema = {"minimum": setting.least, "maximum": setting.most}
+    if setting.type is list:
+        more["items"] = _value_of(setting.items or Setting(str, "", setting.choices))
+    known = {name: value for name, value in more.items() if value is not None}
+    return _or_parameter({"type": _NAMES[setting.type], **known})
 
 
 # --- Steps ------------------------------------------------------------------------------------------------

@@ -13,6 +13,13 @@ from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.templating import AirflowText
 
 EMAIL: dict[str, Any] = {"type": "email", "subject": "s", "message": "m"}
+MORNINGS: dict[str, Any] = {
+    "name": "Mornings",
+    "timezone": "Europe/Paris",
+    "start": "08:00",
+    "end": "11:00",
+    "weekdays": [2, 3],
+}
 CONDITION: dict[str, Any] = {"type": "conditional", "conditionKey": "hasScore", "delayType": "waitUntil"}
 
 
@@ -48,6 +55,13 @@ def test_definition_that_is_no_mapping_is_refused(definition: Any) -> None:
     )
 
 
+def test_schedule_needs_its_hours_and_days() -> None:
+    needed = [
+        f"schedules 1, {name}: 'schedules' needs it" for name in ("timezone", "start", "end", "weekdays")
+    ]
+    assert found(campaign(schedules=[{"name": "Mornings"}])) == needed
+
+
 def test_name_and_steps_are_needed() -> None:
     assert found({}) == ["a campaign needs 'name'", "a campaign needs 'steps'"]
 
@@ -67,7 +81,22 @@ def test_name_and_steps_are_needed() -> None:
         ({"name": " "}, "name: must be text and not empty"),
         ({"timezone": "Paris"}, "timezone: must be an IANA time zone, such as Europe/Paris, not 'Paris'"),
         ({"sendUserIds": "usr_1"}, "sendUserIds: must be a list, not 'usr_1'"),
-        ({"sendUserIds": ["usr_1", 5]}, "sendUserIds 2: must be text and not empty"),
+        ({"schedules": [{**MORNINGS, "day": 1}]}, "schedules 1, day: schedules has no such field"),
+        (
+            {"schedules": [{**MORNINGS, "start": "8:00"}]},
+            "schedules 1, start: must be a time such as 09:00, not '8:00'",
+        ),
+        ({"schedules": [{**MORNINGS, "weekdays": [0]}]}, "schedules 1, weekdays 1: must be 1 to 7, not 0"),
+        (
+            {"schedules": [{**MORNINGS, "timezone": "Mars"}]},
+            "schedules 1, timezone: must be an IANA time zone, such as Europe/Paris, not 'Mars'",
+        ),
+        (
+            {"schedules": [{**MORNINGS, "secondsToWait": True}]},
+            "schedules 1, secondsToWait: must be a whole number, not True",
+        ),
+        ({"schedules": [MORNINGS, MORNINGS]}, "schedules 2, name: 'Mornings' is there twice"),
+        ({"sendUserIds": ["usr_1", 5]}, "sendUserIds 2: must be text, not 5"),
         (
             {"autoReviewConditions": ["deliverabel"]},
             (
