@@ -75,19 +75,20 @@ def test_example_of_a_campaign_file_names_its_schema_and_follows_it() -> None:
 
 
 def _setting_rows(settings: Mapping[str, Setting], within: str = "") -> Iterator[str]:
-    """Yield the row of each setting, and of each field of an object below it."""
-    takes = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
+    """Yield the row of each setting, and below it those of its fields, or of the fields of its items."""
+    takes = {str: "text", bool: "true or false", int: "a number", list: "a list", dict: "an object"}
     changes = {("create",): "no", ("attach",): "added only", (): "no"}
     for name, setting in settings.items():
         choices = f": {', '.join(f'`{each}`' for each in setting.choices)}" if setting.choices else ""
         changed = changes.get(setting.sent_with, "yes")
         yield f"| `{within}{name}` | {takes[setting.type]}{choices} | {changed} | {setting.about} |"
-        yield from _setting_rows(setting.fields or {}, f"{within}{name}.")
+        each, dot = (setting.items, "[].") if setting.items else (setting, ".")
+        yield from _setting_rows(each.fields or {}, f"{within}{name}{dot}")
 
 
 def test_table_of_settings_is_that_of_the_code() -> None:
     guide = (ROOT / "docs" / "campaigns.md").read_text()
-    assert re.findall(r"^\| `[\w.]+` \| .* \| (?:yes|no|added only) \| .* \|$", guide, re.M) == list(
+    assert re.findall(r"^\| `[\w.\[\]]+` \| .* \| (?:yes|no|added only) \| .* \|$", guide, re.M) == list(
         _setting_rows(SETTINGS)
     )
 
