@@ -4,18 +4,21 @@
 
     python -m tools.demo [DAG …]
 
-The exit status is 1 if a DAG failed, or if the sandbox refused a request or recorded a violation. Everything
-runs on this machine and is removed at the end.
+The exit status is 1 if a DAG failed, if the sandbox refused a request or recorded a violation, or if applying
+an edited definition took more or fewer requests than the edits need. Everything runs on this machine and is
+removed at the end.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import wrap
 from typing import Any
 
@@ -23,7 +26,17 @@ from airflow_provider_lemlist.sandbox import Sandbox
 from tools.private_airflow import VERSION, PrivateAirflow
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ("lemlist_outreach", "lemlist_mapped_leads", "lemlist_voice_notes", "lemlist_load_leads")
+#: Runs three times: it builds a campaign, finds nothing to change, and applies the edited definition.
+AS_CODE = "lemlist_campaign_as_code"
+EXAMPLES = ("lemlist_outreach", "lemlist_mapped_leads", "lemlist_voice_notes", "lemlist_load_leads", AS_CODE)
+DEFINITION = "campaigns/spring_webinar.yaml"
+#: The edits before its third run: another subject, and one more step.
+EDITS = {
+    "{{firstName}}, a question": "{{firstName}}, an invitation",
+    "  - type: linkedinInvite\n": "  - type: linkedinVisit\n    delay: 1\n  - type: linkedinInvite\n",
+}
+#: lemlist's response if a lead exists, which CreateLeadOperator then returns.
+EXISTS = "Lead already in the campaign"
 #: Timeout of the runs, in seconds.
 TIMEOUT = 300
 #: With this seed Ada opens the email, accepts the invitation and replies to the voice note.
@@ -38,23 +51,30 @@ def main(*dag_ids: str) -> int:
     if unknown := sorted(set(dag_ids) - set(EXAMPLES)):
         print(f"No such example: {', '.join(unknown)}. There are {', '.join(EXAMPLES)}.", file=sys.stderr)
         return 2
-    with Sandbox() as lemlist:
+    with Sandbox() as lemlist, TemporaryDirectory(prefix="lemlist-dags-") as folder:
+        dags = Path(shutil.copytree(ROOT / "dags_examples", folder, dirs_exist_ok=True))
         lemlist.simulate(**SIMULATION)
         print(f"lemlist sandbox  {lemlist.origin}, at most 20 requests in any 2 seconds")
         connection = {"AIRFLOW_CONN_LEMLIST_DEFAULT": lemlist.airflow_connection()}
-        with PrivateAirflow(ROOT / "dags_examples", **connection) as airflow:
+        with PrivateAirflow(dags, **connection) as airflow:
             print(f"Airflow          {VERSION}, ", end="", flush=True)
-            runs = list(follow(airflow, dag_ids))
+            order = [each for dag_id in dag_ids for each in (3 if dag_id == AS_CODE else 1) * [dag_id]]
+            runs = run_all(airflow, lemlist, dags, order)
             state = lemlist.state()
-            refused = [request for request in lemlist.requests() if request["status"] != 200]
+            refused = [request for request in lemlist.requests() if is_failure(request)]
             for campaign in state["campaigns"]:
                 print("", *campaign_lines(campaign, state), sep="\n")
+            as_code = [run for run in runs if run["dag_id"] == AS_CODE]
+            print("", *as_code_lines(as_code), sep="\n")
             print("", *return_lines(runs), sep="\n")
             print("", *request_lines(state, refused), sep="\n")
-            failed = len(runs) < len(dag_ids) or any(run["state"] != "success" for run in runs)
+            failed = len(runs) < len(order) or any(run["state"] != "success" for run in runs)
             if failed:
                 print(f"\nA DAG failed. The end of Airflow's log:\n\n{airflow.tail()}")
     if failed or refused or state["violations"]:
+        return 1
+    if [run["writes"] for run in as_code[1:]] != [0, len(EDITS)] and AS_CODE in dag_ids:
+        print(f"\n{DEFINITION} took more or fewer writes than its edits need.", file=sys.stderr)
         return 1
     print(
         "\nNext steps",
@@ -66,19 +86,50 @@ def main(*dag_ids: str) -> int:
     return 0
 
 
-def follow(airflow: PrivateAirflow, dag_ids: tuple[str, ...]) -> Iterator[State]:
-    """Run the DAGs; print and yield the result of each when it ends."""
+def run_all(airflow: PrivateAirflow, lemlist: Sandbox, dags: Path, dag_ids: list[str]) -> list[State]:
+    """Run the DAGs; return their results, each with the number of requests that changed a campaign."""
+    runs: list[State] = []
+    for run in follow(airflow, dag_ids):
+        writes = sum(map(changes_campaign, lemlist.requests())) - sum(each["writes"] for each in runs)
+        runs.append(run | {"writes": writes})
+        if [each["dag_id"] for each in runs].count(AS_CODE) == 2:
+            edit(dags / DEFINITION)
+    return runs
+
+
+def edit(definition: Path) -> None:
+    """Edit the definition, as a user would between two runs."""
+    text = definition.read_text()
+    for before, after in EDITS.items():
+        text = text.replace(before, after, 1)
+    definition.write_text(text)
+
+
+def changes_campaign(request: Mapping[str, Any]) -> bool:
+    """Return whether a request changes a campaign or its steps; leads do not count."""
+    return request["method"] != "GET" and "/leads" not in request["path"]
+
+
+def is_failure(request: Mapping[str, Any]) -> bool:
+    return request["status"] != 200 and request["response"]["body"] != EXISTS
+
+
+def follow(airflow: PrivateAirflow, dag_ids: list[str]) -> Iterator[State]:
+    """Run the DAGs; print and yield the result of each when it ends, before the next one begins."""
     report = airflow.home / "report.jsonl"
     report.touch()
     with airflow.log.open("ab") as log, report.open() as lines:
         process = subprocess.Popen(
-            (sys.executable, "-m", "tools.run_dags", str(report), *dag_ids),
+            (sys.executable, "-m", "tools.run_dags", str(report)),
             cwd=ROOT,
             env=airflow.environment,
-            stdin=subprocess.DEVNULL,
+            text=True,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+        assert process.stdin
+        waiting = iter(dag_ids)
         deadline = time.monotonic() + TIMEOUT
         ended = False
         try:
@@ -86,12 +137,16 @@ def follow(airflow: PrivateAirflow, dag_ids: tuple[str, ...]) -> Iterator[State]
                 ended = process.poll() is not None
                 for line in lines:
                     run = json.loads(line)
-                    if "dag_id" not in run:
+                    if "dag_id" in run:
+                        tasks = f"{len(run['tasks'])} tasks"
+                        print(f"  {run['dag_id']:<24} {run['state']:<8} {tasks:>9} {run['seconds']:6.1f} s")
+                        yield run
+                    else:
                         print(f"ready after {run['seconds']:.1f} s\n")
-                        continue
-                    tasks = f"{len(run['tasks'])} tasks"
-                    print(f"  {run['dag_id']:<22} {run['state']:<8} {tasks:>9} {run['seconds']:6.1f} s")
-                    yield run
+                    if dag_id := next(waiting, None):
+                        print(dag_id, file=process.stdin, flush=True)
+                    else:
+                        process.stdin.close()
                 time.sleep(0.1)
         finally:
             process.kill()
@@ -142,10 +197,21 @@ def lead_lines(lead: State, state: State) -> Iterator[str]:
             yield f"{margin}voice note {audio['fileName']!r}, {audio['size']:,} bytes, at {audio['stepId']}"
 
 
+def as_code_lines(runs: list[State]) -> Iterator[str]:
+    """Show the plan of each run of a definition, and how many requests it took."""
+    events = ("builds the campaign", "finds it as it is defined", "applies two edits of the file")
+    yield f"Campaign as code: {DEFINITION}"
+    for number, (run, event) in enumerate(zip(runs, events, strict=False), 1):
+        yield f"  run {number} {event}: {run['writes']} writes"
+        for task in run["tasks"]:
+            if task["plan"] is not None:
+                yield from (f"    {line}" for line in task["plan"] or ["no changes"])
+
+
 def return_lines(runs: list[State]) -> Iterator[str]:
-    """List the return values of the tasks."""
+    """List the return values of the tasks, of a DAG that ran several times those of the last run."""
     yield "Return values of the tasks"
-    for run in runs:
+    for run in {run["dag_id"]: run for run in runs}.values():
         yield f"  {run['dag_id']}"
         for task in run["tasks"]:
             name = task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else "")

@@ -2,9 +2,10 @@
 """
 Run DAGs one after the other in this process, with the Airflow of its environment; used by ``tools.demo``.
 
-    python -m tools.run_dags REPORT lemlist_outreach …
+    python -m tools.run_dags REPORT
 
-The report is a file of JSON lines: one after the database is created and one after each run.
+The id of each DAG to run is a line of the standard input. The report is a file of JSON lines: one after the
+database is created and one after each run.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 
-def main(report: str, *dag_ids: str) -> int:
+def main(report: str) -> int:
     """Write the result of each DAG to the report; return 1 if a run failed."""
     good = True
     with Path(report).open("a") as lines:
-        for line in outcomes(dag_ids):
+        for line in outcomes(line.strip() for line in sys.stdin):
             lines.write(json.dumps(line) + "\n")
             lines.flush()
             good = good and line.get("state", "success") == "success"
     return 0 if good else 1
 
 
-def outcomes(dag_ids: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def outcomes(dag_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
     started = time.monotonic()
     from airflow.utils import db
 
@@ -53,6 +54,7 @@ def outcomes(dag_ids: tuple[str, ...]) -> Iterator[dict[str, Any]]:
                     "map_index": ti.map_index,
                     "state": str(ti.state),
                     "returned": ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index),
+                    "plan": ti.xcom_pull(task_ids=ti.task_id, key="plan", map_indexes=ti.map_index),
                 }
                 for ti in sorted(
                     run.get_task_instances(), key=lambda ti: (order.index(ti.task_id), ti.map_index)

@@ -11,7 +11,7 @@ Campaigns as code: declare a campaign, see what differs from lemlist, and apply 
     apply       carries the changes out, one after another
     export      the definition of a campaign that was built by hand
 
-``definition``, ``checks``, ``present``, ``align``, ``plan`` and ``describe`` are pure.
+``files``, ``apply`` and ``memory`` act; all else is pure.
 """
 
 from __future__ import annotations

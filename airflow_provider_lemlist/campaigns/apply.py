@@ -25,10 +25,12 @@ from airflow_provider_lemlist.campaigns.plan import (
     AttachSchedule,
     Change,
     CreateCampaign,
+    CreateSchedule,
     DeleteStep,
     IfRunning,
     OnExtra,
     Plan,
+    UpdateSchedule,
     UpdateSettings,
     UpdateStep,
     obstacles,
@@ -315,6 +317,12 @@ class Application:
             values = {name: value for name, (_, value) in change.changed.items()}
             hook.update_campaign(campaign_id, values)
             self._sent_settings(values)
+        elif isinstance(change, CreateSchedule):
+            created = hook.create_schedule(change.values, known=())
+            hook.attach_schedule(campaign_id, str(created["_id"]))
+        elif isinstance(change, UpdateSchedule):
+            values = {name: value for name, (_, value) in change.changed.items()}
+            hook.update_schedule(str(change.row["_id"]), values)
         elif isinstance(change, AttachSchedule):
             hook.attach_schedule(campaign_id, change.schedule_id)
         elif isinstance(change, UpdateStep):

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_lemlist import steps
-from airflow_provider_lemlist.validation import hint
+from airflow_provider_lemlist.validation import nearest
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import XComArg
@@ -32,7 +32,8 @@ TEXTS = tuple(name for name, field in steps.FIELDS.items() if field.lemlist)
 #: XCom keys of the operator that applies a definition; the id of a step is pushed under the step's name.
 RESERVED_NAMES = ("return_value", "campaign_id", "steps", "sequences", "plan", "applied")
 
-_PARAMETER = re.compile(r"\[\[\s*([A-Za-z_]\w*)\s*\]\]", re.ASCII)
+#: A parameter in a text.
+PARAMETER = re.compile(r"\[\[\s*([A-Za-z_]\w*)\s*\]\]", re.ASCII)
 
 
 class _Open(Enum):
@@ -49,9 +50,14 @@ class Setting(NamedTuple):
 
     :param type: Its JSON type.
     :param about: What it means.
-    :param choices: The accepted values, or the accepted items of a list.
+    :param choices: The accepted texts, or the accepted items of a list.
     :param fields: The fields of an object.
-    :param sent_with: The requests that take it: ``create``, ``update``, or ``attach`` for a schedule; without
+    :param required: Those that it must have.
+    :param items: What a list contains, if it is not text.
+    :param least: The smallest number.
+    :param most: The largest number.
+    :param format: What a text must be: the name of a ``time zone``, or a ``time`` of the day.
+    :param sent_with: The requests that take it: ``create``, ``update``, or ``attach`` for schedules; without
         any it can only be compared.
     """
 
@@ -59,6 +65,11 @@ class Setting(NamedTuple):
     about: str
     choices: tuple[str, ...] = ()
     fields: Mapping[str, Setting] | None = None
+    required: tuple[str, ...] = ()
+    items: Setting | None = None
+    least: int | None = None
+    most: int | None = None
+    format: str = ""
     sent_with: tuple[str, ...] = ("update",)
 
 
@@ -72,11 +83,25 @@ _REACTION = {
     "pauseCampaignForCompany": Setting(bool, "Pause the company's leads in this campaign."),
     "pauseAllCampaignsForCompany": Setting(bool, "Pause the company's leads in every campaign."),
 }
+_SCHEDULE = {
+    "name": Setting(str, "Name, by which it is found among the schedules of the team."),
+    "timezone": Setting(str, "IANA time zone.", format="time zone"),
+    "start": Setting(str, "When sending begins, such as 09:00.", format="time"),
+    "end": Setting(str, "When sending ends, such as 18:00.", format="time"),
+    "weekdays": Setting(
+        list, "Days, from 1 for Monday to 7 for Sunday.", items=Setting(int, "A day.", least=1, most=7)
+    ),
+    "secondsToWait": Setting(int, "Seconds between two messages.", least=0),
+    "public": Setting(bool, "Whether the team shares it."),
+}
 
 SETTINGS: dict[str, Setting] = {
     "name": Setting(str, "Name of the campaign.", sent_with=_BOTH),
     "timezone": Setting(
-        str, "IANA time zone; lemlist takes it only when it creates the campaign.", sent_with=("create",)
+        str,
+        "IANA time zone; lemlist takes it only when it creates the campaign.",
+        format="time zone",
+        sent_with=("create",),
     ),
     "autoReview": Setting(
         bool,
@@ -103,7 +128,18 @@ SETTINGS: dict[str, Setting] = {
     "disableOutOfOffice": Setting(bool, "Do not count out-of-office replies."),
     "sequenceSharing": Setting(bool, "Share the sequence with the team."),
     "sendUserIds": Setting(list, "Ids (usr_…) of the senders, who together serve every channel."),
-    "scheduleIds": Setting(list, "Ids (skd_…) of the schedules.", sent_with=("attach",)),
+    "scheduleIds": Setting(list, "Ids (skd_…) of schedules of the team.", sent_with=("attach",)),
+    "schedules": Setting(
+        list,
+        "Schedules of the team by name; one that it lacks is created, one that differs is changed.",
+        items=Setting(
+            dict,
+            "A schedule.",
+            fields=_SCHEDULE,
+            required=("name", "timezone", "start", "end", "weekdays"),
+        ),
+        sent_with=("attach",),
+    ),
     "labels": Setting(list, "Labels; lemlist's API cannot change them.", sent_with=()),
     "tracking": Setting(
         dict,
@@ -150,8 +186,8 @@ SETTINGS: dict[str, Setting] = {
     ),
 }
 
-#: Python names that differ from lemlist's in more than their underscores.
-_PYTHON_NAMES = {"campaign_timezone": "timezone", "stop_on_reply": "stopOnEmailReplied"}
+#: Python names of settings that differ from lemlist's in more than their underscores.
+_PYTHON_NAMES = {"timezone": "campaign_timezone", "stopOnEmailReplied": "stop_on_reply"}
 
 
 class Campaign(dict[str, Any]):
@@ -168,7 +204,7 @@ class Campaign(dict[str, Any]):
     :param auto_review: Launch leads without a review by a person: **creating a lead then starts the
         sending**.
     :param settings: The other settings of ``SETTINGS``, in Python's spelling: ``send_user_ids=[…]``,
-        ``tracking={"trackOpens": False}``.
+        ``tracking={"trackOpens": False}``. A setting that is None is left out.
     """
 
     def __init__(
@@ -188,24 +224,30 @@ class Campaign(dict[str, Any]):
             "auto_review": auto_review,
             **settings,
         }
-        for python_name in settings:
-            if _lemlists_name(python_name) not in SETTINGS:
-                near = hint(python_name, tuple(map(_python_name, SETTINGS)))
-                raise TypeError(f"Campaign() got an unexpected keyword argument {python_name!r}{near}")
-        super().__init__({_lemlists_name(each): value for each, value in given.items() if value is not None})
+        names = {_python_name(name): name for name in SETTINGS}
+        for each in settings:
+            if each not in names:
+                meant = nearest(each, (*names, *SETTINGS))
+                near = f" (did you mean {_python_name(meant)!r}?)" if meant else ""
+                raise TypeError(f"Campaign() got an unexpected keyword argument {each!r}{near}")
+        super().__init__({names[each]: value for each, value in given.items() if value is not None})
         self["steps"] = list(steps) if isinstance(steps, (list, tuple)) else steps
 
 
-def _lemlists_name(python_name: str) -> str:
-    head, *tail = python_name.split("_")
-    return _PYTHON_NAMES.get(python_name) or head + "".join(word.title() for word in tail)
-
-
 def _python_name(name: str) -> str:
-    for python_name, lemlists in _PYTHON_NAMES.items():
-        if name == lemlists:
-            return python_name
-    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+    """Return the argument of a setting, ``send_user_ids`` for ``sendUserIds``."""
+    return _PYTHON_NAMES.get(name) or re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+
+
+# --- Parts ------------------------------------------------------------------------------------------------
+
+
+def parts(value: Any) -> Iterator[tuple[str | int, Any]]:
+    """Yield the items of a mapping or of a list, each with its part of the path."""
+    if isinstance(value, Mapping):
+        yield from ((str(name), item) for name, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from enumerate(value)
 
 
 # --- The tree ---------------------------------------------------------------------------------------------
@@ -252,14 +294,9 @@ def show_path(path: Path) -> str:
 def parameters_in(definition: Any, path: Path = ()) -> dict[str, Path]:
     """Return the parameters of a definition, written ``[[ name ]]``, and where each is used first."""
     if isinstance(definition, str):
-        return dict.fromkeys(_PARAMETER.findall(definition), path)
-    parts: Any = ()
-    if isinstance(definition, Mapping):
-        parts = definition.items()
-    elif isinstance(definition, (list, tuple)):
-        parts = enumerate(definition)
+        return dict.fromkeys(PARAMETER.findall(definition), path)
     found: dict[str, Path] = {}
-    for name, part in parts:
+    for name, part in parts(definition):
         found = parameters_in(part, (*path, name)) | found
     return found
 
@@ -269,7 +306,8 @@ def fill(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
     Return the definition with the values of its parameters, written ``[[ name ]]`` in any text.
 
     A text that is nothing but a parameter becomes its value, so that ``delay: "[[ days ]]"`` is a number. A
-    parameter without a value stays as it is.
+    parameter without a value stays as it is. A value that no text can hold, such as ``UNKNOWN``, takes the
+    place of the text, so that the checks find it there.
     """
 
     def filled(name: str, value: Any) -> Any:
@@ -279,28 +317,33 @@ def fill(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
             return [filled(name, item) for item in value]
         if not isinstance(value, str):
             return value
-        used = {each: parameters[each] for each in _PARAMETER.findall(value) if each in parameters}
-        if UNKNOWN in used.values():
-            return UNKNOWN
-        whole = _PARAMETER.fullmatch(value.strip())
-        if whole and whole[1] in used and _type_of(name) is not str:
+        used = {each: parameters[each] for each in PARAMETER.findall(value) if each in parameters}
+        whole = PARAMETER.fullmatch(value.strip())
+        if whole and whole[1] in used and _TYPES.get(name, str) is not str:
             return read_value(name, used[whole[1]])
-        return _PARAMETER.sub(lambda found: str(used.get(found[1], found[0])), value)
+        for each in used.values():
+            if not isinstance(each, (str, int, float)):
+                return each
+        return PARAMETER.sub(lambda found: str(used.get(found[1], found[0])), value)
 
     return {key: filled(str(key), item) for key, item in definition.items()}
 
 
-def _type_of(name: str) -> type:
-    """Return the type of the values under a name, in a step or among the settings."""
-    if name in steps.FIELDS:
-        return steps.FIELDS[name].type
-    return SETTINGS[name].type if name in SETTINGS else str
+def _types(settings: Mapping[str, Setting]) -> Iterator[tuple[str, type]]:
+    for name, setting in settings.items():
+        yield name, setting.type
+        yield from _types(setting.fields or {})
+        yield from _types((setting.items and setting.items.fields) or {})
+
+
+#: The type of the values under a name, in a step or among the settings.
+_TYPES = dict(_types(SETTINGS)) | {name: field.type for name, field in steps.FIELDS.items()}
 
 
 def read_value(name: str, value: Any) -> Any:
     """Return the number or the flag that a rendered text under a name stands for; anything else as it is."""
     if name in steps.FIELDS:
         return steps.read_text(name, value)
-    if isinstance(value, str) and _type_of(name) is bool:
-        return {"true": True, "false": False}.get(value.strip().lower(), value)
-    return value
+    kind = _TYPES.get(name)
+    like = next((each for each, field in steps.FIELDS.items() if field.type is kind), "")
+    return steps.read_text(like, value) if kind in (bool, int) else value

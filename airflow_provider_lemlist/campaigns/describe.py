@@ -25,8 +25,10 @@ from airflow_provider_lemlist.campaigns.plan import (
     AttachSchedule,
     Change,
     CreateCampaign,
+    CreateSchedule,
     DeleteStep,
     Plan,
+    UpdateSchedule,
     UpdateSettings,
     UpdateStep,
 )
@@ -57,6 +59,12 @@ def change_lines(change: Change) -> Iterator[str]:
     elif isinstance(change, UpdateSettings):
         for name, (before, value) in change.changed.items():
             yield f"~ {name}: {_change(before, value)}"
+    elif isinstance(change, CreateSchedule):
+        yield f"+ schedule {short(change.values)}"
+    elif isinstance(change, UpdateSchedule):
+        for name, (before, value) in change.changed.items():
+            where = f"schedule {short(change.row['name'])}, for every campaign that uses it"
+            yield f"~ {where}: {name} {_change(before, value)}"
     elif isinstance(change, AttachSchedule):
         yield f"+ schedule {change.schedule_id}"
     elif isinstance(change, UpdateStep):

@@ -14,6 +14,7 @@ storage.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path as LocalPath
@@ -22,6 +23,10 @@ from typing import Any
 from airflow_provider_lemlist.campaigns.checks import Document, Mistake
 from airflow_provider_lemlist.campaigns.definition import TEXTS, UNKNOWN, Path
 from airflow_provider_lemlist.exceptions import LemlistValidationError
+
+_FLAG, _DATE, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("bool", "timestamp", "merge"))
+#: A text that begins with {{ or [[ and has no quotes.
+_WITHOUT_QUOTES = re.compile(r"[:-]\s+(\{[{%]|\[\[)")
 
 
 def is_remote(path: str) -> bool:
@@ -39,12 +44,16 @@ def read_document(path: str, folder: str) -> Document:
     """
     file = _locate(path, folder)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = _read(file)
     except (OSError, ValueError) as error:
         raise LemlistValidationError(
-            f"The campaign file {path!r} cannot be read: {_reason(error)}. Nothing was sent."
+            f"The campaign file {str(file)!r} cannot be read: {_reason(error)}. Nothing was sent."
         ) from None
     return with_texts(parse_yaml(text, path), str(file.parent))
+
+
+def _read(file: Any) -> str:
+    return str(file.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
 
 
 def _locate(path: str, folder: str) -> Any:
@@ -71,64 +80,84 @@ def parse_yaml(text: str, file: str) -> Document:
     """
     import yaml
 
-    loader = yaml_loader()(text)
     try:
-        node = loader.get_single_node()
+        node = yaml.compose(text, yaml_loader())
         if node is None:
-            raise LemlistValidationError(f"{file} is empty. Nothing was sent.")
-        lines = dict(_lines(node, (), file))
-        return Document(loader.construct_document(node), file, lines)
+            raise LemlistValidationError(f"{file}, line 1: the file is empty. Nothing was sent.")
+        lines = dict(_lines(node, (), node.start_mark))
+        return Document(yaml.load(text, yaml_loader()), file, lines)  # noqa: S506  (it is a safe one)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise LemlistValidationError(f"{file}{line}: not valid YAML: {problem}. Nothing was sent.") from None
-    except RecursionError:
-        raise LemlistValidationError(f"{file}: an alias contains itself. Nothing was sent.") from None
-    finally:
-        loader.dispose()
+        line = mark.line if mark else text.encode()[: getattr(error, "position", 0)].count(b"\n")
+        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
+        if _WITHOUT_QUOTES.search("".join(text.splitlines()[line : line + 1])):
+            problem = f"{problem}; put quotes around a text that begins with {{{{ or [["
+        raise LemlistValidationError(
+            f"{file}, line {line + 1}: not valid YAML: {problem}. Nothing was sent."
+        ) from None
 
 
 @cache
 def yaml_loader() -> Any:
-    """Return the loader of definitions, in which ``yes`` is a text, as in YAML 1.2, and not a flag."""
+    """Return the loader of definitions, in which ``yes`` and dates are texts, as in YAML 1.2."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        yaml_implicit_resolvers = _without_yes(yaml.SafeLoader)
+        yaml_implicit_resolvers = resolvers(yaml.SafeLoader)
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except (AttributeError, KeyError, TypeError, ValueError):  # such as !!int before a word
+                raise _yaml_error(f"no value for {node.tag}", node.start_mark) from None
 
     return Loader
 
 
-def _without_yes(base: Any) -> dict[str, list[Any]]:
-    """Return the resolvers of a loader or dumper, without those that read yes, no, on and off as flags."""
-    flag = "tag:yaml.org,2002:bool"
+def resolvers(base: Any) -> dict[str, list[Any]]:
+    """Return the resolvers of a loader or dumper, without those that read dates, and yes as a flag."""
     return {
-        first: [each for each in resolvers if each[0] != flag or first in "tTfF"]
-        for first, resolvers in base.yaml_implicit_resolvers.items()
+        first: [each for each in known if each[0] != _DATE and (each[0] != _FLAG or first in "tTfF")]
+        for first, known in base.yaml_implicit_resolvers.items()
     }
 
 
-def _lines(node: Any, path: Path, file: str) -> Iterator[tuple[Path, int]]:
-    """Yield the line of every value, from 1: of a value in a mapping the line of its key."""
-    if not path:
-        yield path, node.start_mark.line + 1
+def _lines(node: Any, path: Path, mark: Any, within: tuple[Any, ...] = ()) -> Iterator[tuple[Path, int]]:
+    """
+    Yield the line of every value, from 1.
+
+    :param mark: Where the value stands; of a value in a mapping, where its key stands.
+    :param within: The nodes that the value is in.
+    """
+    if node in within:
+        raise _yaml_error("an alias contains itself", mark)
+    yield path, mark.line + 1
+    within = (*within, node)
     if node.id == "sequence":
+        if len(node.value) == 1 and node.flow_style and node.value[0].id == "sequence":
+            raise _yaml_error("a list in a list", mark)
         for position, item in enumerate(node.value):
-            yield (*path, position), item.start_mark.line + 1
-            yield from _lines(item, (*path, position), file)
+            yield from _lines(item, (*path, position), item.start_mark, within)
     elif node.id == "mapping":
         seen: set[str] = set()
-        for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
+        # What is merged comes first, because the mapping's own values take its place.
+        for key, value in sorted(node.value, key=lambda entry: bool(entry[0].tag != _MERGE)):
+            name = str(key.value)
             if name in seen:
                 # YAML would take the last one and drop the others.
-                raise LemlistValidationError(
-                    f"{file}, line {line}: {name!r} is there twice. Nothing was sent."
-                )
+                raise _yaml_error(f"{name!r} is there twice", key.start_mark)
             seen.add(name)
-            yield (*path, name), line
-            yield from _lines(value, (*path, name), file)
+            if key.tag != _MERGE:
+                yield from _lines(value, (*path, name), key.start_mark, within)
+                continue
+            for merged in reversed(value.value) if value.id == "sequence" else (value,):
+                yield from _lines(merged, path, mark, within)
+
+
+def _yaml_error(problem: str, mark: Any) -> Exception:
+    from yaml.constructor import ConstructorError
+
+    return ConstructorError(problem=problem, problem_mark=mark)
 
 
 # --- Texts in files ---------------------------------------------------------------------------------------
@@ -143,13 +172,14 @@ def with_texts(document: Document, folder: str) -> Document:
             return [filled(item, (*path, position)) for position, item in enumerate(value)]
         if not isinstance(value, Mapping):
             return value
-        if not (path and path[-1] in TEXTS and [*value] == ["file"]):
+        file = value.get("file")
+        if not (path and path[-1] in TEXTS and [*value] == ["file"] and isinstance(file, str)):
             return {name: filled(item, (*path, str(name))) for name, item in value.items()}
         try:
             # An editor ends a file with a line break, which is not meant to be sent.
-            return _locate(str(value["file"]), folder).read_text(encoding="utf-8").removesuffix("\n")
+            return _read(_locate(file, folder)).removesuffix("\n")
         except (OSError, ValueError) as error:
-            unread.append(Mistake(path, f"the file {value['file']!r} cannot be read: {_reason(error)}"))
+            unread.append(Mistake(path, f"the file {file!r} cannot be read: {_reason(error)}"))
             return UNKNOWN
 
     definition = filled(document.definition, ())

@@ -20,7 +20,9 @@ from airflow_provider_lemlist.campaigns.present import (
     branch_ids,
     compare,
     compare_step,
+    listed_settings,
 )
+from airflow_provider_lemlist.exceptions import LemlistValidationError
 
 #: What becomes of steps that lemlist has and the definition lacks.
 OnExtra = Literal["fail", "keep", "delete"]
@@ -64,6 +66,21 @@ def provisional_name(name: str) -> str:
 class UpdateSettings:
     """Change settings of the campaign: what lemlist has, None if unknown, and what it gets."""
 
+    changed: Mapping[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class CreateSchedule:
+    """Create a schedule of the team, and attach it to the campaign."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class UpdateSchedule:
+    """Change fields of a schedule, for every campaign that uses it."""
+
+    row: Row
     changed: Mapping[str, tuple[Any, Any]]
 
 
@@ -116,7 +133,16 @@ class AddStep:
         return self.path[:-1]
 
 
-Change = CreateCampaign | UpdateSettings | AttachSchedule | UpdateStep | DeleteStep | AddStep
+Change = (
+    CreateCampaign
+    | UpdateSettings
+    | CreateSchedule
+    | UpdateSchedule
+    | AttachSchedule
+    | UpdateStep
+    | DeleteStep
+    | AddStep
+)
 
 
 @dataclass(frozen=True)
@@ -155,6 +181,7 @@ def plan_changes(
     :param applied: What was sent last from here; ignored if it was sent to another campaign.
     :param on_extra: With ``keep``, steps that the definition lacks are not deleted.
     :param refresh_unseen: Whether fields that lemlist does not list are sent again.
+    :raises LemlistValidationError: Several schedules have a name that the definition says.
     """
     if applied.campaign_id != (present.campaign or {}).get("_id"):
         applied = Applied()
@@ -225,13 +252,14 @@ class _Planner:
     def _settings(self, wanted: Mapping[str, Any]) -> list[Change]:
         if self.present.campaign is None:
             return self._new_campaign(wanted)
-        there = _settings_of(self.present.campaign)
+        there = listed_settings(self.present.campaign)
         # The name tells that a run was killed before the campaign had its settings, whatever was sent before.
         is_incomplete = there.get("name") == provisional_name(wanted["name"])
-        difference = compare(wanted, there, {} if is_incomplete else self.applied.settings)
+        settings = {name: value for name, value in wanted.items() if not _is_taken(name, "attach")}
+        difference = compare(settings, there, {} if is_incomplete else self.applied.settings)
         changed = dict(difference.changed)
         if is_incomplete or self.refresh_unseen:
-            sent = [name for name in difference.unseen if _is_taken(name, "update", "attach")]
+            sent = [name for name in difference.unseen if _is_taken(name, "update")]
             changed |= {name: (there.get(name), wanted[name]) for name in sent}
         if unseen := tuple(name for name in difference.unseen if name not in changed):
             self.unseen[()] = unseen
@@ -239,10 +267,10 @@ class _Planner:
         for name, (before, value) in changed.items():
             if _is_taken(name, "update"):
                 updates[name] = (before, value)
-            elif not _is_taken(name, "attach"):
+            else:
                 self._note_fixed(name, before, value)
-        before, schedules = changed.get("scheduleIds", ((), ()))
-        return [*([UpdateSettings(updates)] if updates else []), *self._schedules(schedules, before or ())]
+        schedules = self._schedules(wanted, there.get("scheduleIds") or ())
+        return [*([UpdateSettings(updates)] if updates else []), *schedules]
 
     def _new_campaign(self, wanted: Mapping[str, Any]) -> list[Change]:
         settings = {}
@@ -251,19 +279,45 @@ class _Planner:
                 settings[name] = value
             elif not _is_taken(name, "attach"):
                 self._note_fixed(name, SETTINGS[name].type(), value)
-        return [CreateCampaign(settings), *self._schedules(wanted.get("scheduleIds", ()), ())]
+        return [CreateCampaign(settings), *self._schedules(wanted, ())]
 
     def _note_fixed(self, name: str, before: Any, value: Any) -> None:
         there = "not listed" if before is None else repr(before)
         self.notes.append(f"{name} is {there}, and should be {value!r}: lemlist's API cannot change it")
 
-    def _schedules(self, wanted: Sequence[str], there: Sequence[str]) -> list[Change]:
-        self.notes += [
-            f"the schedule {each} is attached, too: lemlist's API cannot detach it"
-            for each in there
-            if each not in wanted
+    def _schedules(self, wanted: Mapping[str, Any], attached: Sequence[str]) -> list[Change]:
+        changes: list[Change] = []
+        used = [*wanted.get("scheduleIds", ())]
+        for values in wanted.get("schedules", ()):
+            row = self._schedule_named(values["name"], attached)
+            if row is None:
+                changes.append(CreateSchedule(values))
+                continue
+            if changed := compare(values, row, {}).changed:
+                changes.append(UpdateSchedule(row, changed))
+            used.append(str(row["_id"]))
+        changes += [AttachSchedule(each) for each in dict.fromkeys(used) if each not in attached]
+        if "schedules" in wanted or "scheduleIds" in wanted:
+            self.notes += [
+                f"the schedule {each} is attached, too: lemlist's API cannot detach it"
+                for each in attached
+                if each not in used
+            ]
+        return changes
+
+    def _schedule_named(self, name: str, attached: Sequence[str]) -> Row | None:
+        """Return the schedule of a name; of several, the one that is attached."""
+        named = [
+            row for row in self.present.schedules if row.get("name") == name and not row.get("deletedAt")
         ]
-        return [AttachSchedule(each) for each in dict.fromkeys(wanted) if each not in there]
+        found = [row for row in named if row["_id"] in attached] or named
+        if len(found) > 1:
+            ids = ", ".join(str(row["_id"]) for row in found)
+            raise LemlistValidationError(
+                f"{len(found)} schedules have the name {name!r}: {ids}. Rename all but one, or use "
+                "scheduleIds. Nothing was sent."
+            )
+        return found[0] if found else None
 
     # --- Sequences --------------------------------------------------------------------------------------
 
@@ -325,11 +379,3 @@ class _Planner:
 def _is_taken(name: str, *requests: str) -> bool:
     """Return whether one of these requests takes a setting."""
     return any(request in SETTINGS[name].sent_with for request in requests)
-
-
-def _settings_of(campaign: Row) -> dict[str, Any]:
-    """Return the settings that lemlist lists of a campaign, by the names that change them."""
-    senders = campaign.get("senders")
-    ids = [str(sender.get("id")) for sender in senders or ()]
-    known = senders is not None and all(each.startswith("usr_") for each in ids)
-    return {**campaign, "sendUserIds": ids if known else None}

@@ -10,7 +10,7 @@ changed in the definition since.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -30,10 +30,12 @@ class Present:
 
     :param campaign: The campaign as lemlist returns or lists it; None if it does not exist.
     :param sequences: Its sequences by id, as lemlist lists them.
+    :param schedules: The schedules of the team, if the definition names one.
     """
 
     campaign: Row | None = None
     sequences: Mapping[str, Row] = field(default_factory=dict)
+    schedules: Sequence[Row] = ()
 
     @property
     def main_id(self) -> str | None:
@@ -65,6 +67,14 @@ def branch_ids(row: Row) -> dict[str, str]:
     fallback = found.pop("fallback", None)
     ids = {"yes": next(iter(found.values()), None), "otherwise": fallback}
     return {branch: sequence_id for branch in BRANCHES if (sequence_id := ids[branch])}
+
+
+def listed_settings(campaign: Row) -> dict[str, Any]:
+    """Return the settings that lemlist lists of a campaign, by the names that change them."""
+    senders = campaign.get("senders")
+    ids = [str(sender.get("id")) for sender in senders or ()]
+    known = senders is not None and all(each.startswith("usr_") for each in ids)
+    return {**campaign, "sendUserIds": ids if known else None}
 
 
 class Applied(NamedTuple):
@@ -145,9 +155,8 @@ def _is_same(wanted: Any, listed: Any) -> bool | None:
     if listed is None:
         return None
     if isinstance(wanted, (list, tuple)) and isinstance(listed, (list, tuple)):
-        return set(map(str, wanted)) == set(
-            map(str, listed)
-        )  # ids, choices and links: their order says nothing
+        # Ids, choices, days and links: their order says nothing.
+        return set(map(str, wanted)) == set(map(str, listed))
     if wanted == listed:
         return True
     if isinstance(wanted, str) and isinstance(listed, str) and text_words(wanted) == text_words(listed):

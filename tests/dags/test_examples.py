@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.dags.conftest import EXAMPLES, dag_bag, states, xcom
+from tools.demo import AS_CODE, DEFINITION, changes_campaign, edit
 
 pytestmark = pytest.mark.airflow
 
@@ -137,6 +139,40 @@ def test_a_skipped_lead_does_not_move_its_note_to_another(lemlist: Sandbox, exam
         ("grace", "grace"),
         ("katherine", "katherine"),
     }
+
+
+def test_a_definition_builds_its_campaign_once_and_an_edit_sends_only_what_differs(
+    lemlist: Sandbox, run, tmp_path: Path
+):
+    shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    dag = dag_bag(tmp_path / f"{AS_CODE}.py").dags[AS_CODE]
+    writes, plans = [], []
+    for edited in (False, False, True):
+        if edited:
+            edit(tmp_path / DEFINITION)
+        dag_run = run(dag)
+        assert str(dag_run.state) == "success"
+        writes.append(sum(map(changes_campaign, lemlist.requests())))
+        plans.append(xcom(dag_run, "campaign", "plan"))
+    assert [len(plans[0]), *plans[1:]] == [
+        9,
+        [],
+        [
+            '~ step 1 email: subject "{{firstName}}, a question" -> "{{firstName}}, an invitation"',
+            "+ linkedinVisit after step 1",
+        ],
+    ]
+    assert writes == [7, 7, 9]
+    state = lemlist.state()
+    campaign = only(state["campaigns"])
+    assert (campaign["name"], campaign["_id"]) == ("Spring webinar", xcom(dag_run, "campaign"))
+    opening, visit, invite, condition = campaign["sequences"][campaign["sequenceId"]]["steps"]
+    assert opening["message"].endswith("of 30 minutes on 12 March.</p>")
+    assert (visit["type"], invite["type"]) == ("linkedinVisit", "linkedinInvite")
+    accepted = condition["conditions"][0]["sequenceId"]
+    voice = only(campaign["sequences"][accepted]["steps"])
+    assert {audio["stepId"] for audio in state["audio"]} == {voice["_id"]}
+    assert only(state["leads"])["_id"] == xcom(dag_run, "lead")
 
 
 def test_the_dag_of_the_readme_waits_for_a_reply(lemlist: Sandbox, examples, run, monkeypatch):

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
+from airflow_provider_lemlist.campaigns.definition import SETTINGS, Setting
+from airflow_provider_lemlist.campaigns.files import yaml_loader
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +64,33 @@ def test_every_method_of_the_hook_is_documented() -> None:
     methods = {name for name, value in vars(LemlistHook).items() if name[0] != "_" and callable(value)}
     guide = (ROOT / "docs" / "hook.md").read_text()
     assert methods - set(of_airflow.split()) == methods & set(re.findall(r"`(\w+)\(", guide))
+
+
+def test_example_of_a_campaign_file_names_its_schema_and_follows_it() -> None:
+    file = ROOT / "dags_examples" / "campaigns" / "spring_webinar.yaml"
+    first_line = re.match(r"# yaml-language-server: \$schema=(.*)", file.read_text())
+    assert first_line
+    schema = json.loads((file.parent / first_line[1]).read_text())
+    jsonschema.validate(yaml.load(file.read_text(), yaml_loader()), schema)  # noqa: S506  (it is safe)
+
+
+def _setting_rows(settings: Mapping[str, Setting], within: str = "") -> Iterator[str]:
+    """Yield the row of each setting, and below it those of its fields, or of the fields of its items."""
+    takes = {str: "text", bool: "true or false", int: "a number", list: "a list", dict: "an object"}
+    changes = {("create",): "no", ("attach",): "added only", (): "no"}
+    for name, setting in settings.items():
+        choices = f": {', '.join(f'`{each}`' for each in setting.choices)}" if setting.choices else ""
+        changed = changes.get(setting.sent_with, "yes")
+        yield f"| `{within}{name}` | {takes[setting.type]}{choices} | {changed} | {setting.about} |"
+        each, dot = (setting.items, "[].") if setting.items else (setting, ".")
+        yield from _setting_rows(each.fields or {}, f"{within}{name}{dot}")
+
+
+def test_table_of_settings_is_that_of_the_code() -> None:
+    guide = (ROOT / "docs" / "campaigns.md").read_text()
+    assert re.findall(r"^\| `[\w.\[\]]+` \| .* \| (?:yes|no|added only) \| .* \|$", guide, re.M) == list(
+        _setting_rows(SETTINGS)
+    )
 
 
 @pytest.mark.parametrize("code", CODE)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -43,13 +44,23 @@ def _class_paths(value: Any) -> list[str]:
 
 @pytest.mark.parametrize("path", _class_paths(INFO))
 def test_every_path_in_the_info_exists(path: str) -> None:
-    import importlib
-
     try:
         importlib.import_module(path)
     except ModuleNotFoundError:
         module, _, name = path.rpartition(".")
         assert hasattr(importlib.import_module(module), name)
+
+
+def test_link_of_every_operator_is_in_the_info() -> None:
+    # Airflow 2 shows no other links.
+    modules = [path for each in INFO["operators"] for path in each["python-modules"]]
+    links = {
+        f"{type(link).__module__}.{type(link).__name__}"
+        for module in modules
+        for operator in vars(importlib.import_module(module)).values()
+        for link in getattr(operator, "operator_extra_links", ())
+    }
+    assert links == set(INFO["extra-links"])
 
 
 def test_reading_the_info_imports_nothing() -> None:

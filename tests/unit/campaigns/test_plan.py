@@ -14,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_lemlist.campaigns.definition import SETTINGS, plain_step, walk
+from airflow_provider_lemlist.campaigns.describe import plan_lines
 from airflow_provider_lemlist.campaigns.plan import (
     AddStep,
     AttachSchedule,
     CreateCampaign,
+    CreateSchedule,
     DeleteStep,
     Plan,
+    UpdateSchedule,
     UpdateSettings,
     UpdateStep,
     obstacles,
@@ -27,6 +30,7 @@ from airflow_provider_lemlist.campaigns.plan import (
     provisional_name,
 )
 from airflow_provider_lemlist.campaigns.present import Applied, Present, digests
+from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.sandbox.tidy_html import tidy_html
 from tests.unit.campaigns.model import Model
 
@@ -528,11 +532,13 @@ class TestNewCampaign:
         wanted: dict[str, Any] = {
             name: value for name, value in zip(SETTINGS, range(99), strict=False) if name != "name"
         }
-        plan = settings_plan(wanted | {"scheduleIds": ["skd_1"], "labels": ["EMEA"]}, None)
+        wanted |= {"scheduleIds": ["skd_1"], "schedules": [], "labels": ["EMEA"]}
+        plan = settings_plan(wanted, None)
         create, attach = plan.changes
         assert isinstance(create, CreateCampaign)
         assert attach == AttachSchedule("skd_1")
-        assert {**create.first, **create.second}.keys() == SETTINGS.keys() - {"scheduleIds", "labels"}
+        others = {"scheduleIds", "schedules", "labels"}
+        assert {**create.first, **create.second}.keys() == SETTINGS.keys() - others
         assert plan.notes == ("labels is [], and should be ['EMEA']: lemlist's API cannot change it",)
 
     def test_its_steps_are_added_after_it_each_at_the_end(self) -> None:
@@ -577,10 +583,10 @@ class TestSettings:
         assert update == UpdateSettings({"autoReview": (None, True)})
 
     def test_what_cannot_be_compared_is_told_and_sent_on_request(self) -> None:
-        wanted = {"autoReview": True, "labels": ["EMEA"], "scheduleIds": ["skd_1"]}
-        assert settings_plan(wanted, {}) == Plan(unseen={(): ("autoReview", "labels", "scheduleIds")})
+        wanted = {"autoReview": True, "labels": ["EMEA"]}
+        assert settings_plan(wanted, {}) == Plan(unseen={(): ("autoReview", "labels")})
         assert settings_plan(wanted, {}, refresh_unseen=True) == Plan(
-            (UpdateSettings({"autoReview": (None, True)}), AttachSchedule("skd_1")), unseen={(): ("labels",)}
+            (UpdateSettings({"autoReview": (None, True)}),), unseen={(): ("labels",)}
         )
 
     def test_a_part_of_an_object_that_is_not_listed_is_not_a_difference(self) -> None:
@@ -609,6 +615,40 @@ class TestSettings:
         )
         assert plan.changes == (AttachSchedule("skd_2"),)
         assert plan.notes == ("the schedule skd_0 is attached, too: lemlist's API cannot detach it",)
+
+    def test_schedules_are_found_by_name_created_changed_and_attached(self) -> None:
+        mornings = {
+            "name": "Mornings",
+            "timezone": "UTC",
+            "start": "08:00",
+            "end": "11:00",
+            "weekdays": [2, 3],
+        }
+        evenings = {**mornings, "name": "Evenings", "start": "18:00", "end": "20:00"}
+        definition = {**campaign([]), "schedules": [mornings, evenings]}
+        there = {"_id": "cam_1", "name": "Spring", "scheduleIds": ["skd_0"]}
+
+        def schedules_plan(*rows: dict[str, Any], attached: str = "skd_0") -> Plan:
+            present = Present({**there, "scheduleIds": [attached]}, {}, rows)
+            return plan_changes(definition, present, Applied())
+
+        late = {"_id": "skd_1", **mornings, "start": "09:00", "secondsToWait": 1200}
+        gone = {"_id": "skd_2", **evenings, "deletedAt": "2026-11-01T00:00:00Z"}
+        plan = schedules_plan(late, gone)
+        assert plan.changes == (
+            UpdateSchedule(late, {"start": ("09:00", "08:00")}),
+            CreateSchedule(evenings),
+            AttachSchedule("skd_1"),
+        )
+        assert plan.notes == ("the schedule skd_0 is attached, too: lemlist's API cannot detach it",)
+        assert '~ schedule "Mornings", for every campaign that uses it: start' in "\n".join(plan_lines(plan))
+
+        equal = {"_id": "skd_1", **mornings, "weekdays": [3, 2]}
+        twin = {"_id": "skd_3", **mornings, "start": "05:00"}
+        late_twin = {"_id": "skd_2", **evenings}
+        assert schedules_plan(equal, twin, late_twin, attached="skd_1").changes == (AttachSchedule("skd_2"),)
+        with pytest.raises(LemlistValidationError, match="'Mornings': skd_1, skd_3.*scheduleIds"):
+            schedules_plan(equal, twin)
 
     def test_senders_are_compared_by_the_ids_of_the_users(self) -> None:
         there = {"senders": [{"id": "usr_2", "email": "b@example.com"}, {"id": "usr_1"}]}
