@@ -175,7 +175,7 @@ class Application:
         return plan_changes(
             self._definition,
             present,
-            self._applied(),
+            self._memory.applied,
             on_extra=self._options.on_extra,
             refresh_unseen=self._options.refresh_unseen,
         )

@@ -256,7 +256,7 @@ class TestFiles:
             mapped.expand(parameters=[{"city": "Paris"}])
 
     def test_missing_file_and_parameter_are_import_errors(self, dag: DAG) -> None:
-        with pytest.raises(LemlistValidationError, match=r"'autumn\.yaml' cannot be read"):
+        with pytest.raises(LemlistValidationError, match=r"autumn\.yaml' cannot be read"):
             apply("autumn.yaml")
         with pytest.raises(LemlistValidationError, match=r"no value for \[\[ city \]\]"):
             apply("webinar.yaml", task_id="without_parameters")
