@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lemlist.api.wire import CLOCK
@@ -60,7 +61,7 @@ SETTLE_TIME = 5.0
 SETTLE_TIME_WITH_MEDIA = 50.0
 _START_IT = "start the campaign in lemlist."
 #: Settings that only lemlist's response to one campaign contains, not the list of all.
-_NOT_IN_LIST = ("scheduleIds", "sendUserIds")
+_NOT_IN_LIST = ("scheduleIds", "schedules", "sendUserIds")
 
 
 class ApplyOptions(NamedTuple):
@@ -120,6 +121,8 @@ class Application:
         self._sequence_ids: dict[Path, str] = {}
         #: The ids of the steps of each sequence by now.
         self._known: dict[str, list[str]] = {}
+        #: The ids of the schedules of the team before the first change.
+        self._known_schedules: list[str] = []
         #: What the request that is in flight would do; empty when there is none.
         self.in_flight = ""
 
@@ -181,18 +184,19 @@ class Application:
         )
 
     def _present(self) -> Present:
+        schedules = list(self._hook.list_schedules()) if "schedules" in self._definition else []
         campaign = self._find()
         if campaign is None:
-            return Present()
+            return Present(schedules=schedules)
         campaign_id = self._campaign_id = str(campaign["_id"])
         if is_archived(campaign):
             raise LemlistValidationError(
                 f"Campaign {campaign_id!r} is archived. Unarchive it in lemlist, or give the definition "
                 "another name. Nothing was sent."
             )
-        present = Present(campaign, self._hook.get_sequences(campaign_id))
+        present = Present(campaign, self._hook.get_sequences(campaign_id), schedules)
         if present.main_id is None:
-            present = Present(campaign | self._hook.get_campaign(campaign_id), present.sequences)
+            present = replace(present, campaign=campaign | self._hook.get_campaign(campaign_id))
         if present.main_id is None:
             raise LemlistNotFoundError(f"Campaign {campaign_id!r} has no sequence.")
         return present
@@ -277,6 +281,7 @@ class Application:
         self._known = {
             each: [str(row["_id"]) for row in present.rows(each)] for each in plan.sequence_ids.values()
         }
+        self._known_schedules = [str(row["_id"]) for row in present.schedules]
         self._claim(plan)
         for change in plan.changes:
             try:
@@ -318,7 +323,7 @@ class Application:
             hook.update_campaign(campaign_id, values)
             self._sent_settings(values)
         elif isinstance(change, CreateSchedule):
-            created = hook.create_schedule(change.values, known=())
+            created = hook.create_schedule(change.values, known=self._known_schedules)
             hook.attach_schedule(campaign_id, str(created["_id"]))
         elif isinstance(change, UpdateSchedule):
             values = {name: value for name, (_, value) in change.changed.items()}

@@ -37,7 +37,12 @@ NAME = "Spring webinar"
 SETTLE_TIME = 0.3
 
 
-def spring(schedule_ids: list[str] | None = None) -> Campaign:
+SCHEDULES = [
+    {"name": "Mornings", "timezone": "Europe/Paris", "start": "09:00", "end": "11:00", "weekdays": [1, 2]}
+]
+
+
+def spring(schedules: list[dict[str, Any]] | None = None) -> Campaign:
     """Return a campaign of 12 steps, of which lemlist lists some only by their type."""
     opened = Condition(
         condition_key="emailsOpened",
@@ -60,7 +65,7 @@ def spring(schedule_ids: list[str] | None = None) -> Campaign:
         stop_on_reply=True,
         auto_review=False,
         disable_track_open=True,
-        schedule_ids=schedule_ids,
+        schedules=schedules,
         steps=[
             LinkedinVisit(),
             Email(subject="{{firstName}}, a question", message="<p>The webinar</p>", name="opening", delay=1),
@@ -73,7 +78,7 @@ def spring(schedule_ids: list[str] | None = None) -> Campaign:
 
 def changed(definition: Mapping[str, Any], *, unlisted: bool) -> dict[str, Any]:
     """
-    Update a step, insert one in two places, move one, and delete a condition with its branches.
+    Update a step and a schedule, insert two steps, move one, and delete a condition with its branches.
 
     :param unlisted: Whether a setting and a text change that lemlist does not list, too.
     """
@@ -95,7 +100,8 @@ def changed(definition: Mapping[str, Any], *, unlisted: bool) -> dict[str, Any]:
         goodbye,
         visit,
     ]
-    return {**definition, "stopOnEmailReplied": not unlisted, "steps": steps}
+    schedules = [{**each, "end": "12:00"} for each in definition["schedules"]]
+    return {**definition, "stopOnEmailReplied": not unlisted, "schedules": schedules, "steps": steps}
 
 
 def remembering(store: Any) -> TaskMemory:

@@ -26,7 +26,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import applying
-from applying import NAME, apply_once, changed, remembering, spring
+from applying import NAME, SCHEDULES, apply_once, changed, remembering, spring
 
 from airflow_provider_lemlist.api.wire import CLOCK, Wire
 from airflow_provider_lemlist.campaigns import Campaign
@@ -92,13 +92,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # --- What lemlist has -------------------------------------------------------------------------------------
 
 
-def schedule(lemlist: Sandbox) -> str:
-    world = lemlist.service.world
-    if not world.schedules:
-        world.add_schedule({"name": "Mornings", "start": "09:00", "end": "11:00", "weekdays": [1, 2]})
-    return next(iter(world.schedules))
-
-
 def campaigns(lemlist: Sandbox) -> list[Any]:
     return list(lemlist.service.world.campaigns.values())
 
@@ -110,7 +103,10 @@ def assert_equals(lemlist: Sandbox, definition: Mapping[str, Any]) -> None:
     assert campaign.name == definition["name"]
     assert campaign.timezone == definition.get("timezone", campaign.timezone)
     assert campaign.auto_review == definition.get("autoReview", False)
-    assert campaign.schedule_ids[-1:] == definition.get("scheduleIds", campaign.schedule_ids[-1:])
+    for wanted in definition.get("schedules", ()):
+        (schedule,) = [each for each in world.schedules.values() if each.values["name"] == wanted["name"]]
+        assert {name: schedule.values[name] for name in wanted} == wanted
+        assert schedule.id in campaign.schedule_ids
     for name in ("stopOnEmailReplied", "disableTrackOpen"):
         assert campaign.settings.get(name) == definition.get(name)
 
@@ -220,7 +216,7 @@ class TestKill:
         for at in range(1, 100):
             lemlist = sandbox()
             store = Store() if has_store else None
-            definition = spring([schedule(lemlist)])
+            definition = spring(SCHEDULES)
             killer.arm(at, when)
             try:
                 apply_once(definition, memory_of(store))
@@ -245,7 +241,7 @@ class TestKill:
         for at in range(1, 100):
             lemlist = sandbox()
             store = Store() if has_store else None
-            definition = spring([schedule(lemlist)])
+            definition = spring(SCHEDULES)
             killer.arm(0, "")
             apply_once(definition, memory_of(store))
             before = step_ids(lemlist)
@@ -325,7 +321,7 @@ class TestFaults:
         self, lemlist: Sandbox, route: str, fault: dict[str, Any]
     ) -> None:
         store = Store()
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         lemlist.fault(route, times=2, skip=1 if route == ADD else 0, **fault)
         for wanted in (definition, changed(definition, unlisted=True)):
             for attempt in range(4):
@@ -356,7 +352,7 @@ class TestFaults:
         chance = random.Random(seed)
         lemlist = sandbox(seed=seed)
         store = Store() if has_store else None
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         for fault in FAULTS:
             lemlist.fault("*", probability=0.1 / len(FAULTS), **fault)
         for wanted in (definition, changed(definition, unlisted=has_store)):
@@ -419,7 +415,7 @@ class TestRequests:
     ) -> None:
         lemlist = sandbox(tidy_html=tidy_html)
         store = Store() if has_store else None
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         for _ in range(2):
             apply_once(definition, memory_of(store))
         before = len(lemlist.requests())
@@ -515,14 +511,14 @@ def refused(definition: Mapping[str, Any], lemlist: Sandbox, log: list[str], **o
 
 class TestAllOrNothing:
     def test_extra_step_without_permission(self, lemlist: Sandbox, log: list[str]) -> None:
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         apply_once(definition)
         *steps, _ = definition["steps"]
         wanted = {**definition, "steps": [steps[0], {**steps[1], "subject": "New"}, *steps[2:]]}
         assert '- step 5 email "Goodbye"' in refused(wanted, lemlist, log, on_extra="fail")
 
     def test_deleted_condition_names_every_step_beneath_it(self, lemlist: Sandbox, log: list[str]) -> None:
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         apply_once(definition)
         visit, opening, _, *rest = definition["steps"]
         said = refused({**definition, "steps": [visit, opening, *rest]}, lemlist, log, on_extra="fail")
@@ -534,21 +530,21 @@ class TestAllOrNothing:
 
     @pytest.mark.parametrize("on_extra", ["fail", "keep"])
     def test_moved_step_without_permission(self, lemlist: Sandbox, log: list[str], on_extra: str) -> None:
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         apply_once(definition)
         visit, *rest = definition["steps"]
         assert "(moved)" in refused({**definition, "steps": [*rest, visit]}, lemlist, log, on_extra=on_extra)
 
     @pytest.mark.parametrize("if_running", ["fail", "edit"])
     def test_deletion_in_a_running_campaign(self, lemlist: Sandbox, log: list[str], if_running: str) -> None:
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         apply_once(definition)
         campaigns(lemlist)[0].status = "running"
         said = refused(changed(definition, unlisted=False), lemlist, log, if_running=if_running)
         assert "if_running to" in said
 
     def test_running_campaign_without_permission(self, lemlist: Sandbox, log: list[str]) -> None:
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         apply_once(definition)
         campaigns(lemlist)[0].status = "running"
         assert_no_changes(lemlist, definition, None)  # it may run as long as nothing differs
@@ -556,7 +552,7 @@ class TestAllOrNothing:
         assert "The campaign is running" in refused(wanted, lemlist, log)
 
     def test_kept_steps_stay_where_they_are(self, lemlist: Sandbox, log: list[str]) -> None:
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         apply_once(definition)
         lemlist.step(campaigns(lemlist)[0].sequence_id, "linkedinFollow")
         before = step_ids(lemlist)
@@ -572,7 +568,7 @@ class TestAllOrNothing:
 class TestRunning:
     def edited(self, lemlist: Sandbox) -> dict[str, Any]:
         """Apply and start a campaign; return a definition that changes a text and adds a step."""
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         apply_once(definition)
         campaigns(lemlist)[0].status = "running"
         visit, opening, *rest = definition["steps"]
@@ -719,7 +715,7 @@ class TestSideBySide:
     def test_second_thread_waits_and_then_finds_nothing_to_do(self, sandbox: Any, log: list[str]) -> None:
         lemlist = sandbox(latency=0.01)
         outcomes: list[Outcome] = []
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         threads = [threading.Thread(target=lambda: outcomes.append(apply_once(definition))) for _ in range(2)]
         for thread in threads:
             thread.start()
@@ -808,7 +804,7 @@ def test_second_process_waits_and_then_finds_nothing_to_do(
     sandbox: Any, begin: Callable[..., Any], tmp_path: Path
 ) -> None:
     lemlist = sandbox(api_key=uuid4().hex, latency=0.01)
-    definition = spring([schedule(lemlist)])
+    definition = spring(SCHEDULES)
     both = [begin(lemlist, definition, has_store=False) for _ in range(2)]
     for process in both:
         process.join()
@@ -830,8 +826,9 @@ def test_processes_that_are_killed_at_random_moments_leave_one_whole_campaign(
     for _ in range(2):
         lemlist.service.world.campaigns.clear()
         lemlist.service.world.sequences.clear()
+        lemlist.service.world.schedules.clear()
         (tmp_path / "store").unlink(missing_ok=True)
-        definition = spring([schedule(lemlist)])
+        definition = spring(SCHEDULES)
         for wanted in (definition, changed(definition, unlisted=has_store)):
             for attempt in range(20):
                 # The moment is a number of requests, not a time, so that a busy machine reaches it, too.
