@@ -141,6 +141,7 @@ GET_CAMPAIGN = Operation("GET", "/campaigns/{campaignId}", Effect.READ, Shape.RE
 CREATE_CAMPAIGN = Operation("POST", "/campaigns", Effect.CREATE, Shape.RECORD)
 UPDATE_CAMPAIGN = Operation("PATCH", "/campaigns/{campaignId}", Effect.SET, Shape.OBJECT)
 LIST_SCHEDULES = Operation("GET", "/schedules", Effect.READ, Shape.ROWS)
+LIST_CAMPAIGN_SCHEDULES = Operation("GET", "/campaigns/{campaignId}/schedules/", Effect.READ, Shape.ARRAY)
 CREATE_SCHEDULE = Operation("POST", "/schedules", Effect.CREATE, Shape.RECORD)
 UPDATE_SCHEDULE = Operation("PATCH", "/schedules/{scheduleId}", Effect.SET, Shape.RECORD)
 ATTACH_SCHEDULE = Operation(

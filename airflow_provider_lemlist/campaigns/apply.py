@@ -38,7 +38,7 @@ from airflow_provider_lemlist.campaigns.plan import (
     plan_changes,
     provisional_name,
 )
-from airflow_provider_lemlist.campaigns.present import Applied, Present, branch_ids, digest, digests
+from airflow_provider_lemlist.campaigns.present import Applied, Present, branch_ids, digests
 from airflow_provider_lemlist.delivery.evidence import is_archived
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
@@ -60,8 +60,6 @@ SETTLE_TIME = 5.0
 #: The same for a step with media, which lemlist may fetch for so long.
 SETTLE_TIME_WITH_MEDIA = 50.0
 _START_IT = "start the campaign in lemlist."
-#: Settings that only lemlist's response to one campaign contains, not the list of all.
-_NOT_IN_LIST = ("scheduleIds", "schedules", "sendUserIds")
 
 
 class ApplyOptions(NamedTuple):
@@ -194,12 +192,22 @@ class Application:
                 f"Campaign {campaign_id!r} is archived. Unarchive it in lemlist, or give the definition "
                 "another name. Nothing was sent."
             )
+        # The list of campaigns contains less than the response to one of them, which may not be complete.
+        if "sendUserIds" in self._definition and "senders" not in campaign:
+            campaign |= self._hook.get_campaign(campaign_id)
+        if self._uses_schedules and campaign.get("scheduleIds") is None:
+            attached = self._hook.list_schedules(campaign_id)
+            campaign |= {"scheduleIds": [str(row["_id"]) for row in attached]}
         present = Present(campaign, self._hook.get_sequences(campaign_id), schedules)
         if present.main_id is None:
             present = replace(present, campaign=campaign | self._hook.get_campaign(campaign_id))
         if present.main_id is None:
             raise LemlistNotFoundError(f"Campaign {campaign_id!r} has no sequence.")
         return present
+
+    @property
+    def _uses_schedules(self) -> bool:
+        return any("attach" in SETTINGS[name].sent_with for name in self._definition if name in SETTINGS)
 
     def _find(self) -> dict[str, Any] | None:
         """Return the campaign of the definition, or None if it does not exist."""
@@ -211,20 +219,13 @@ class Application:
                 return self._hook.get_campaign(applied.campaign_id)
             except LemlistNotFoundError:
                 pass  # it was deleted; another one may have the name now
-        found = self._hook.find_campaign(name, provisional_name(name))
-        if found and any(setting in self._definition for setting in _NOT_IN_LIST):
-            found |= self._hook.get_campaign(str(found["_id"]))
-        return found
-
-    def _applied(self) -> Applied:
-        applied = self._memory.applied
-        return applied if applied.campaign_id == self._campaign_id else Applied()
+        return self._hook.find_campaign(name, provisional_name(name))
 
     # --- Before the first write -------------------------------------------------------------------------
 
     @property
     def _campaign(self) -> str:
-        return f"Campaign {self._campaign_id or self._definition['name']!r}"
+        return f"Campaign {self._definition['name']!r} ({self._campaign_id or 'new'})"
 
     def _log(self, plan: Plan) -> None:
         lines = plan_lines(plan)
@@ -240,7 +241,7 @@ class Application:
     def _refuse(self, plan: Plan, present: Present) -> None:
         if found := self._obstacles(plan, present):
             raise LemlistValidationError(
-                f"The definition cannot be applied to {self._campaign}. {found} Nothing was sent."
+                f"{self._campaign}: the definition cannot be applied. {found} Nothing was sent."
             )
 
     def _pause(self, plan: Plan, present: Present) -> None:
@@ -282,7 +283,7 @@ class Application:
             each: [str(row["_id"]) for row in present.rows(each)] for each in plan.sequence_ids.values()
         }
         self._known_schedules = [str(row["_id"]) for row in present.schedules]
-        self._claim(plan)
+        self._memory.claim(self._campaign_id or "", self._definition["name"], plan.step_ids.values())
         for change in plan.changes:
             try:
                 self._send(change)
@@ -306,7 +307,7 @@ class Application:
         if rest.changes or any(str(row["_id"]) not in before for row in rest.kept):
             lines = "\n".join(plan_lines(rest))
             raise LemlistError(
-                f"{self._campaign} differs from the definition after all changes were sent: lemlist did not "
+                f"{self._campaign}: differs from the definition after all changes were sent. lemlist did not "
                 "take them, or the campaign was changed at the same time. What still differs:\n"
                 f"{lines}"
             )
@@ -321,7 +322,7 @@ class Application:
         elif isinstance(change, UpdateSettings):
             values = {name: value for name, (_, value) in change.changed.items()}
             hook.update_campaign(campaign_id, values)
-            self._sent_settings(values)
+            self._memory.sent_settings(campaign_id, self._definition["name"], values)
         elif isinstance(change, CreateSchedule):
             created = hook.create_schedule(change.values, known=self._known_schedules)
             hook.attach_schedule(campaign_id, str(created["_id"]))
@@ -334,7 +335,7 @@ class Application:
             values = {name: value for name, (_, value) in change.changed.items()}
             step_id = str(change.row["_id"])
             hook.update_step(change.sequence_id, step_id, {"type": change.row["type"], **values})
-            self._sent_step(step_id, values)
+            self._memory.sent_step(step_id, values)
         elif isinstance(change, DeleteStep):
             hook.delete_step(change.sequence_id, str(change.row["_id"]))
             self._known[change.sequence_id].remove(str(change.row["_id"]))
@@ -342,7 +343,7 @@ class Application:
             self._add(change)
 
     def _create(self, change: CreateCampaign) -> None:
-        self._about_to_create(change.settings)
+        self._memory.about_to_create(change.settings)
         first = dict(change.first)
         created = self._hook.create_campaign(
             first["name"],
@@ -358,18 +359,18 @@ class Application:
         self._sequence_ids["steps",] = str(created.get("sequenceId") or self._present().main_id)
         if change.second:
             self._hook.update_campaign(self._campaign_id, change.second)
-        self._sent_settings(change.settings)
+        self._memory.sent_settings(self._campaign_id, self._definition["name"], change.settings)
 
     def _add(self, change: AddStep) -> None:
         sequence_id = self._sequence_ids[change.sequence]
         known = self._known.setdefault(sequence_id, [])
-        self._about_to_create(change.step)
+        self._memory.about_to_create(change.step)
         step = {**change.step} if change.index is None else {**change.step, "index": change.index}
         row = self._hook.add_step(
             sequence_id, step, campaign_id=self._campaign_id, known=known, resumable=True
         )
         known.append(str(row["_id"]))
-        self._sent_step(str(row["_id"]), change.step)
+        self._memory.sent_step(str(row["_id"]), change.step)
         if any((*change.path, branch) in self._parents() for branch in BRANCHES):
             ids = branch_ids(row)
             if len(ids) < len(BRANCHES):
@@ -386,62 +387,26 @@ class Application:
 
     # --- Remembering ------------------------------------------------------------------------------------
 
-    def _claim(self, plan: Plan) -> None:
-        """Remember the steps that stay, so that a retry does not take them for extra ones."""
-        applied = self._applied()
-        self._memory.applied = Applied(
-            self._campaign_id or "",
-            self._definition["name"],
-            applied.settings,
-            {step_id: applied.steps.get(step_id, {}) for step_id in plan.step_ids.values()},
-        )
-
-    def _about_to_create(self, values: Mapping[str, Any]) -> None:
-        self._memory.creating = digests(values)
-        self._memory.save()
-
     def _remember_lost(self, plan: Plan) -> None:
         """Remember what a killed attempt was about to create, if lemlist has it now."""
-        lost = self._memory.creating
-
-        def same(values: Mapping[str, Any]) -> dict[str, Any]:
-            found = {name: values.get(name) for name in lost}
-            return found if digests(found) == lost else {}
-
-        if self._campaign_id and not self._applied().campaign_id and (settings := same(self._definition)):
-            self._sent_settings(settings)
+        memory, name = self._memory, self._definition["name"]
+        if not self._campaign_id:
+            return
+        if not memory.of(self._campaign_id).campaign_id:
+            lost = {each: self._definition.get(each) for each in memory.creating}
+            if memory.was_creating(lost):
+                memory.sent_settings(self._campaign_id, name, lost)
         for path, step_id in plan.step_ids.items():
-            if step_id not in self._applied().steps and (step := same(plain_step(self._steps[path]))):
-                self._sent_step(step_id, step)
-
-    def _sent_settings(self, values: Mapping[str, Any]) -> None:
-        applied = self._memory.applied
-        self._memory.applied = applied._replace(
-            campaign_id=str(self._campaign_id),
-            name=self._definition["name"],
-            settings={**applied.settings, **digests(values)},
-        )
-        self._memory.creating = {}
-
-    def _sent_step(self, step_id: str, values: Mapping[str, Any]) -> None:
-        applied = self._memory.applied
-        known = {**applied.steps.get(step_id, {}), **digests(values)}
-        self._memory.applied = applied._replace(
-            campaign_id=str(self._campaign_id),
-            name=self._definition["name"],
-            steps={**applied.steps, step_id: known},
-        )
-        self._memory.creating = {}
+            step = plain_step(self._steps[path])
+            if step_id not in memory.of(self._campaign_id).steps and memory.was_creating(step):
+                memory.sent_step(step_id, step)
 
     def _remember(self, rest: Plan) -> None:
-        """Keep what is known to be in lemlist now: all but what nobody has sent from here."""
+        """Remember what is known to be in lemlist now: all but what was never sent from here."""
 
         def seen(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
-            return {
-                name: digest(value)
-                for name, value in values.items()
-                if name != "type" and name not in rest.unseen.get(path, ())
-            }
+            unseen = ("type", *rest.unseen.get(path, ()))
+            return digests({name: value for name, value in values.items() if name not in unseen})
 
         settings = {name: value for name, value in self._definition.items() if name in SETTINGS}
         self._memory.applied = Applied(

@@ -8,10 +8,10 @@ What earlier runs and attempts left behind, so that fields which lemlist does no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lemlist.campaigns.present import Applied
+from airflow_provider_lemlist.campaigns.present import Applied, digests
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -39,6 +39,38 @@ class Memory:
 
     def save(self) -> None:
         """Keep what is remembered for the next attempt."""
+
+    def of(self, campaign_id: str | None) -> Applied:
+        """Return what was sent to a campaign; nothing if it was sent to another one."""
+        return self.applied if self.applied.campaign_id == campaign_id else Applied()
+
+    def claim(self, campaign_id: str, name: str, step_ids: Iterable[str]) -> None:
+        """Remember the steps that stay in a campaign, so that a retry does not take them for extra ones."""
+        before = self.of(campaign_id)
+        steps = {step_id: before.steps.get(step_id, {}) for step_id in step_ids}
+        self.applied = Applied(campaign_id, name, before.settings, steps)
+
+    def about_to_create(self, values: Mapping[str, Any]) -> None:
+        """Remember what is created with the next request, until its id is known."""
+        self.creating = digests(values)
+        self.save()
+
+    def sent_settings(self, campaign_id: str, name: str, values: Mapping[str, Any]) -> None:
+        """Remember settings that lemlist has taken."""
+        before = self.of(campaign_id)
+        self.applied = Applied(campaign_id, name, {**before.settings, **digests(values)}, before.steps)
+        self.creating = {}
+
+    def sent_step(self, step_id: str, values: Mapping[str, Any]) -> None:
+        """Remember the fields of a step that lemlist has taken."""
+        fields = {**self.applied.steps.get(step_id, {}), **digests(values)}
+        self.applied = self.applied._replace(steps={**self.applied.steps, step_id: fields})
+        self.creating = {}
+
+    def was_creating(self, values: Mapping[str, Any]) -> bool:
+        """Return whether an attempt was killed while it created something with these values."""
+        found = {name: values.get(name) for name in self.creating}
+        return bool(found) and digests(found) == self.creating
 
 
 class TaskMemory(Memory):

@@ -45,7 +45,8 @@ class Present:
 
     @property
     def is_running(self) -> bool:
-        return (self.campaign or {}).get("status") == "running"
+        # A campaign may have several statuses at once.
+        return "running" in ((self.campaign or {}).get("status") or "")
 
     def rows(self, sequence_id: str | None) -> list[Row]:
         """Return the steps of a sequence, in their order."""

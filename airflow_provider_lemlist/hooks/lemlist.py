@@ -422,9 +422,11 @@ class LemlistHook(BaseHook):
         _require(settings, "settings", ops.UPDATE_CAMPAIGN)
         return self._object(ops.UPDATE_CAMPAIGN, {"campaignId": campaign_id}, body=dict(settings))
 
-    def list_schedules(self) -> Iterator[dict[str, Any]]:
-        """Yield the schedules of the team."""
-        return self._pages(ops.LIST_SCHEDULES, "page")
+    def list_schedules(self, campaign_id: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the schedules of the team, or those that a campaign uses."""
+        if campaign_id is None:
+            return self._pages(ops.LIST_SCHEDULES, "page")
+        return self._pages(ops.LIST_CAMPAIGN_SCHEDULES, "whole", path={"campaignId": campaign_id})
 
     def create_schedule(
         self, fields: Mapping[str, Any], *, known: Collection[str] | None = None

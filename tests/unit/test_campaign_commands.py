@@ -135,7 +135,7 @@ def test_stdout_is_only_the_plan_on_a_machine_without_airflow_database(
         },
     )
     assert done.stdout.splitlines() == [
-        "Campaign 'Spring Lyon': 4 changes.",
+        "Campaign 'Spring Lyon' (new): 4 changes.",
         '+ campaign "Spring Lyon"',
         "+ stopOnEmailReplied: true",
         '+ email "{{firstName}}, a question" first in the sequence',
@@ -156,7 +156,7 @@ def test_apply_prints_the_plan_and_the_result_and_then_nothing_differs(
     assert writes(quick_lemlist) == []
     done = command("apply", spring, *PARAMETERS)
     assert done.status == 0
-    assert done.out.startswith("Campaign 'Spring Lyon': 4 changes.\n+ campaign")
+    assert done.out.startswith("Campaign 'Spring Lyon' (new): 4 changes.\n+ campaign")
     assert done.out.count("+ campaign") == 1
     assert done.out.endswith(": all changes are made.\n")
     sent = len(writes(quick_lemlist))
@@ -197,7 +197,10 @@ def test_a_running_campaign_is_changed_only_with_permission(
     assert command("apply", spring, *PARAMETERS, *found).status == 1
     assert writes(quick_lemlist) == []
     done = command("apply", spring, *PARAMETERS, *found, "--if-running", "pause")
-    assert (done.status, done.out.splitlines()[-1]) == (0, f"Campaign {campaign_id!r}: started again.")
+    assert (done.status, done.out.splitlines()[-1]) == (
+        0,
+        f"Campaign 'Spring Lyon' ({campaign_id}): started again.",
+    )
     assert LemlistHook().get_campaign(campaign_id)["name"] == "Spring Lyon"
 
 
