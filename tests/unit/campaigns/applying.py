@@ -34,7 +34,7 @@ LemlistHook("warm").get_conn()
 
 NAME = "Spring webinar"
 #: Seconds after which a request of a killed attempt has taken effect; the slowest one takes 0.1 s.
-SETTLE_TIME = 0.3
+SETTLE_TIME = 0.6
 
 
 SCHEDULES = [

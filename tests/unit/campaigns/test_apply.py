@@ -33,6 +33,7 @@ from airflow_provider_lemlist.campaigns import Campaign
 from airflow_provider_lemlist.campaigns import apply as apply_module
 from airflow_provider_lemlist.campaigns.apply import Outcome
 from airflow_provider_lemlist.campaigns.memory import Memory
+from airflow_provider_lemlist.campaigns.plan import UpdateSettings
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
     LemlistNotFoundError,
@@ -472,6 +473,17 @@ class TestUnlisted:
             assert writes(lemlist, before) == sent
         (there,) = main(lemlist)
         assert {**there.values, "type": there.type} == second
+
+
+def test_senders_that_were_changed_in_lemlist_are_noticed_without_memory(lemlist: Sandbox) -> None:
+    ann, bob = (user.id for user in lemlist.service.world.users)
+    definition = {**spring(), "sendUserIds": [bob]}
+    outcome = apply_once(definition)
+    assert campaigns(lemlist)[0].sender_ids == [bob]
+    LemlistHook().update_campaign(str(outcome.campaign_id), {"sendUserIds": [ann]})
+    again = apply_once(definition)
+    assert [type(change) for change in again.plan.changes] == [UpdateSettings]
+    assert campaigns(lemlist)[0].sender_ids == [bob]
 
 
 def test_memory_of_another_campaign_does_not_count(lemlist: Sandbox, log: list[str]) -> None:
