@@ -17,8 +17,8 @@ class Undocumented:
     :param state_required: Whether lists and exports of leads are empty without a ``state``.
     :param restart: Whether a request to start a running campaign or to pause a paused one is ``ignored`` or
         ``refused``.
-    :param edit_running: Whether the update of a step of a running campaign is ``allowed`` or ``refused``, as
-        lemlist documents it only for the variants of an A/B test.
+    :param edit_running: Whether the update of a step of a running campaign is ``refused``, as documented for
+        the variants of an A/B test and for deletions, or ``allowed``.
     :param strict_user_agent: Whether the CDN refuses the default User-Agent of Python's HTTP libraries.
     :param export_polls: Number of times that an export of statistics is ``pending`` before it is done.
     :param export_variables: Whether the JSON export of leads has their custom variables too.
@@ -29,7 +29,7 @@ class Undocumented:
     elsewhere_status: int = 409
     state_required: bool = True
     restart: str = "ignored"
-    edit_running: str = "allowed"
+    edit_running: str = "refused"
     strict_user_agent: bool = False
     export_polls: int = 2
     export_variables: bool = False
@@ -45,5 +45,5 @@ CHOICES = {
     "campaign_list": ("array", "object"),
     "elsewhere_status": (409, 500, 400),
     "restart": ("ignored", "refused"),
-    "edit_running": ("allowed", "refused"),
+    "edit_running": ("refused", "allowed"),
 }

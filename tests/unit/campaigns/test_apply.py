@@ -587,7 +587,8 @@ class TestRunning:
         steps = [visit, {**opening, "subject": "New"}, *rest, Sms(message="More")]
         return {**definition, "steps": steps}
 
-    def test_edit_changes_the_running_campaign(self, lemlist: Sandbox) -> None:
+    def test_edit_changes_the_running_campaign(self, sandbox: Any) -> None:
+        lemlist = sandbox(edit_running="allowed")
         wanted = self.edited(lemlist)
         before = len(lemlist.requests())
         apply_once(wanted, if_running="edit")
@@ -595,8 +596,7 @@ class TestRunning:
         assert campaigns(lemlist)[0].status == "running"
         assert_equals(lemlist, wanted)
 
-    def test_edit_that_lemlist_refuses_changes_nothing(self, sandbox: Any) -> None:
-        lemlist = sandbox(edit_running="refused")
+    def test_edit_that_lemlist_refuses_changes_nothing(self, lemlist: Sandbox) -> None:
         wanted = self.edited(lemlist) | {"disableTrackOpen": False}
         store = Store()
         before, settings = len(lemlist.requests()), dict(campaigns(lemlist)[0].settings)
@@ -613,7 +613,7 @@ class TestRunning:
         self, sandbox: Any, killer: Killer, when: str, restart: str
     ) -> None:
         for at in range(1, 40):
-            lemlist, store = sandbox(edit_running="refused", restart=restart), Store()
+            lemlist, store = sandbox(restart=restart), Store()
             killer.arm(0, "")
             wanted = self.edited(lemlist)
             killer.arm(at, when)

@@ -312,7 +312,8 @@ class TestMemory:
     ) -> None:
         any_worker.run(apply())
         applied = json.dumps(any_worker.xcoms["apply"]["applied"])
-        for text in ("question", "Hi", "firstName", "Call", "linkedinInviteAccepted"):
+        # Short words may occur in the random ids.
+        for text in ("question", "{{", "firstName", "linkedinInviteAccepted"):
             assert text not in applied
 
     def test_change_of_an_unlisted_field_is_sent_in_the_next_run(
