@@ -30,10 +30,11 @@ OURS = (
     "airflow_provider_lemlist.operators.lead",
     "airflow_provider_lemlist.operators.sequence",
     "airflow_provider_lemlist.operators.load",
+    "airflow_provider_lemlist.operators.campaign",
     "airflow_provider_lemlist.sensors.activity",
 )
 HTTP = "airflow.providers.http.operators.http"
-ALL_OF_OURS = "all four modules of this provider"
+ALL_OF_OURS = "all five modules of this provider"
 STATEMENTS = {
     **{module: f"import {module}" for module in OURS},
     ALL_OF_OURS: f"import {', '.join(OURS)}",

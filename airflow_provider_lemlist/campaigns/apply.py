@@ -129,7 +129,7 @@ class Application:
     def plan(self) -> Outcome:
         """Return what would change, and log what would forbid it."""
         present, plan = self._look()
-        self._log(plan)
+        self._log(plan, present)
         found = self._obstacles(plan, present)
         if found:
             log.warning("%s", found)
@@ -153,7 +153,7 @@ class Application:
                 if self._memory.creating:
                     self._remember_lost(plan)
                     plan = self._plan(present)
-                self._log(plan)
+                self._log(plan, present)
                 self._refuse(plan, present)
                 self._pause(plan, present)
                 now = self._carry_out(plan, present) if plan.changes else plan
@@ -227,11 +227,14 @@ class Application:
     def _campaign(self) -> str:
         return f"Campaign {self._definition['name']!r} ({self._campaign_id or 'new'})"
 
-    def _log(self, plan: Plan) -> None:
+    def _log(self, plan: Plan, present: Present) -> None:
         lines = plan_lines(plan)
         number = len(plan.changes)
         event = f"{number} change{'s' * (number > 1)}." if number else "no changes."
         log.info("%s: %s", self._campaign, "\n".join([event, *lines]))
+        edits = any(isinstance(change, UpdateStep) for change in plan.changes)
+        if edits and present.is_running and self._options.if_running == "edit":
+            log.warning("%s: is running, so lemlist may refuse to change its steps.", self._campaign)
 
     def _obstacles(self, plan: Plan, present: Present) -> str:
         """Return what forbids to apply the plan, as a sentence for each; empty if nothing does."""

@@ -587,11 +587,12 @@ class TestRunning:
         steps = [visit, {**opening, "subject": "New"}, *rest, Sms(message="More")]
         return {**definition, "steps": steps}
 
-    def test_edit_changes_the_running_campaign(self, sandbox: Any) -> None:
+    def test_edit_changes_the_running_campaign(self, sandbox: Any, log: list[str]) -> None:
         lemlist = sandbox(edit_running="allowed")
         wanted = self.edited(lemlist)
         before = len(lemlist.requests())
         apply_once(wanted, if_running="edit")
+        assert [line for line in log if "lemlist may refuse to change its steps" in line]
         assert writes(lemlist, before) == [UPDATE, ADD]
         assert campaigns(lemlist)[0].status == "running"
         assert_equals(lemlist, wanted)
