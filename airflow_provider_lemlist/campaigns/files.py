@@ -22,7 +22,7 @@ from typing import Any
 
 from airflow_provider_lemlist.campaigns.checks import Document, Mistake
 from airflow_provider_lemlist.campaigns.definition import TEXTS, UNKNOWN, Path
-from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 
 _FLAG, _DATE, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("bool", "timestamp", "merge"))
 #: A text that begins with {{ or [[ and has no quotes.
@@ -41,19 +41,31 @@ def read_document(path: str, folder: str) -> Document:
     :param path: The file.
     :param folder: The folder to which a relative path belongs.
     :raises LemlistValidationError: The file cannot be read, or is not YAML.
+    :raises LemlistError: The object storage does not work now.
     """
     file = _locate(path, folder)
     try:
         text = _read(file)
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise LemlistValidationError(
             f"The campaign file {str(file)!r} cannot be read: {_reason(error)}. Nothing was sent."
         ) from None
     return with_texts(parse_yaml(text, path), str(file.parent))
 
 
+#: Errors that no other attempt cures: there is no such file, it is no text, or its storage lacks a package.
+_UNREADABLE = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, ImportError)
+
+
 def _read(file: Any) -> str:
-    return str(file.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
+    try:
+        return str(file.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
+    except _UNREADABLE:
+        raise
+    except OSError as error:
+        raise LemlistError(
+            f"{str(file)!r} cannot be read now: {_reason(error)}. Nothing was sent."
+        ) from error
 
 
 def _locate(path: str, folder: str) -> Any:
@@ -178,7 +190,7 @@ def with_texts(document: Document, folder: str) -> Document:
         try:
             # An editor ends a file with a line break, which is not meant to be sent.
             return _read(_locate(file, folder)).removesuffix("\n")
-        except (OSError, ValueError) as error:
+        except _UNREADABLE as error:
             unread.append(Mistake(path, f"the file {file!r} cannot be read: {_reason(error)}"))
             return UNKNOWN
 

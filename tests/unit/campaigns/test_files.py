@@ -13,7 +13,7 @@ from airflow_provider_lemlist.campaigns import files
 from airflow_provider_lemlist.campaigns.checks import Document, all_mistakes
 from airflow_provider_lemlist.campaigns.definition import UNKNOWN
 from airflow_provider_lemlist.campaigns.files import is_remote, parse_yaml, read_document, with_texts
-from airflow_provider_lemlist.exceptions import LemlistValidationError
+from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 
 SPRING = """\
 name: Spring webinar
@@ -334,3 +334,22 @@ def test_campaign_file_that_cannot_be_read_is_named(
 )
 def test_only_an_object_storage_is_remote(path: str, remote: bool) -> None:
     assert is_remote(path) is remote
+
+
+def test_storage_that_fails_may_work_for_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spring.yaml").write_text("name: Spring\nsteps: []\n")
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise ConnectionResetError("reset by the storage")
+
+    monkeypatch.setattr(type(tmp_path), "read_text", fail)
+    with pytest.raises(LemlistError, match="cannot be read now: reset by the storage") as raised:
+        read_document("spring.yaml", str(tmp_path))
+    assert raised.value.retryable
+
+
+def test_storage_whose_package_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LemlistValidationError, match="s3://bucket/spring.yaml.* cannot be read"):
+        read_document("s3://bucket/spring.yaml", str(tmp_path))
