@@ -28,8 +28,6 @@ from airflow_provider_lemlist.campaigns.plan import (
     CreateCampaign,
     CreateSchedule,
     DeleteStep,
-    IfRunning,
-    OnExtra,
     Plan,
     UpdateSchedule,
     UpdateSettings,
@@ -51,6 +49,7 @@ from airflow_provider_lemlist.exceptions import (
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.campaigns.memory import Memory
+    from airflow_provider_lemlist.delivery.policy import IfRunning, OnExtra
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
 log = logging.getLogger(__name__)

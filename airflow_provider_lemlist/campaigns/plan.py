@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from airflow_provider_lemlist.campaigns.align import Aligner, Wanted, wanted_steps
 from airflow_provider_lemlist.campaigns.definition import SETTINGS, Path
@@ -22,13 +22,8 @@ from airflow_provider_lemlist.campaigns.present import (
     compare_step,
     listed_settings,
 )
+from airflow_provider_lemlist.delivery.policy import IfRunning, OnExtra
 from airflow_provider_lemlist.exceptions import LemlistValidationError
-
-#: What becomes of steps that lemlist has and the definition lacks.
-OnExtra = Literal["fail", "keep", "delete"]
-#: What to do if the campaign is running and something has to change.
-IfRunning = Literal["fail", "edit", "pause"]
-
 
 # --- The changes ------------------------------------------------------------------------------------------
 

@@ -16,6 +16,11 @@ IfStepExists = Literal["return", "add", "fail"]
 #: A campaign that is not archived has the name.
 IfCampaignExists = Literal["return", "fail", "create"]
 
+#: A campaign has steps that its definition lacks.
+OnExtra = Literal["fail", "keep", "delete"]
+#: Something has to change while the campaign is running.
+IfRunning = Literal["fail", "edit", "pause"]
+
 
 class LeadPolicy(NamedTuple):
     """What the user wants for a lead that exists, or has been deleted."""

@@ -28,10 +28,8 @@ from airflow_provider_lemlist.campaigns.definition import (
     parameters_in,
     read_value,
 )
-from airflow_provider_lemlist.campaigns.describe import plan_lines
 from airflow_provider_lemlist.campaigns.files import is_remote, read_document, with_texts
-from airflow_provider_lemlist.campaigns.plan import IfRunning, OnExtra
-from airflow_provider_lemlist.delivery.policy import IfCampaignExists
+from airflow_provider_lemlist.delivery.policy import IfCampaignExists, IfRunning, OnExtra
 from airflow_provider_lemlist.exceptions import LemlistNotFoundError, LemlistValidationError
 from airflow_provider_lemlist.leads import wrong_time_zone
 from airflow_provider_lemlist.links import CampaignLink, FoundCampaignLink
@@ -145,6 +143,7 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
     def execute(self, context: Context) -> str | None:
         """Apply the definition, or only show the plan."""
         from airflow_provider_lemlist.campaigns.apply import Application, ApplyOptions
+        from airflow_provider_lemlist.campaigns.describe import plan_lines
         from airflow_provider_lemlist.campaigns.memory import APPLIED, TaskMemory
 
         self.campaign_id = self._id_or_none("campaign_id")

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_lemlist import __main__ as module
 from airflow_provider_lemlist import cli
-from airflow_provider_lemlist.campaigns.plan import IfRunning, OnExtra
+from airflow_provider_lemlist.delivery.policy import IfRunning, OnExtra
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.version_compat import airflow_version
