@@ -190,10 +190,9 @@ def check(step: Mapping[str, Any], what: str = "The step") -> dict[str, Any]:
     return body(step)
 
 
-def read_text(name: str, value: Any) -> Any:
-    """Return the number or the flag that a text of a field stands for; anything else as it is."""
-    kind = FIELDS[name].type if name in FIELDS else str
-    if not isinstance(value, str) or kind in (str, list):
+def read_text(kind: type, value: Any) -> Any:
+    """Return the number or the flag that a text stands for; anything else as it is."""
+    if not isinstance(value, str) or kind not in (int, bool):
         return value
     if kind is bool:
         return {"true": True, "false": False}.get(value.strip().lower(), value)

@@ -101,7 +101,7 @@ class Aligner:
         )
 
     def _is_foreign(self, row: Row) -> bool:
-        """Return whether a step was added in lemlist by hand, as far as is known."""
+        """Return whether a step seems to have been added in lemlist by hand."""
         return bool(self.applied.steps) and str(row["_id"]) not in self.applied.steps
 
     def _align(self, steps: Sequence[Wanted], path: Path, sequence_id: str) -> tuple[int, list[Pair]]:

@@ -322,19 +322,18 @@ class Application:
         if isinstance(change, CreateCampaign):
             self._create(change)
         elif isinstance(change, UpdateSettings):
-            values = {name: value for name, (_, value) in change.changed.items()}
+            values = _new_values(change.changed)
             hook.update_campaign(campaign_id, values)
             self._memory.sent_settings(campaign_id, self._definition["name"], values)
         elif isinstance(change, CreateSchedule):
             created = hook.create_schedule(change.values, known=self._known_schedules)
             hook.attach_schedule(campaign_id, str(created["_id"]))
         elif isinstance(change, UpdateSchedule):
-            values = {name: value for name, (_, value) in change.changed.items()}
-            hook.update_schedule(str(change.row["_id"]), values)
+            hook.update_schedule(str(change.row["_id"]), _new_values(change.changed))
         elif isinstance(change, AttachSchedule):
             hook.attach_schedule(campaign_id, change.schedule_id)
         elif isinstance(change, UpdateStep):
-            values = {name: value for name, (_, value) in change.changed.items()}
+            values = _new_values(change.changed)
             step_id = str(change.row["_id"])
             hook.update_step(change.sequence_id, step_id, {"type": change.row["type"], **values})
             self._memory.sent_step(step_id, values)
@@ -427,6 +426,10 @@ class Application:
                 branches.setdefault(name, {})[str(branch)] = sequence_id
         steps = {name: now.step_ids[path] for path, name in named.items() if path in now.step_ids}
         return Outcome(self._campaign_id, plan, steps, branches)
+
+
+def _new_values(changed: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    return {name: value for name, (_, value) in changed.items()}
 
 
 @contextmanager

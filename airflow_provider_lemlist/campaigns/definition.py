@@ -342,8 +342,4 @@ _TYPES = dict(_types(SETTINGS)) | {name: field.type for name, field in steps.FIE
 
 def read_value(name: str, value: Any) -> Any:
     """Return the number or the flag that a rendered text under a name stands for; anything else as it is."""
-    if name in steps.FIELDS:
-        return steps.read_text(name, value)
-    kind = _TYPES.get(name)
-    like = next((each for each, field in steps.FIELDS.items() if field.type is kind), "")
-    return steps.read_text(like, value) if kind in (bool, int) else value
+    return steps.read_text(_TYPES.get(name, str), value)

@@ -88,7 +88,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
     @staticmethod
     def read_rendered(name: str, value: Any) -> Any:
         """Read a rendered text as the number or the flag that belongs there."""
-        return steps.read_text(name, value)
+        return steps.read_text(steps.FIELDS[name].type, value) if name in steps.FIELDS else value
 
     @classmethod
     def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
