@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 
@@ -41,6 +41,8 @@ def get_cli_commands() -> list[Any]:
     """Return the commands of the provider."""
     from airflow.cli import cli_config as cli
 
+    from airflow_provider_lemlist.delivery.policy import IfRunning, OnExtra
+
     def command(name: str, help: str, function: str, *args: Any, epilog: str | None = None) -> Any:
         run = cli.lazy_load_command(f"{__name__}.{function}")
         return cli.ActionCommand(name, help, run, (*args, cli.ARG_VERBOSE), help, epilog)
@@ -65,14 +67,14 @@ def get_cli_commands() -> list[Any]:
             "--on-extra",
             "what to do about steps that lemlist has and the definition lacks, or has at another place "
             "(default: fail)",
-            choices=("fail", "keep", "delete"),
+            choices=get_args(OnExtra),
             default="fail",
         ),
         arg(
             "--if-running",
             "what to do if something differs while the campaign is running; pause: pause it, apply the "
             "definition and start it again (default: fail)",
-            choices=("fail", "edit", "pause"),
+            choices=get_args(IfRunning),
             default="fail",
         ),
         arg("--refresh-unseen", "send the fields again that lemlist does not list", action="store_true"),

@@ -61,6 +61,9 @@ class Clock:
 #: The clock of every transport; tests replace its attributes.
 CLOCK = Clock()
 
+#: Seconds after which a request whose response or process was lost has taken effect, or never will.
+SETTLE_TIME = 5.0
+
 
 class Exchange(NamedTuple):
     """What became of one request that was sent."""

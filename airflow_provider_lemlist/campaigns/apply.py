@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_lemlist.api.wire import CLOCK
+from airflow_provider_lemlist.api.wire import CLOCK, SETTLE_TIME
 from airflow_provider_lemlist.campaigns.definition import BRANCHES, SETTINGS, Path, plain_step, walk
 from airflow_provider_lemlist.campaigns.describe import kind_of, plan_lines
 from airflow_provider_lemlist.campaigns.plan import (
@@ -54,9 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a request of an attempt that was killed has taken effect, or never will.
-SETTLE_TIME = 5.0
-#: The same for a step with media, which lemlist may fetch for so long.
+#: The same as SETTLE_TIME for a step with media, which lemlist may fetch for so long.
 SETTLE_TIME_WITH_MEDIA = 50.0
 _START_IT = "start the campaign in lemlist."
 
@@ -372,19 +370,14 @@ class Application:
         )
         known.append(str(row["_id"]))
         self._memory.sent_step(str(row["_id"]), change.step)
-        if any((*change.path, branch) in self._parents() for branch in BRANCHES):
-            ids = branch_ids(row)
-            if len(ids) < len(BRANCHES):
-                raise LemlistUnexpectedReplyError(
-                    f"lemlist returned no branches of the {kind_of(change.step)} that was added; apply the "
-                    "definition again."
-                )
-        for branch, branch_id in branch_ids(row).items():
+        branches, step_in_definition = branch_ids(row), self._steps[change.path]
+        if len(branches) < len(BRANCHES) and any(step_in_definition.get(branch) for branch in BRANCHES):
+            raise LemlistUnexpectedReplyError(
+                f"lemlist returned no branches of the {kind_of(change.step)} that was added; apply the "
+                "definition again."
+            )
+        for branch, branch_id in branches.items():
             self._sequence_ids[*change.path, branch] = branch_id
-
-    def _parents(self) -> set[Path]:
-        """Return the places of all sequences that have steps."""
-        return {path[:-1] for path in self._steps}
 
     # --- Remembering ------------------------------------------------------------------------------------
 

@@ -93,11 +93,12 @@ def parse_yaml(text: str, file: str) -> Document:
     import yaml
 
     try:
-        node = yaml.compose(text, yaml_loader())
+        loader = yaml_loader()(text)
+        node = loader.get_single_node()
         if node is None:
             raise LemlistValidationError(f"{file}, line 1: the file is empty. Nothing was sent.")
-        lines = dict(_lines(node, (), node.start_mark))
-        return Document(yaml.load(text, yaml_loader()), file, lines)  # noqa: S506  (it is a safe one)
+        lines = dict(_lines(node, (), node.start_mark))  # before the merges are carried out
+        return Document(loader.construct_document(node), file, lines)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line if mark else text.encode()[: getattr(error, "position", 0)].count(b"\n")

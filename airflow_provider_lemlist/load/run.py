@@ -13,7 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_lemlist.api.wire import CLOCK
+from airflow_provider_lemlist.api.wire import CLOCK, SETTLE_TIME
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry
 from airflow_provider_lemlist.load import preflight
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.load.sources import Row
 
 log = logging.getLogger(__name__)
-
-#: Seconds after which a request whose response or process was lost has taken effect, or never will.
-SETTLE_TIME = 5.0
 
 
 class Load:

@@ -130,11 +130,11 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
             path = str(given)
             if is_open(path) or is_remote(path) or not (folder or isabs(path)):
                 return
-            document = read_document(path, folder)
+            document = _document(path, folder)
         elif is_open(given) and not isinstance(given, Mapping):
             return
         else:
-            document = with_texts(Document(_known("", given)), folder)
+            document = _document(_known("", given), folder)
         if is_open(parameters) and not isinstance(parameters, Mapping):
             parameters = dict.fromkeys(parameters_in(document.definition), UNKNOWN)
         known = {name: UNKNOWN if is_open(value) else value for name, value in (parameters or {}).items()}
@@ -183,10 +183,7 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
         """Return the definition with the values of its parameters."""
         folder, what = _folder_of(self.get_dag()), self._the("campaign")
         refuse_empty(self.campaign, what, ", but must be a definition")
-        if isinstance(self.campaign, str):
-            document = read_document(self.campaign, folder)
-        else:
-            document = with_texts(Document(self.campaign), folder)
+        document = _document(self.campaign, folder)
         if "parameters" in self._given:
             refuse_empty(self.parameters, self._the("parameters"))
         parameters = self.parameters or {}
@@ -421,6 +418,13 @@ class PauseCampaignOperator(_SwitchOperator):
 def _folder_of(dag: Any) -> str:
     """Return the folder of the DAG file; empty if the task has no DAG yet."""
     return dirname(dag.fileloc) if dag is not None and dag.fileloc else ""
+
+
+def _document(campaign: Any, folder: str) -> Document:
+    """Return a definition, or the one in a file, with the texts of its files."""
+    if isinstance(campaign, str):
+        return read_document(campaign, folder)
+    return with_texts(Document(campaign), folder)
 
 
 def _known(name: str, value: Any) -> Any:
