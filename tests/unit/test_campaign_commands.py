@@ -20,7 +20,7 @@ from airflow_provider_lemlist import cli
 from airflow_provider_lemlist.delivery.policy import IfRunning, OnExtra
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.sandbox import Sandbox
-from airflow_provider_lemlist.version_compat import airflow_version
+from tests.commands import takes_commands
 
 SPRING = """\
 name: Spring [[ city ]]
@@ -107,10 +107,6 @@ def test_validate_prints_each_mistake_on_a_line_of_stderr(command: Command, spri
 
 
 # --- plan and apply -----------------------------------------------------------------------------------------
-
-takes_commands = pytest.mark.skipif(
-    tuple(map(int, airflow_version().split(".")[:2])) < (3, 2), reason="Airflow takes commands since 3.2"
-)
 
 
 @pytest.mark.parametrize(

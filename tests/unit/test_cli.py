@@ -33,15 +33,11 @@ from airflow_provider_lemlist.load.mapping import ColumnMapping
 from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.run import Load
 from airflow_provider_lemlist.sandbox import Sandbox
-from airflow_provider_lemlist.version_compat import airflow_version
+from tests.commands import takes_commands
 
 sys.path.insert(0, str(Path(__file__).parent / "load"))
 
 import bucket
-
-takes_commands = pytest.mark.skipif(
-    tuple(map(int, airflow_version().split(".")[:2])) < (3, 2), reason="Airflow takes commands since 3.2"
-)
 
 KEY = "s3cr3t-key-of-the-command"
 

@@ -9,8 +9,6 @@ what did not change has not been touched.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import random
 import re
 import sys
@@ -44,6 +42,7 @@ from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.steps import Api, Email, LinkedinInvite, LinkedinVisit, Manual, Sms
 from tests.contract.documents import departures
+from tests.forkserver import forkserver
 
 ADD = "POST /sequences/{sequenceId}/steps"
 UPDATE = "PATCH /sequences/{sequenceId}/steps/{stepId}"
@@ -779,15 +778,7 @@ class TestSideBySide:
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
-    """Processes that start with everything imported, and share nothing with this one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["applying"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        first = context.Process(target=int)  # starts the server that forks the others
-        first.start()
-        first.join()
-    return context
+    return forkserver("applying")
 
 
 @pytest.fixture

@@ -9,10 +9,7 @@ before it.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +22,7 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_lemlist.sandbox import Sandbox
+from tests.forkserver import forkserver
 
 Place = Callable[[str], ObjectStoragePath]
 
@@ -60,15 +58,7 @@ FAULTS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
-    """Processes that start with everything imported, and share nothing with this one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["loading"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        first = context.Process(target=int)  # starts the server that forks the others
-        first.start()
-        first.join()
-    return context
+    return forkserver("loading")
 
 
 def person(n: int) -> str:
