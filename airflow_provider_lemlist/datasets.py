@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from hashlib import sha256
@@ -60,6 +60,8 @@ class Dataset:
     One dataset.
 
     :param operation: Method and path, as documented.
+    :param page_size: Records of a page, where there are pages: the most that the route returns.
+    :param query: What is always requested.
     :param key: Columns that identify a row.
     :param columns: All columns, in the order of files and tables.
     :param rest: The column that holds everything that no other column names.
@@ -73,6 +75,8 @@ class Dataset:
     columns: tuple[Column, ...]
     rest: str = "extra"
     moment: str = ""
+    page_size: int = 0
+    query: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_window(self) -> bool:
@@ -114,6 +118,8 @@ DATASETS: Mapping[str, Dataset] = {
             "activities",
             "GET /activities",
             Reading.BY_TIME,
+            page_size=100,
+            query={"version": "v2"},
             key=("id",),
             moment="created_at",
             columns=(
@@ -145,6 +151,7 @@ DATASETS: Mapping[str, Dataset] = {
             "leads",
             "GET /campaigns/{campaignId}/export/leads",
             Reading.BY_CAMPAIGN,
+            query={"state": "all", "format": "csv"},  # as JSON it lacks the custom variables
             key=("id",),
             rest="variables",
             columns=(
@@ -161,6 +168,8 @@ DATASETS: Mapping[str, Dataset] = {
             "campaigns",
             "GET /campaigns",
             Reading.BY_OFFSET,
+            page_size=100,
+            query={"version": "v2", "sortBy": "createdAt", "sortOrder": "asc"},
             key=("id",),
             columns=(
                 *_columns("id=_id name status emoji timezone"),
@@ -236,6 +245,7 @@ DATASETS: Mapping[str, Dataset] = {
             "contacts",
             "GET /contacts",
             Reading.BY_OFFSET,
+            page_size=500,
             key=("id",),
             columns=(
                 *_columns("id=_id team_id"),
@@ -255,6 +265,8 @@ DATASETS: Mapping[str, Dataset] = {
             "companies",
             "GET /companies",
             Reading.BY_OFFSET,
+            page_size=500,
+            query={"sortBy": "createdAt", "sortOrder": "asc"},
             key=("id",),
             columns=(
                 *_columns("id=_id name=name|fields.name domain industry=fields.industry"),
@@ -369,7 +381,7 @@ class RowMaker:
         for column, sources, is_selected in self._sourced:
             for source in sources:
                 sent = _at(record, source)
-                if sent is None:
+                if sent is None or sent == "":
                     _remove(rest, source)
                     continue
                 value = converted(sent, column.kind)

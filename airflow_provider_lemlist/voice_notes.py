@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from airflow_provider_lemlist import audio
 from airflow_provider_lemlist.arguments import given_but_empty
+from airflow_provider_lemlist.concurrency import Concurrency, request_rate
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError, Reason
 from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry
 from airflow_provider_lemlist.load import preflight, sources
-from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
+from airflow_provider_lemlist.load.pool import SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import Sent, concerns_every_row, shortened
 from airflow_provider_lemlist.load.worklist import Worklist
@@ -213,7 +214,7 @@ class VoiceUploads:
         if not (uploads := [note for note in notes if note.audio is not None]):
             return
         latency = self._check_step()
-        rate = preflight.request_rate(hook)
+        rate = request_rate(hook.budget)
         preflight.log_estimate(options.campaign_id, len(uploads), rate, options.time_limit)
         concurrency, stop = Concurrency(rate, latency), hook.get_conn().stop
         pool = SenderPool(iter(uploads), self._upload, ledger, report, concurrency, interrupt=stop)

@@ -8,6 +8,7 @@ success that must be what the operation returns. It decides; ``transport.py`` ac
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, BinaryIO, TypeVar
 
-from airflow_provider_lemlist.api import arrays
+from airflow_provider_lemlist.api import arrays, tables
 from airflow_provider_lemlist.api.operations import Effect, Operation, Shape
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
@@ -61,7 +62,7 @@ class Response:
     status: int
     headers: dict[str, str]
     body: bytes
-    #: The file that holds a JSON array instead of ``body``.
+    #: The file that holds a JSON array or a CSV table instead of ``body``.
     file: BinaryIO | None = None
 
     @property
@@ -278,6 +279,7 @@ _KIND: dict[Shape, Any] = {
     Shape.OBJECT: dict,
     Shape.ARRAY: list,
     Shape.OBJECTS: (),  # it is in a file
+    Shape.TABLE: (),
     Shape.ROWS: dict | list,
 }
 
@@ -288,7 +290,7 @@ def _read(operation: Operation, response: Response) -> Success | str:
     if response.is_html:
         return "an HTML page"
     if response.file is not None:
-        return _read_objects(response.file)
+        return (_read_table if shape is Shape.TABLE else _read_objects)(response.file)
     if shape is Shape.TEXT:
         return Success(body.decode("utf-8", "replace"))
     if not body.strip():
@@ -318,6 +320,17 @@ def _read_objects(file: BinaryIO) -> Success | str:
     except (ValueError, RecursionError):
         return "no JSON"
     return Success(arrays.read_objects(file))
+
+
+def _read_table(file: BinaryIO) -> Success | str:
+    """Read the table to its end first, as ``_read_objects`` does."""
+    try:
+        for row in tables.read_rows(file):
+            if not row.get("_id"):
+                return "a table with a line without an _id"
+    except (ValueError, csv.Error):
+        return "no CSV table, or a part of one"
+    return Success(tables.read_rows(file))
 
 
 _CHECK_PROXY = "Check the proxy of the worker and the Base URL of the connection."

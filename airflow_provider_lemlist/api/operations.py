@@ -44,6 +44,8 @@ class Shape(Enum):
     ARRAY = "an array"
     #: It may be too long for the memory, so it is read from a file (``Transport.call(into=…)``).
     OBJECTS = "an array of objects"
+    #: The same for a table.
+    TABLE = "a CSV table with an _id in every line"
     ROWS = "an array, or an object around one"
     ANY = "JSON or a sentence"
     TEXT = "text"
@@ -135,6 +137,8 @@ ERASE_LEAD_VARIABLES = Operation("DELETE", "/leads/{leadId}/variables", Effect.S
 # Whether a second upload replaces the first is not documented; a lost one has no other way to be completed.
 UPLOAD_AUDIO = Operation("POST", "/leads/audio", Effect.SET, Shape.OBJECT, _LONG)
 EXPORT_LEADS = Operation("GET", "/campaigns/{campaignId}/export/leads", Effect.READ, Shape.OBJECTS, _LONG)
+# Only as CSV does the export contain the custom variables.
+EXPORT_LEADS_WITH_VARIABLES = replace(EXPORT_LEADS, shape=Shape.TABLE)
 
 LIST_CAMPAIGNS = Operation("GET", "/campaigns", Effect.READ, Shape.ROWS)
 GET_CAMPAIGN = Operation("GET", "/campaigns/{campaignId}", Effect.READ, Shape.RECORD)
@@ -164,6 +168,7 @@ DELETE_STEP = Operation("DELETE", "/sequences/{sequenceId}/steps/{stepId}", Effe
 
 LIST_ACTIVITIES = Operation("GET", "/activities", Effect.READ, Shape.ARRAY)
 
+EXPORT_UNSUBSCRIBES = Operation("GET", "/v2/unsubscribes/exports/variables", Effect.READ, Shape.TABLE, _LONG)
 LIST_UNSUBSCRIBES = Operation("GET", "/v2/unsubscribes/variables", Effect.READ, Shape.ARRAY)
 UNSUBSCRIBE = Operation("POST", "/v2/unsubscribes/variables/{value}", Effect.SET, Shape.OBJECT)
 UNSUBSCRIBE_MANY = Operation("POST", "/v2/unsubscribes/variables", Effect.SET, Shape.ANY)

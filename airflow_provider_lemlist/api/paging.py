@@ -54,13 +54,13 @@ def paginate(fetch: Callable[[dict[str, Any]], Any], style: str, *, page_size: i
         )
     how = STYLES[style]
     if how is None:
-        yield from _rows_of(fetch({}))
+        yield from rows_of(fetch({}))
         return
     seen, page_before, rows_so_far = set[str](), None, 0
     for number in count(how.first):
         cursor = {how.cursor: rows_so_far if how.counts_rows else number}
         page = fetch(cursor | ({how.size: page_size} if how.size else {}))
-        rows = _rows_of(page)
+        rows = rows_of(page)
         for row in rows:
             row_id = row.get("_id") if isinstance(row, dict) else None
             if not isinstance(row_id, str):
@@ -74,11 +74,17 @@ def paginate(fetch: Callable[[dict[str, Any]], Any], style: str, *, page_size: i
         page_before = rows
 
 
-def _rows_of(page: Any) -> list[Any]:
+def rows_of(page: Any) -> list[Any]:
     """Return the rows of a page: the page itself, or the list in its envelope."""
     if isinstance(page, dict):
         page = next((page[key] for key in _ROWS if isinstance(page.get(key), list)), None)
     return page if isinstance(page, list) else []
+
+
+def total_of(page: Any) -> int | None:
+    """Return how many rows the whole list has, where its pages say it."""
+    total = page.get("total") if isinstance(page, dict) else None
+    return total if isinstance(total, int) else None
 
 
 def _is_last(page: Any, rows: list[Any], rows_so_far: int, page_size: int) -> bool:
@@ -92,7 +98,7 @@ def _is_last(page: Any, rows: list[Any], rows_so_far: int, page_size: int) -> bo
             here, pages = pagination.get("page"), pagination.get("totalPages")
             if isinstance(here, int) and isinstance(pages, int):
                 return here >= pages
-        if isinstance(total := page.get("total"), int):
+        if (total := total_of(page)) is not None:
             return rows_so_far >= total
         if "results" in page:
             return False  # only an empty page ends the list of tasks

@@ -98,8 +98,8 @@ class Transport:
         :param query: Query parameters; None values are left out.
         :param upload: Multipart body, instead of ``body``.
         :param reconcile: How to find out whether it took effect when the response was lost.
-        :param into: File for the response of an operation with ``Shape.OBJECTS``; the returned iterator reads
-            from it.
+        :param into: File for the response of an operation with ``Shape.OBJECTS`` or ``Shape.TABLE``; the
+            returned iterator reads from it.
         :raises LemlistError: What went wrong, after everything that may safely be retried was retried.
         """
         request = self._wire.prepare(operation, path or {}, query or {}, body, upload)

@@ -135,7 +135,7 @@ class Wire:
         Send a request once.
 
         :param timeout: Seconds without a byte of the response before it counts as lost.
-        :param into: File for the body of a success that is a JSON array.
+        :param into: File for the body of a success that is a JSON array or a CSV table.
         :raises LemlistRateLimitError: The wait for a slot would be too long; nothing was sent.
         :raises LemlistStoppedError: The wire was stopped; nothing was sent.
         """
@@ -210,7 +210,9 @@ def _receive(response: requests.Response, into: BinaryIO | None) -> tuple[bytes,
             ) from None
     into.seek(0)
     beginning = into.read(CHUNK)
-    return (b"", into) if is_array(beginning) else (beginning + into.read(), None)
+    if is_array(beginning) or "text/csv" in response.headers.get("Content-Type", "").lower():
+        return b"", into
+    return beginning + into.read(), None
 
 
 #: Words of complaints about a certificate, and about a bundle that is missing or holds none.

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lemlist.api.budget import Budget
     from airflow_provider_lemlist.api.transport import RetryPolicy, Transport
+    from airflow_provider_lemlist.datasets import PersonalData, Value
 
 log = logging.getLogger(__name__)
 
@@ -635,6 +636,54 @@ class LemlistHook(BaseHook):
             "maxDate": until or datetime.now(UTC),
         }
         return self._pages(ops.LIST_ACTIVITIES, "offset", query=query)
+
+    # --- Whole datasets ---------------------------------------------------------------------------------
+
+    def read(
+        self,
+        dataset: str,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        campaign_id: str | Sequence[str] | None = None,
+        activity_type: str | Sequence[str] | None = None,
+        columns: Collection[str] | None = None,
+        personal_data: PersonalData = "keep",
+        allow_missing: int = 0,
+    ) -> Iterator[dict[str, Value]]:
+        """
+        Yield the rows of a dataset, typed and in a stable order, as the transfers write them.
+
+        The whole rate budget is used, and memory stays flat. Rows are yielded while others are read: keep
+        what you make of them only if the iteration ends without an error, because only then it is complete.
+
+        :param dataset: ``activities``, ``leads``, ``campaigns``, ``campaign_stats``, ``sequences``,
+            ``unsubscribes``, ``contacts``, ``companies`` or ``team_members``.
+        :param since: First moment of the window of ``activities`` and ``campaign_stats``.
+        :param until: The moment after the last; it must not be in the future.
+        :param campaign_id: Only these campaigns, for datasets with a ``campaign_id``.
+        :param activity_type: Only activities of these types.
+        :param columns: Only these columns.
+        :param personal_data: ``drop`` leaves the columns with personal data out.
+        :param allow_missing: For how many campaigns lemlist may return no ``campaign_stats``.
+        :raises LemlistError: The read is not complete.
+        """
+        from airflow_provider_lemlist.extract.options import ReadOptions
+        from airflow_provider_lemlist.extract.reader import read
+
+        options = ReadOptions.of(
+            dataset,
+            since=since,
+            until=until,
+            now=datetime.now(UTC),
+            campaign_id=campaign_id,
+            activity_type=activity_type,
+            columns=columns,
+            personal_data=personal_data,
+            allow_missing=allow_missing,
+        )
+        names = [column.name for column in options.columns]
+        return (dict(zip(names, row, strict=True)) for row in read(self, options))
 
     # --- Unsubscribes -----------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ Airflow cannot interrupt the writing of an outcome.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from airflow_provider_lemlist.concurrency import ADAPT_INTERVAL
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
     LemlistNetworkError,
@@ -29,18 +29,16 @@ from airflow_provider_lemlist.ledger.ledger import FLUSH_LINES, OPEN, Ledger, Le
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from airflow_provider_lemlist.concurrency import Concurrency
     from airflow_provider_lemlist.load.report import LoadReport
     from airflow_provider_lemlist.load.sending import Sent
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two progress lines, and between two adjustments of the number of threads.
+#: Seconds between two progress lines.
 PROGRESS_INTERVAL = 10.0
-ADAPT_INTERVAL = 5.0
 #: Seconds between two looks at whether the load is done, or is to be stopped.
 POLL_INTERVAL = 0.05
-#: The most threads; lemlist's rate limit cannot use more.
-MAX_THREADS = 32
 #: Seconds that rows in flight have to complete when the load is stopped. Airflow 3.3 kills a task 5 s after
 #: it has asked it to stop, and the ledger is written after them.
 GRACE_PERIOD = 3.0
@@ -66,40 +64,6 @@ class Job(Protocol):
 
 
 SomeJob = TypeVar("SomeJob", bound=Job)
-
-
-class Concurrency:
-    """
-    The number of sender threads: requests per second times the seconds that one takes.
-
-    :param rate: Requests per second that the budget allows.
-    :param latency: Seconds until a response, measured once.
-    """
-
-    def __init__(self, rate: float, latency: float) -> None:
-        self._rate = rate
-        self.threads = min(MAX_THREADS, math.ceil(rate * latency) + 2)
-        self._last_step: tuple[int, float] | None = None
-        self._at_best = False
-
-    def adapt(self, seen: float) -> int:
-        """
-        Return the next number of threads, given the rows per second that the present number achieved.
-
-        The number grows while the budget is not used up, until growing has no effect: then other clients
-        use the key, or rows take more than one request.
-        """
-        if self._last_step is not None and seen < self._last_step[1] * 1.05:
-            self._at_best = True
-            self.threads, self._last_step = self._last_step[0], None
-        elif not self._at_best and seen < self._rate * 0.95:
-            self._last_step = (self.threads, seen)
-            wanted = math.ceil(self.threads * self._rate / max(seen, self._rate / 4))
-            self.threads = min(MAX_THREADS, max(self.threads + 1, wanted))
-        else:
-            self._last_step = None
-            self._at_best = self._at_best and seen < self._rate * 0.95
-        return self.threads
 
 
 class SenderPool(Generic[SomeJob]):

@@ -237,12 +237,6 @@ def log_estimate(campaign_id: str, rows: int, rate: float, limit: timedelta | No
         )
 
 
-def request_rate(hook: LemlistHook) -> float:
-    """Return the requests per second that the budget of the key allows."""
-    state = hook.budget.state()
-    return max(state["capacity"] / state["period"], 0.1)
-
-
 def plural(number: int, one: str, *verbs: str) -> str:
     """Return a number with its noun, and with its verb if both forms of one are given."""
     noun = one if number == 1 else f"{one}s"

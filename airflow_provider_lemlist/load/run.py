@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_lemlist.api.wire import CLOCK, SETTLE_TIME
+from airflow_provider_lemlist.concurrency import Concurrency, request_rate
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry
 from airflow_provider_lemlist.load import preflight
 from airflow_provider_lemlist.load.plan import Situation
-from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
+from airflow_provider_lemlist.load.pool import SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import LeadSender
 from airflow_provider_lemlist.load.worklist import Worklist
@@ -76,7 +77,7 @@ class Load:
                 worklist.rows(), worklist.kept(), left=left, departures=worklist.departures()
             )
             self._write_settled(ledger, worklist, report)
-            rate = preflight.request_rate(self._hook)
+            rate = request_rate(self._hook.budget)
             preflight.log_estimate(options.campaign_id, worklist.requests(), rate, options.time_limit)
             try:
                 if not options.dry_run:

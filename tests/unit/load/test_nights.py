@@ -25,6 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_lemlist import concurrency
 from airflow_provider_lemlist.api.wire import CLOCK, Wire
 from airflow_provider_lemlist.delivery.identity import identities, is_same
 from airflow_provider_lemlist.exceptions import LemlistValidationError
@@ -497,7 +498,7 @@ def process() -> Iterator[Process]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CLOCK, "sleep", lambda seconds: None)
         patch.setattr(LemlistHook, "budget", NoLimit())
-        patch.setattr(pool, "MAX_THREADS", 1)
+        patch.setattr(concurrency, "MAX_THREADS", 1)
         patch.setattr(pool, "POLL_INTERVAL", 0.002)
         patch.setattr(os, "fsync", lambda file: None)  # a process dies, not the machine
         send = Wire.send

@@ -17,6 +17,7 @@ from uuid import uuid4
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_lemlist.concurrency import MAX_THREADS, Concurrency
 from airflow_provider_lemlist.delivery.identity import Kind
 from airflow_provider_lemlist.exceptions import LemlistPlanError
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -25,7 +26,7 @@ from airflow_provider_lemlist.load import pool as pool_module
 from airflow_provider_lemlist.load.mapping import ColumnMapping
 from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Plan, Situation
-from airflow_provider_lemlist.load.pool import MAX_THREADS, Concurrency, SenderPool
+from airflow_provider_lemlist.load.pool import SenderPool
 from airflow_provider_lemlist.load.report import LoadReport, duration
 from airflow_provider_lemlist.load.sending import LeadSender, Sent
 from airflow_provider_lemlist.load.worklist import Job, Worklist
@@ -194,7 +195,8 @@ from airflow_provider_lemlist.load.mapping import ColumnMapping
 from airflow_provider_lemlist.ledger.ledger import Run
 from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Situation
-from airflow_provider_lemlist.load.pool import Concurrency, SenderPool
+from airflow_provider_lemlist.concurrency import Concurrency
+from airflow_provider_lemlist.load.pool import SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import LeadSender
 from airflow_provider_lemlist.load.worklist import Worklist

@@ -21,6 +21,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Asset, BaseOperator, literal
 
 from airflow_provider_lemlist.api.wire import CLOCK
+from airflow_provider_lemlist.concurrency import MAX_THREADS
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
     LemlistConfigurationError,
@@ -31,7 +32,6 @@ from airflow_provider_lemlist.exceptions import (
     LemlistValidationError,
 )
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-from airflow_provider_lemlist.load.pool import MAX_THREADS
 from airflow_provider_lemlist.load.run import SETTLE_TIME
 from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.sandbox import Sandbox

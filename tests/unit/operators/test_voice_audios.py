@@ -27,6 +27,7 @@ from airflow.providers.common.compat.sdk import (
     ObjectStoragePath,
 )
 
+from airflow_provider_lemlist.concurrency import MAX_THREADS
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
     LemlistConfigurationError,
@@ -37,7 +38,6 @@ from airflow_provider_lemlist.exceptions import (
 )
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.ledger.summary import summarize
-from airflow_provider_lemlist.load.pool import MAX_THREADS
 from airflow_provider_lemlist.operators.lead import UploadVoiceAudiosOperator
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.waiting import wait_for
