@@ -277,7 +277,8 @@ class Sandbox:
 
         :param route: Method and path, as documented or with wildcards.
         :param kind: ``rate_limited``, ``status``, ``reset``, ``slow``, ``hang``, ``cut_body``, ``html``,
-            ``empty``, ``missing_id``, ``duplicate``, ``cdn``, ``redirect`` or ``ignored``.
+            ``empty``, ``missing_id``, ``duplicate``, ``cdn``, ``redirect``, ``ignored``, ``truncated``,
+            ``wrapped`` or ``unbounded``.
         :param details: How often, when and how, see ``Fault``.
         """
         with self.service.world.lock:
@@ -313,5 +314,4 @@ class Sandbox:
 
     def violations(self) -> list[dict[str, Any]]:
         """Return the requests that contradict the documents, each with its number, rule and reason."""
-        violations: list[dict[str, Any]] = self.state()["violations"]
-        return violations
+        return self.service.violations()

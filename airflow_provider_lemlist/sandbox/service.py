@@ -135,7 +135,7 @@ class Service:
                     }
                     for each in world.audio.values()
                 ],
-                "activities": [activity_json(each, world) for each in world.newest_activities()],
+                "activities": [activity_json(each, world) for each in reversed(world.activities)],
                 "unsubscribes": [asdict(each) for each in world.unsubscribes.values()],
                 "limit": {
                     "kind": self.limit.kind,
@@ -149,5 +149,10 @@ class Service:
                 "faults": [fault.as_json() for fault in self.script],
                 "counts": dict(request_log.counts),
                 "requests": [exchange.line() for exchange in request_log.exchanges],
-                "violations": [asdict(each) for each in request_log.violations],
+                "violations": self.violations(),
             }
+
+    def violations(self) -> list[dict[str, Any]]:
+        """Return the requests that contradict the documents."""
+        with self.world.lock:
+            return [asdict(each) for each in self.request_log.violations]
