@@ -73,9 +73,9 @@ class ActivityIndex:
             found = [each for each in found if wanted in _keys(each)]
         first, end = 0, len(found)
         if least is not None:
-            first = bisect_left(found, _shown(least), key=_milliseconds)
+            first = bisect_left(found, least * 1000, key=_milliseconds)
         if most is not None:
-            end = bisect_right(found, _shown(most), key=_milliseconds)
+            end = bisect_right(found, most * 1000, key=_milliseconds)
         return Found(found, first, max(first, end))
 
 
@@ -84,11 +84,6 @@ def _keys(activity: Activity) -> Iterator[object]:
     lead = activity.lead
     yield from product((None, activity.type), (None, lead.campaign_id), (None, activity.is_first))
     yield lead.id
-
-
-def _shown(moment: float) -> float:
-    # Without rounding, 0.001 s is not always 1 ms.
-    return round(moment * 1000, 3)
 
 
 def _created(activity: Activity) -> float:

@@ -220,6 +220,7 @@ class Activity:
     milliseconds: int = field(init=False)
 
     def __post_init__(self) -> None:
+        # ``iso`` rounds to microseconds first.
         self.milliseconds = round(self.created_at * 1_000_000) // 1000
 
 
