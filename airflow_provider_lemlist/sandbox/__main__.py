@@ -45,6 +45,13 @@ def parser() -> argparse.ArgumentParser:
     add("--simulate", action="store_true", help="simulate prospects that open, click, accept and reply")
     add("--speed", type=float, default=1.0, help="factor by which prospects react faster")
     add("--tidy-html", action="store_true", help="store messages of emails with tidied HTML")
+    add(
+        "--activity-page-limit",
+        type=int,
+        default=100,
+        metavar="N",
+        help="most activities of one page, whatever limit a request has (default: %(default)s)",
+    )
     for name, choices in CHOICES.items():
         add(
             f"--{name.replace('_', '-')}",

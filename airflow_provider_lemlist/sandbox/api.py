@@ -24,7 +24,7 @@ from starlette.requests import Request
 
 from airflow_provider_lemlist.sandbox import wire
 from airflow_provider_lemlist.sandbox.errors import ApiError
-from airflow_provider_lemlist.sandbox.faults import Fault
+from airflow_provider_lemlist.sandbox.faults import HIDDEN, Fault
 from airflow_provider_lemlist.sandbox.keys import fingerprint, key_from_header
 from airflow_provider_lemlist.sandbox.limits import Admission
 from airflow_provider_lemlist.sandbox.request_log import Exchange
@@ -134,7 +134,10 @@ class Api:
             if match.route is None:
                 violation = f"{exchange.method} is not a method of {match.template}"
                 raise ApiError(405, "Bad method", violation=violation)
-            query = parse_qsl(exchange.query, keep_blank_values=True)
+            hidden = HIDDEN.get(exchange.fault, frozenset())
+            query = [
+                pair for pair in parse_qsl(exchange.query, keep_blank_values=True) if pair[0] not in hidden
+            ]
             counts = Counter(name for name, _ in query)
             call = Call(
                 world=service.world,
@@ -266,7 +269,18 @@ def _fault_response(fault: Fault, response: Response | None = None) -> Response 
             if isinstance(value, dict):
                 value.pop("_id", None)
             return Response.of(value)
+        case "truncated" if response and response.status == 200 and "json" in response.content_type:
+            return Response.of(_truncated(json.loads(response.body), fault.rows))
     return None
+
+
+def _truncated(value: Any, rows: int | None) -> Any:
+    """Return a listing with only its first rows, or the first half of them."""
+    if isinstance(value, dict):
+        return {
+            name: _truncated(each, rows) if isinstance(each, list) else each for name, each in value.items()
+        }
+    return value[: len(value) // 2 if rows is None else rows] if isinstance(value, list) else value
 
 
 def _rate_limit_headers(fault: Fault, service: Service) -> dict[str, str]:

@@ -14,6 +14,7 @@ from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.faults import Fault
 from airflow_provider_lemlist.sandbox.prospects import SimulationOptions
+from airflow_provider_lemlist.sandbox.traffic import Churn
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -62,21 +63,44 @@ def routes(service: Service) -> list[Route]:
         service.prospects.stop()
         return {"ok": True}
 
+    def activity_history(request: Request) -> Response:
+        return JSONResponse(service.activity_history())
+
     def add_activity(body: Any) -> Any:
-        known = {"leadId": "lead_id", "stepId": "step_id", "createdAt": "created_at"}
+        known = {"leadId": "lead_id", "stepId": "step_id", "createdAt": "created_at", "listedAt": "listed_at"}
         known |= {"type": "type", "bot": "bot"}
         if not isinstance(body, dict) or not {"leadId", "type"} <= body.keys() <= known.keys():
-            raise ValueError("an activity is an object with leadId, type and any of stepId, createdAt, bot")
-        if "createdAt" in body:
-            body["createdAt"] = checks.parse_moment(str(body["createdAt"]), "createdAt")
+            raise ValueError(
+                "an activity is an object with leadId, type and any of stepId, createdAt, listedAt, bot"
+            )
+        body = _with_moments(body, "createdAt", "listedAt")
         return service.add_activity(**{known[name]: value for name, value in body.items()})
 
-    def endpoint_of(action: Callable[[Any], Any]) -> Callable[[Request], Any]:
+    def complete_activity(body: Any, id: str) -> Any:
+        return service.complete_activity(id, body["stepId"])
+
+    def remove_activity(body: Any, id: str) -> Any:
+        service.remove_activity(id)
+        return {"ok": True}
+
+    def fill_activities(body: Any) -> Any:
+        service.traffic.fill(**_with_moments(body, "since", "until"))
+        return {"ok": True}
+
+    def churn(body: Any) -> Any:
+        service.traffic.start(Churn(**_with_moments(body, "since", "until")))
+        return {"ok": True}
+
+    def stop_churn(body: Any) -> Any:
+        service.traffic.stop()
+        return {"ok": True}
+
+    def endpoint_of(action: Callable[..., Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
             body = await request.body()
             try:
                 with world.lock:
-                    return JSONResponse(action(json.loads(body) if body else None))
+                    return JSONResponse(action(json.loads(body) if body else None, **request.path_params))
             except ApiError as error:
                 return JSONResponse({"error": error.body}, error.status)
             except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, OSError) as error:
@@ -93,8 +117,20 @@ def routes(service: Service) -> list[Route]:
         Route("/_sandbox/faults", endpoint_of(clear_faults), methods=["DELETE"]),
         Route("/_sandbox/simulate", endpoint_of(simulate), methods=["POST"]),
         Route("/_sandbox/simulate", endpoint_of(stop_simulation), methods=["DELETE"]),
+        Route("/_sandbox/activities", activity_history),
         Route("/_sandbox/activities", endpoint_of(add_activity), methods=["POST"]),
+        Route("/_sandbox/activities/fill", endpoint_of(fill_activities), methods=["POST"]),
+        Route("/_sandbox/activities/{id}", endpoint_of(complete_activity), methods=["PATCH"]),
+        Route("/_sandbox/activities/{id}", endpoint_of(remove_activity), methods=["DELETE"]),
+        Route("/_sandbox/churn", endpoint_of(churn), methods=["POST"]),
+        Route("/_sandbox/churn", endpoint_of(stop_churn), methods=["DELETE"]),
     ]
+
+
+def _with_moments(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return a body with the moments of these names in epoch seconds."""
+    moments = {name: checks.parse_moment(str(body[name]), name) for name in names if name in body}
+    return {**body, **moments}
 
 
 #: Headers that keep a browser from interpreting an uploaded file.

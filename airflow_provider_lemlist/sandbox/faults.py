@@ -30,8 +30,18 @@ KINDS: dict[str, tuple[str, ...]] = {
     "cdn": ("before",),
     "redirect": ("before", "status", "location"),
     "ignored": ("before",),
+    "truncated": ("after", "rows"),
+    "wrapped": ("before",),
+    "unbounded": ("before",),
 }
-DETAILS = ("status", "text", "seconds", "where", "location")
+DETAILS = ("status", "text", "seconds", "where", "location", "rows")
+#: The kinds that change a request or its response, for which the other ``when`` has no meaning.
+FIXED = ("missing_id", "ignored", "truncated", "wrapped", "unbounded")
+#: The parameters of a listing that a kind hides from the handler.
+HIDDEN: dict[str | None, frozenset[str]] = {
+    "wrapped": frozenset({"offset", "page"}),
+    "unbounded": frozenset({"minDate", "maxDate", "startDate", "endDate"}),
+}
 #: The only route whose handler can ignore a change.
 _UPDATE_LEAD = re.compile(r"PATCH /campaigns/[^/]+/leads/[^/]+", re.IGNORECASE)
 
@@ -53,6 +63,7 @@ class Fault:
     :param seconds: Delay of ``slow``, and ``Retry-After`` of ``rate_limited``.
     :param where: Which duplicate: ``campaign`` or ``elsewhere``.
     :param location: Target of ``redirect``.
+    :param rows: Number of rows that ``truncated`` keeps; None keeps the first half.
     """
 
     route: str
@@ -66,6 +77,7 @@ class Fault:
     seconds: float | None = None
     where: str = ""
     location: str = ""
+    rows: int | None = None
     #: Number of requests that it was applied to.
     applied: int = 0
 
@@ -73,7 +85,7 @@ class Fault:
         for name in ("route", "kind", "when", "text", "where", "location"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} must be text, not {getattr(self, name)!r}")
-        for name in ("times", "skip", "status", "probability", "seconds"):
+        for name in ("times", "skip", "status", "probability", "seconds", "rows"):
             number = getattr(self, name)
             wanted = (int, float) if name in ("probability", "seconds") else int
             if number is not None and (
@@ -95,10 +107,11 @@ class Fault:
         self.when = self.when or default_when
         if self.when not in ("before", "after"):
             raise ValueError(f"when must be 'before' or 'after', not {self.when!r}")
-        if (self.kind, self.when) == ("missing_id", "before"):
-            raise ValueError("a fault of kind missing_id changes a response: when must be 'after'")
-        if self.kind == "ignored" and self.when == "after":
-            raise ValueError("a fault of kind ignored prevents the effect: when must be 'before'")
+        if self.kind in FIXED and self.when != default_when:
+            changed = "request" if default_when == "before" else "response"
+            raise ValueError(
+                f"a fault of kind {self.kind} changes the {changed}: when must be {default_when!r}"
+            )
         if self.kind == "ignored" and not _UPDATE_LEAD.fullmatch(self.route):
             raise ValueError(
                 f"a fault of kind ignored needs 'PATCH /campaigns/*/leads/*', not {self.route!r}"

@@ -11,13 +11,14 @@ from __future__ import annotations
 import random
 import string
 import time
-from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from heapq import heappop, heappush
 from threading import RLock
 from typing import Any
 
+from airflow_provider_lemlist.sandbox.activity_index import ActivityIndex, Found
 from airflow_provider_lemlist.sandbox.errors import ApiError
 
 #: The documented fields of a new lead; any other key is a custom variable.
@@ -193,9 +194,14 @@ class Audio:
     created_at: float
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Activity:
-    """An event in a lead's history; it keeps the lead's name and email address of that time."""
+    """
+    An event in a lead's history; it keeps the lead's name and email address of that time.
+
+    :param listed_at: The moment from which on it is listed, which can be later than ``created_at``.
+    :param vanished_at: The moment from which on it is not listed any more.
+    """
 
     id: str
     type: str
@@ -205,9 +211,17 @@ class Activity:
     first_name: str
     last_name: str
     company_name: str
+    listed_at: float
     step: Step | None = None
     is_first: bool = True
     details: dict[str, Any] = field(default_factory=dict)
+    vanished_at: float | None = None
+    #: ``created_at`` as it is shown.
+    milliseconds: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # ``iso`` rounds to microseconds first.
+        self.milliseconds = round(self.created_at * 1_000_000) // 1000
 
 
 @dataclass
@@ -256,11 +270,14 @@ class World:
         self.leads: dict[str, Lead] = {}
         self.contacts: dict[str, Contact] = {}
         self.audio: dict[tuple[str, str], Audio] = {}
-        self.activities: list[Activity] = []
+        #: All activities that ever existed, by id.
+        self.all_activities: dict[str, Activity] = {}
         self.unsubscribes: dict[str, Unsubscribe] = {}
         self.exports: dict[str, Export] = {}
         self._leads_by_contact: dict[str, dict[str, Lead]] = {}
         self._contact_by_email: dict[str, str] = {}
+        self._index = ActivityIndex()
+        self._late: list[tuple[float, str, Activity]] = []
         self._seen: set[tuple[str, str, str | None]] = set()
 
     def new_id(self, prefix: str) -> str:
@@ -432,7 +449,9 @@ class World:
         del self.campaigns[lead.campaign_id].leads[lead.id]
         del self._leads_by_contact[lead.contact_id][lead.id]
         self.audio = {place: audio for place, audio in self.audio.items() if place[0] != lead.id}
-        self.activities = [activity for activity in self.activities if activity.lead is not lead]
+        for activity in [each for each in self.all_activities.values() if each.lead is lead]:
+            if activity.vanished_at is None:
+                self.remove_activity(activity)
 
     def _contact(self, email: str, now: float) -> Contact:
         known = self._contact_by_email.get(email.lower())
@@ -447,6 +466,32 @@ class World:
 
     # --- Activities, audio, unsubscribes ----------------------------------------------------------------
 
+    @property
+    def activities(self) -> list[Activity]:
+        """All activities that are listed, oldest first."""
+        return self.find_activities().activities
+
+    def find_activities(self, least: float | None = None, most: float | None = None, **wanted: Any) -> Found:
+        """Return the listed activities that fit, see ``ActivityIndex.find``."""
+        self._list_due()
+        return self._index.find(least, most, **wanted)
+
+    def _list_due(self) -> float:
+        """List the late activities that are due, and return the time."""
+        now = self.clock()
+        while self._late and self._late[0][0] <= now:
+            activity = heappop(self._late)[2]
+            if activity.vanished_at is None:
+                self._index.add(activity)
+        return now
+
+    def activity(self, activity_id: str) -> Activity:
+        """Return an activity that has not vanished."""
+        activity = self.all_activities.get(activity_id)
+        if activity is None or activity.vanished_at is not None:
+            raise ApiError(404, "Activity not found")
+        return activity
+
     def add_activity(
         self,
         lead: Lead,
@@ -454,30 +499,50 @@ class World:
         *,
         step: Step | None = None,
         created_at: float | None = None,
+        listed_at: float | None = None,
         **details: Any,
     ) -> Activity:
-        """Add an activity of a lead."""
-        mark = (lead.id, type, step.id if step else None)
+        """Add an activity of a lead; with a ``listed_at`` in the future it is listed from then on."""
+        activity = self._new_activity(lead, type, step, created_at, **details)
+        if listed_at is not None and listed_at > activity.listed_at:
+            activity.listed_at = listed_at
+            heappush(self._late, (listed_at, activity.id, activity))
+        else:
+            self._index.add(activity)
+        return activity
+
+    def add_activities(self, rows: Iterable[tuple[Lead, str, Step | None, float]]) -> None:
+        """Add many activities, each with its lead, type, step and moment."""
+        self._index.extend([self._new_activity(*row, bot=False) for row in rows])
+
+    def _new_activity(
+        self, lead: Lead, type: str, step: Step | None, created_at: float | None, **details: Any
+    ) -> Activity:
+        mark, now = (lead.id, type, step.id if step else None), self.clock()
         activity = Activity(
             id=self.new_id("act"),
             type=type,
-            created_at=self.clock() if created_at is None else created_at,
+            created_at=now if created_at is None else created_at,
             lead=lead,
             email=lead.email,
             first_name=lead.values.get("firstName", ""),
             last_name=lead.values.get("lastName", ""),
             company_name=lead.values.get("companyName", ""),
+            listed_at=now,
             step=step,
             is_first=mark not in self._seen,
             details=details,
         )
         self._seen.add(mark)
-        insort(self.activities, activity, key=lambda each: each.created_at)
+        self.all_activities[activity.id] = activity
         lead.state, lead.updated_at = type, max(lead.updated_at, activity.created_at)
         return activity
 
-    def newest_activities(self) -> Iterator[Activity]:
-        return reversed(self.activities)
+    def remove_activity(self, activity: Activity) -> None:
+        """Remove an activity; only ``all_activities`` still holds it."""
+        activity.vanished_at = now = self._list_due()
+        if activity.listed_at <= now:
+            self._index.remove(activity)
 
     def store_audio(
         self, lead: Lead, step: Step, *, file_name: str, content_type: str, content: bytes, url: str

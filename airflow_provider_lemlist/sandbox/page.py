@@ -118,7 +118,7 @@ def overview_view(service: Service, base_url: str) -> dict[str, Any]:
                 ("Violations", violation_count(request_log.counts), "bad"),
             ],
             "campaigns": [campaign_row(each, world) for each in reversed(world.campaigns.values())],
-            "feed": feed(world.newest_activities(), world),
+            "feed": feed(reversed(world.activities), world),
             "chart": chart(
                 reversed(request_log.exchanges), service.limit.limit / service.limit.length, time.time()
             ),
@@ -139,8 +139,8 @@ def campaign_view(service: Service, campaign_id: str, find: str, page: int) -> d
         audio: dict[str, list[Audio]] = {}
         for each in world.audio.values():
             audio.setdefault(each.lead_id, []).append(each)
-        happened = [each for each in world.newest_activities() if each.lead.campaign_id == campaign.id]
-        counts = Counter((each.step.id, each.type) for each in reversed(happened) if each.step)
+        happened = world.find_activities(campaign_id=campaign.id).activities
+        counts = Counter((each.step.id, each.type) for each in happened if each.step)
         return {
             "campaign": campaign,
             "row": campaign_row(campaign, world),
@@ -153,7 +153,7 @@ def campaign_view(service: Service, campaign_id: str, find: str, page: int) -> d
             "find": find,
             "page": page,
             "pages": pages,
-            "feed": feed(happened, world),
+            "feed": feed(reversed(happened), world),
         }
 
 

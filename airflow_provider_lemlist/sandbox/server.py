@@ -25,7 +25,8 @@ from airflow_provider_lemlist.sandbox.prospects import TICK, SimulationOptions
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_created
 from airflow_provider_lemlist.sandbox.routes.leads import lead_response
 from airflow_provider_lemlist.sandbox.routes.sequences import step_response, stored_step
-from airflow_provider_lemlist.sandbox.service import Service
+from airflow_provider_lemlist.sandbox.service import ActivityHistory, Service
+from airflow_provider_lemlist.sandbox.traffic import Churn
 from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 
@@ -174,6 +175,7 @@ class Sandbox:
     async def _simulate(self) -> None:
         while True:
             self.service.prospects.tick(time.time())
+            self.service.traffic.tick(time.time())
             await asyncio.sleep(TICK)
 
     # --- Addresses --------------------------------------------------------------------------------------
@@ -236,6 +238,7 @@ class Sandbox:
         step_id: str | None = None,
         created_at: float | None = None,
         bot: bool = False,
+        listed_at: float | None = None,
     ) -> dict[str, Any]:
         """
         Add an activity of a lead and return it as the API lists it.
@@ -243,8 +246,47 @@ class Sandbox:
         :param type: Type of the activity, such as ``emailsReplied``.
         :param created_at: Time of the activity, in epoch seconds; default now.
         :param bot: Whether lemlist marks the activity as caused by a bot.
+        :param listed_at: The moment from which on it is listed, in epoch seconds, if it is listed late.
         """
-        return self.service.add_activity(lead_id, type, step_id, created_at, bot)
+        return self.service.add_activity(lead_id, type, step_id, created_at, bot, listed_at)
+
+    def complete_activity(self, activity_id: str, step_id: str) -> dict[str, Any]:
+        """Set the step of an activity that was added without one, and return it as the API lists it."""
+        return self.service.complete_activity(activity_id, step_id)
+
+    def remove_activity(self, activity_id: str) -> None:
+        """Remove an activity, as lemlist does with those of a deleted lead."""
+        self.service.remove_activity(activity_id)
+
+    def fill_activities(self, count: int, since: float, until: float, *, burst: int = 1) -> None:
+        """
+        Add activities at random moments, to the leads that exist or to those of new sample campaigns.
+
+        :param since: Their earliest moment, in epoch seconds.
+        :param until: The moment before which all of them happen.
+        :param burst: Up to so many happen in one second; half of these bursts in one millisecond.
+        """
+        self.service.traffic.fill(count, since, until, burst)
+
+    def churn(self, since: float, until: float, **behaviour: float) -> None:
+        """
+        Let activities arrive and vanish in the background until ``stop_churn()``.
+
+        :param since: Start of the window that a client reads, in epoch seconds.
+        :param until: End of that window.
+        :param behaviour: How many, where and how often, see ``Churn``.
+        """
+        with self.service.world.lock:
+            self.service.traffic.start(Churn(since, until, **behaviour))
+
+    def stop_churn(self) -> None:
+        """Let no more activities arrive and vanish."""
+        with self.service.world.lock:
+            self.service.traffic.stop()
+
+    def activity_history(self) -> list[ActivityHistory]:
+        """Return all activities that ever existed, and when each was listed and vanished."""
+        return self.service.activity_history()
 
     def simulate(self, **behaviour: Any) -> None:
         """
@@ -277,7 +319,8 @@ class Sandbox:
 
         :param route: Method and path, as documented or with wildcards.
         :param kind: ``rate_limited``, ``status``, ``reset``, ``slow``, ``hang``, ``cut_body``, ``html``,
-            ``empty``, ``missing_id``, ``duplicate``, ``cdn``, ``redirect`` or ``ignored``.
+            ``empty``, ``missing_id``, ``duplicate``, ``cdn``, ``redirect``, ``ignored``, ``truncated``,
+            ``wrapped`` or ``unbounded``.
         :param details: How often, when and how, see ``Fault``.
         """
         with self.service.world.lock:
@@ -313,5 +356,4 @@ class Sandbox:
 
     def violations(self) -> list[dict[str, Any]]:
         """Return the requests that contradict the documents, each with its number, rule and reason."""
-        violations: list[dict[str, Any]] = self.state()["violations"]
-        return violations
+        return self.service.violations()

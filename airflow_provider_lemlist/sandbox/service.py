@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.faults import Script, matches
 from airflow_provider_lemlist.sandbox.keys import KeyRing
 from airflow_provider_lemlist.sandbox.limits import RateLimit
-from airflow_provider_lemlist.sandbox.model import World, iso
+from airflow_provider_lemlist.sandbox.model import Step, World, iso
 from airflow_provider_lemlist.sandbox.prospects import Prospects
 from airflow_provider_lemlist.sandbox.request_log import RequestLog
 from airflow_provider_lemlist.sandbox.routes import Table, table
@@ -20,7 +20,21 @@ from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_item, sen
 from airflow_provider_lemlist.sandbox.routes.leads import lead_entry
 from airflow_provider_lemlist.sandbox.routes.schedules import schedule_json
 from airflow_provider_lemlist.sandbox.routes.sequences import step_response
+from airflow_provider_lemlist.sandbox.traffic import Traffic
 from airflow_provider_lemlist.sandbox.undocumented import Undocumented
+
+
+class ActivityHistory(NamedTuple):
+    """
+    An activity as the API shows it, and when it was listed.
+
+    :param listed_at: The first moment at which it is listed, in epoch seconds.
+    :param vanished_at: The moment from which on it is not listed any more; None if it has not vanished.
+    """
+
+    activity: dict[str, Any]
+    listed_at: float
+    vanished_at: float | None
 
 
 class Service:
@@ -41,6 +55,7 @@ class Service:
         self.script = Script(seed)
         self.request_log = RequestLog()
         self.prospects = Prospects(self.world)
+        self.traffic = Traffic(self.world, seed)
         self.routes: Table = table()
         self.latency, self.jitter = latency, jitter
         self._random = random.Random(f"travel {seed}")
@@ -56,6 +71,7 @@ class Service:
         step_id: str | None = None,
         created_at: float | None = None,
         bot: bool = False,
+        listed_at: float | None = None,
     ) -> dict[str, Any]:
         """Add an activity of a lead, and return it as the list of activities does."""
         world = self.world
@@ -67,11 +83,36 @@ class Service:
         if created_at is not None:
             iso(created_at)
         with world.lock:
-            lead, step = world.lead(lead_id), world.step(step_id) if step_id else None
-            if step_id and step is None:
-                raise ApiError(404, "Step not found")
-            activity = world.add_activity(lead, type, step=step, created_at=created_at, bot=bot)
+            lead, step = world.lead(lead_id), self._step(step_id) if step_id else None
+            activity = world.add_activity(
+                lead, type, step=step, created_at=created_at, listed_at=listed_at, bot=bot
+            )
             return activity_json(activity, world)
+
+    def complete_activity(self, activity_id: str, step_id: str) -> dict[str, Any]:
+        """Set the step of an activity, and return it as the list of activities does."""
+        with self.world.lock:
+            activity = self.world.activity(activity_id)
+            activity.step = self._step(step_id)
+            return activity_json(activity, self.world)
+
+    def _step(self, step_id: str) -> Step:
+        step = self.world.step(step_id)
+        if step is None:
+            raise ApiError(404, "Step not found")
+        return step
+
+    def remove_activity(self, activity_id: str) -> None:
+        with self.world.lock:
+            self.world.remove_activity(self.world.activity(activity_id))
+
+    def activity_history(self) -> list[ActivityHistory]:
+        """Return all activities that ever existed, in the order in which they were added."""
+        with self.world.lock:
+            return [
+                ActivityHistory(activity_json(each, self.world), each.listed_at, each.vanished_at)
+                for each in self.world.all_activities.values()
+            ]
 
     def requests(self, route: str) -> list[dict[str, Any]]:
         """Return the logged requests that match a route, oldest first."""
@@ -135,7 +176,7 @@ class Service:
                     }
                     for each in world.audio.values()
                 ],
-                "activities": [activity_json(each, world) for each in world.newest_activities()],
+                "activities": [activity_json(each, world) for each in reversed(world.activities)],
                 "unsubscribes": [asdict(each) for each in world.unsubscribes.values()],
                 "limit": {
                     "kind": self.limit.kind,
@@ -149,5 +190,10 @@ class Service:
                 "faults": [fault.as_json() for fault in self.script],
                 "counts": dict(request_log.counts),
                 "requests": [exchange.line() for exchange in request_log.exchanges],
-                "violations": [asdict(each) for each in request_log.violations],
+                "violations": self.violations(),
             }
+
+    def violations(self) -> list[dict[str, Any]]:
+        """Return the requests that contradict the documents."""
+        with self.world.lock:
+            return [asdict(each) for each in self.request_log.violations]

@@ -22,6 +22,7 @@ class Undocumented:
     :param strict_user_agent: Whether the CDN refuses the default User-Agent of Python's HTTP libraries.
     :param export_polls: Number of times that an export of statistics is ``pending`` before it is done.
     :param export_variables: Whether the JSON export of leads has their custom variables too.
+    :param activity_page_limit: The most activities of one page, whatever ``limit`` asks for.
     :param tidy_html: Whether lemlist tidies the HTML of an email's message before it stores it.
     """
 
@@ -33,12 +34,15 @@ class Undocumented:
     strict_user_agent: bool = False
     export_polls: int = 2
     export_variables: bool = False
+    activity_page_limit: int = 100
     tidy_html: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
+        if not 1 <= self.activity_page_limit <= 100:
+            raise ValueError(f"activity_page_limit must be 1 to 100, not {self.activity_page_limit!r}")
 
 
 CHOICES = {

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from airflow_provider_lemlist.sandbox import checks
@@ -30,30 +28,17 @@ def list_activities(call: Call) -> Any:
     most = checks.moment(query, "maxDate", "endDate")
     if least is not None and most is not None and most <= least:
         raise checks.bad_request("Bad params: maxDate must be greater than minDate")
-    part = call.page()
-    found = islice(_matching(call, least, most), part.start, part.stop)
-    return [activity_json(each, call.world, v2=query.get("version") == "v2") for each in found]
-
-
-def _matching(call: Call, least: float | None, most: float | None) -> Iterator[Activity]:
-    """Yield the matching activities, newest first; both bounds are inclusive."""
-    query = call.query
-    wanted, campaign, lead = query.get("type"), query.get("campaignId"), query.get("leadId")
-    first = checks.flag(query, "isFirst") if "isFirst" in query else None
-    for each in call.world.newest_activities():
-        # Compare the moment as the response shows it, in whole milliseconds.
-        shown = int(each.created_at * 1000) / 1000
-        if least is not None and shown < least:
-            # The activities are sorted, so all earlier ones are out of range.
-            return
-        if (
-            (most is None or shown <= most)
-            and wanted in (None, each.type)
-            and campaign in (None, each.lead.campaign_id)
-            and lead in (None, each.lead.id)
-            and first in (None, each.is_first)
-        ):
-            yield each
+    found = call.world.find_activities(
+        least,
+        most,
+        type=query.get("type"),
+        campaign_id=query.get("campaignId"),
+        is_first=checks.flag(query, "isFirst") if "isFirst" in query else None,
+        lead_id=query.get("leadId"),
+    )
+    part, most_rows = call.page(), call.undocumented.activity_page_limit
+    part = slice(part.start, min(part.stop, part.start + most_rows))
+    return [activity_json(each, call.world, v2=query.get("version") == "v2") for each in found.newest(part)]
 
 
 def activity_json(each: Activity, world: World, *, v2: bool = True) -> dict[str, Any]:

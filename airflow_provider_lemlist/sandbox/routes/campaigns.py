@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.sandbox import checks
@@ -278,28 +278,22 @@ class StatsFilter(NamedTuple):
         start, end = (checks.parse_moment(str(params[name]), name) for name in ("startDate", "endDate"))
         return cls(start, end, tuple(channels), sender)
 
-    def matches(self, activity: Activity, campaign: Campaign) -> bool:
-        kind = activity.type
-        channel = (
-            "email" if kind.startswith("emails") else "linkedin" if kind.startswith("linkedin") else "others"
-        )
-        return (
-            self.start <= activity.created_at <= self.end
-            and (not self.channels or channel in self.channels)
-            and self.sender in ("", campaign.sender_ids[0])
-        )
+    def select(self, campaign: Campaign, world: World) -> list[Activity]:
+        """Return the activities of a campaign that are counted."""
+        if self.sender not in ("", campaign.sender_ids[0]):
+            return []
+        found = world.find_activities(self.start, self.end, campaign_id=campaign.id).all()
+        return [each for each in found if not self.channels or _channel(each.type) in self.channels]
+
+
+def _channel(type: str) -> str:
+    return "email" if type.startswith("emails") else "linkedin" if type.startswith("linkedin") else "others"
 
 
 def stats(campaign: Campaign, world: World, wanted: StatsFilter) -> dict[str, Any]:
     """Return the statistics of a campaign over the activities that the filter selects."""
-    happened = [
-        activity
-        for activity in world.activities
-        if activity.lead.campaign_id == campaign.id and wanted.matches(activity, campaign)
-    ]
-    of_lead: dict[str, Counter[str]] = {}
-    for activity in happened:
-        of_lead.setdefault(activity.lead.id, Counter()).update(_counters(activity))
+    happened = wanted.select(campaign, world)
+    of_lead = _counters((each.lead.id, each.type) for each in happened)
     leads = campaign.leads.values()
     stages = Counter(lead.stage for lead in leads)
     return {
@@ -318,15 +312,18 @@ def stats(campaign: Campaign, world: World, wanted: StatsFilter) -> dict[str, An
     }
 
 
-def _counters(activity: Activity) -> list[str]:
-    return [name for name, types in COUNTERS.items() if activity.type in types]
+def _counters(happened: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
+    """Return how often each lead (or step) has each type of activity, and the counters of these."""
+    found: dict[str, Counter[str]] = {}
+    for (owner, type), number in Counter(happened).items():
+        counts = found.setdefault(owner, Counter())
+        for name in (type, *(name for name, types in COUNTERS.items() if type in types)):
+            counts[name] += number
+    return found
 
 
 def _step_rows(campaign: Campaign, world: World, happened: list[Activity]) -> list[dict[str, Any]]:
-    of_step: dict[str, Counter[str]] = {}
-    for activity in happened:
-        if activity.step:
-            of_step.setdefault(activity.step.id, Counter()).update([*_counters(activity), activity.type])
+    of_step = _counters((each.step.id, each.type) for each in happened if each.step)
     rows = []
     for sequence in world.sequences_of(campaign):
         for position, step in enumerate(sequence.steps):

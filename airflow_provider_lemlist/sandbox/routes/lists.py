@@ -17,6 +17,7 @@ from airflow_provider_lemlist.sandbox.routes import Call, route
 
 COMPANIES, TASKS, CONVERSATIONS, AGENTS = 230, 53, 25, 130
 TASKS_PER_PAGE = 20
+INDUSTRIES = ("Software", "Logistics", "Retail")
 
 
 def sample_items(prefix: str, count: int, **fields: Any) -> list[dict[str, Any]]:
@@ -40,8 +41,11 @@ def page_of(call: Call, items: Sequence[Any], *, size: int, maximum: int) -> tup
 @route(
     "GET /contacts",
     query=["idsOrEmails", "email", "limit", "offset"],
-    ignored=["search", "listId", "notInAnyCampaign"],
-)
+    ignored=[
+        "search", "listId", "notInAnyCampaign", "companyId", "companyDomain", "companyLinkedinUrl",
+        "companySalesnavUrl", "fieldRejectionReason",
+    ],
+)  # fmt: skip
 def list_contacts(call: Call) -> Any:
     contacts = list(call.world.contacts.values())
     if "idsOrEmails" in call.query:
@@ -53,18 +57,40 @@ def list_contacts(call: Call) -> Any:
         ]
     if email := call.query.get("email"):
         contacts = [each for each in contacts if each.email.lower() == email.lower()]
-    return _with_total(call, [contact_json(each, call.world) for each in contacts])
+    page = _page(call, contacts)
+    return {**page, "data": [contact_json(each, call.world) for each in page["data"]]}
 
 
-@route("GET /companies", query=["limit", "offset"], ignored=["search", "fields", "sortBy", "sortOrder"])
+@route(
+    "GET /companies",
+    query=["limit", "offset"],
+    ignored=[
+        "idsOrDomains", "search", "fields", "sortBy", "sortOrder", "crmSyncStatus", "fieldRejectionReason",
+    ],
+)  # fmt: skip
 def list_companies(call: Call) -> Any:
-    return _with_total(call, sample_items("cpn", COMPANIES, domain="company.example"))
+    page = _page(call, range(1, COMPANIES + 1))
+    return {**page, "data": [company_json(each, call.world) for each in page["data"]]}
 
 
-def _with_total(call: Call, items: Sequence[Any]) -> dict[str, Any]:
+def _page(call: Call, items: Sequence[Any]) -> dict[str, Any]:
     part = call.page(maximum=500)
-    found = {"data": items[part], "total": len(items), "limit": part.stop - part.start, "offset": part.start}
-    return found
+    limit = part.stop - part.start
+    return {"data": items[part], "total": len(items), "limit": limit, "offset": part.start}
+
+
+def company_json(number: int, world: World) -> dict[str, Any]:
+    """Return a sample company, the same one on every call."""
+    user = world.users[0].id
+    return {
+        "_id": f"cpn_{number:017}",
+        "domain": f"company-{number}.example",
+        "fields": {"name": f"Company {number}", "industry": INDUSTRIES[number % len(INDUSTRIES)]},
+        "ownerId": user,
+        "createdBy": user,
+        "createdAt": iso(world.created_at - 3600 * number),
+        "fieldRejections": [],
+    }
 
 
 def contact_json(contact: Contact, world: World) -> dict[str, Any]:
@@ -88,7 +114,9 @@ def contact_json(contact: Contact, world: World) -> dict[str, Any]:
         ],
         "ownerId": world.users[0].id,
         "createdAt": iso(contact.created_at),
+        "createdBy": world.users[0].id,
         "unsubscribed": contact.do_not_contact,
+        "fieldRejections": [],
     }
 
 

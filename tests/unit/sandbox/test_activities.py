@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import random
+import time
 from typing import Any
 
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.sandbox.model import iso
 from tests.unit.sandbox.conftest import Client
 
 NOON = 1_790_000_000
@@ -68,6 +71,78 @@ def test_activities_are_filtered_by_type_campaign_lead_and_is_first(
     assert len(listed(http, campaignId=other["campaignId"])) == 1
     assert len(listed(http, type="emailsOpened", isFirst="true")) == 2
     assert len(listed(http, type="emailsOpened", isFirst="false")) == 1
+
+
+def test_any_page_of_any_window_and_filter_is_that_of_a_plain_scan(lemlist: Sandbox, http: Client) -> None:
+    rng = random.Random(7)
+    campaigns = [lemlist.campaign(name)["_id"] for name in ("A", "B")]
+    leads = [lemlist.lead(rng.choice(campaigns), f"p{number}@example.com")["_id"] for number in range(6)]
+    types = ("emailsSent", "emailsOpened")
+    for _ in range(300):
+        # Several activities have the same moment, and some differ by less than a millisecond.
+        moment = NOON + rng.randrange(50) / 1000 + rng.choice((0, 0, 0.0004, 0.0009998))
+        lemlist.activity(lead_id=rng.choice(leads), type=rng.choice(types), created_at=moment)
+    world = lemlist.service.world
+    for activity in rng.sample(world.activities, 40):
+        world.remove_activity(activity)
+    newest = lemlist.state()["activities"]
+    assert [each["createdAt"] for each in newest] == sorted(
+        (each["createdAt"] for each in newest), reverse=True
+    )
+    for _ in range(100):
+        query: dict[str, Any] = {"offset": rng.randrange(60), "limit": rng.randrange(1, 30)}
+        expected = newest
+        for name, values in (("type", types), ("campaignId", campaigns), ("leadId", leads)):
+            if rng.random() < 0.4:
+                query[name] = rng.choice(values)
+                expected = [each for each in expected if each[name] == query[name]]
+        if rng.random() < 0.4:
+            query["isFirst"] = "true"
+            expected = [each for each in expected if each["isFirst"]]
+        least, most = sorted(rng.sample(range(50), 2))
+        for name, moment in (("minDate", NOON + least / 1000), ("maxDate", NOON + most / 1000)):
+            query[name] = rng.choice((moment, iso(moment)))
+        expected = [
+            each
+            for each in expected
+            if iso(NOON + least / 1000) <= each["createdAt"] <= iso(NOON + most / 1000)
+        ]
+        page = expected[query["offset"] : query["offset"] + query["limit"]]
+        assert [each["_id"] for each in listed(http, **query)] == [each["_id"] for each in page], query
+
+
+def test_a_removed_lead_takes_its_activities_along_also_those_listed_later(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], lead: str
+) -> None:
+    other = lemlist.lead(campaign["_id"], "bo@example.com")["_id"]
+    world = lemlist.service.world
+    for lead_id in (lead, other):
+        lemlist.activity(lead_id=lead_id, type="emailsSent")
+        world.add_activity(world.lead(lead_id), "emailsOpened", listed_at=world.clock() + 100)
+    assert http.delete(f"/campaigns/{campaign['_id']}/leads/{lead}?action=remove").status_code == 200
+    world.clock = lambda: time.time() + 200
+    assert [each["leadId"] for each in listed(http)] == [other, other]
+
+
+def test_a_page_can_be_smaller_than_its_limit() -> None:
+    with Sandbox(limit="none", activity_page_limit=3) as lemlist, Client(lemlist) as http:
+        lead = lemlist.lead(lemlist.campaign()["_id"], "ana@example.com")["_id"]
+        added = [
+            lemlist.activity(lead_id=lead, type="emailsOpened", created_at=NOON + number)["_id"]
+            for number in range(7)
+        ]
+        pages = [listed(http, limit=limit, offset=offset) for limit, offset in ((100, 0), (100, 3), (2, 6))]
+        assert [[each["_id"] for each in page] for page in pages] == [
+            added[:3:-1],
+            added[3:0:-1],
+            added[:1],
+        ]
+
+
+@pytest.mark.parametrize("limit", [0, 101])
+def test_a_page_limit_out_of_range_is_refused(limit: int) -> None:
+    with pytest.raises(ValueError, match="must be 1 to 100"):
+        Sandbox(activity_page_limit=limit)
 
 
 def test_an_unknown_type_is_refused(http: Client) -> None:

@@ -12,6 +12,7 @@ from airflow_provider_lemlist.sandbox.keys import BAD_KEYS
 from airflow_provider_lemlist.sandbox.limits import WINDOWS
 from airflow_provider_lemlist.sandbox.media import SCRIPTED
 from airflow_provider_lemlist.sandbox.prospects import SimulationOptions
+from airflow_provider_lemlist.sandbox.traffic import Churn
 from airflow_provider_lemlist.sandbox.undocumented import Undocumented
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text()
@@ -20,7 +21,7 @@ NAMES = [
     *BAD_KEYS,
     *WINDOWS,
     *SCRIPTED,
-    *(field.name for field in (*fields(Undocumented), *fields(SimulationOptions))),
+    *(field.name for field in (*fields(Undocumented), *fields(SimulationOptions), *fields(Churn))),
     *(option for action in parser()._actions for option in action.option_strings if option[:2] == "--"),
 ]
 

@@ -97,6 +97,11 @@ def test_faults_are_added_listed_and_cleared_over_http(lemlist: Sandbox, http: C
         {"route": "*", "kind": "cdn", "text": "no"},
         {"route": "*", "kind": "status", "where": "campaign"},
         {"route": "*", "kind": "missing_id", "when": "before"},
+        {"route": "*", "kind": "truncated", "when": "before"},
+        {"route": "*", "kind": "truncated", "rows": -1},
+        {"route": "*", "kind": "wrapped", "when": "after"},
+        {"route": "*", "kind": "wrapped", "rows": 1},
+        {"route": "*", "kind": "unbounded", "when": "after"},
         {"route": "*", "kind": "redirect", "location": "http://a\n"},
         {"route": 5, "kind": "reset"},
         {"route": "GET team", "kind": "reset"},
@@ -245,6 +250,42 @@ def test_an_ignored_change_is_answered_as_if_it_had_worked_and_has_no_effect(
     assert http.patch(path, json=change).json()["jobTitle"] == "CEO"
 
 
+@pytest.mark.parametrize(("rows", "kept"), [(None, 2), (0, 0), (1, 1), (9, 5)])
+def test_a_truncated_listing_has_only_its_first_rows(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], rows: int | None, kept: int
+) -> None:
+    for number in range(5):
+        lemlist.lead(campaign["_id"], f"p{number}@example.com")
+    path = f"/campaigns/{campaign['_id']}/leads/?state=all"
+    for each in (path, "/contacts"):
+        lemlist.fault(f"GET {each.partition('?')[0]}", "truncated", rows=rows)
+    (whole, found), (whole_contacts, contacts) = (
+        [http.get(each).json() for _ in range(2)][::-1] for each in (path, "/contacts")
+    )
+    assert found == whole[:kept]
+    assert contacts == {**whole_contacts, "data": whole_contacts["data"][:kept]}, "the total is of all rows"
+    assert len(whole) == len(whole_contacts["data"]) == 5
+
+
+def test_a_wrapped_listing_is_its_first_page_again(lemlist: Sandbox, http: Client) -> None:
+    for route, path in (("GET /companies", "/companies?limit=5"), ("GET /tasks", "/tasks?")):
+        position = "offset=5" if "limit" in path else "page=1"
+        first, second = (http.get(each).json() for each in (path, f"{path}&{position}"))
+        lemlist.fault(route, "wrapped")
+        assert http.get(f"{path}&{position}").json() == first != second
+
+
+def test_an_unbounded_listing_ignores_its_window(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
+    for moment in (1_000, 2_000, 3_000):
+        lemlist.activity(lead_id=lead, type="emailsSent", created_at=moment)
+    lemlist.fault("GET /activities", "unbounded")
+    window = "/activities?version=v2&minDate=2000&maxDate=2500"
+    assert [len(http.get(window).json()) for _ in range(2)] == [3, 1]
+
+
 def test_an_empty_response_can_have_the_status_204(lemlist: Sandbox, http: Client, leads: str) -> None:
     lemlist.fault(CREATE, "empty", status=204)
     response = http.post(leads, json=ANA)
@@ -300,6 +341,7 @@ def test_a_redirect_has_the_given_location(lemlist: Sandbox, http: Client) -> No
 
 def test_every_kind_of_fault_is_tested() -> None:
     tested = (
-        "status html empty rate_limited redirect reset cut_body hang slow missing_id duplicate cdn ignored"
+        "status html empty rate_limited redirect reset cut_body hang slow missing_id duplicate cdn ignored "
+        "truncated wrapped unbounded"
     )
     assert set(tested.split()) == set(KINDS)

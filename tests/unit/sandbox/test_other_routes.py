@@ -86,6 +86,14 @@ def test_companies_page_by_offset_up_to_a_total(http: Client) -> None:
     assert len(seen) == len(set(seen)) == lists.COMPANIES
 
 
+def test_companies_look_as_documented(lemlist: Sandbox, http: Client) -> None:
+    first, again = (http.get("/companies?limit=2").json()["data"] for _ in range(2))
+    assert first == again
+    assert first[0]["fields"] == {"name": "Company 1", "industry": "Logistics"}
+    assert {"_id", "domain", "ownerId", "createdBy", "createdAt"} <= first[0].keys()
+    assert first[0]["createdAt"] > first[1]["createdAt"]
+
+
 def test_the_inbox_contains_the_next_page(http: Client) -> None:
     user = http.get("/team?version=v2").json()["userIds"][0]
     seen: list[str] = []
@@ -139,6 +147,8 @@ def test_a_fixed_segment_has_priority_over_a_parameter() -> None:
     ("path", "what"),
     [
         ("/contacts?search=ana", "the sandbox ignores parameter search"),
+        ("/companies?idsOrDomains=cpn_1", "the sandbox ignores parameter idsOrDomains"),
+        ("/contacts?companyId=cpn_1", "the sandbox ignores parameter companyId"),
         ("/watchlist?type=jobChange", "the sandbox ignores parameter type"),
         ("/companies?limit=1&limit=2", "parameter limit is repeated"),
     ],
