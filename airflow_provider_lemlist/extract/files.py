@@ -2,9 +2,9 @@
 """
 Rows as the files of a directory, on disk or in an object store.
 
-A read is first staged on the machine of the worker. Only if it is complete, the files replace those of the target.
-``_manifest.json`` is removed before anything else changes and written after everything else, so a reader that
-finds it finds the files that it lists, and one that does not must wait.
+A read is staged on the worker's disk. Only if it is complete, its files replace those of the target.
+``_manifest.json`` is removed before anything else changes and written last, so if it is there, the files that
+it lists are complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hashlib import file_digest
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow_provider_lemlist.datasets import Column, Row, Value, fingerprint
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
@@ -40,10 +40,9 @@ PART_ROWS = 50_000
 GROUP_ROWS = 5_000
 MANIFEST = "_manifest.json"
 
-#: A file of an earlier run, or what a killed one left of it on disk; foreign files have other names.
-_PART = re.compile(
-    rf"part-\d{{5,}}\.({'|'.join(FORMATS.values())})|\.part-\d{{5,}}\.\S+\.new".replace(".gz", r"\.gz")
-)
+_NAME = rf"part-\d{{5,}}\.({'|'.join(map(re.escape, FORMATS.values()))})"
+#: A file of an earlier run, or what a killed one left on disk. All other files are foreign.
+_PART = re.compile(rf"{_NAME}|\.{_NAME}\.new")
 
 
 class Part(NamedTuple):
@@ -68,7 +67,7 @@ def check_format(file_format: str) -> None:
         )
     if file_format == "parquet":
         try:
-            import pyarrow.parquet  # type: ignore[import-untyped]  # ships no types  # noqa: F401
+            import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: F401  # ships no types
         except ImportError:
             raise LemlistConfigurationError(
                 "Writing Parquet needs pyarrow; install airflow-provider-lemlist[parquet], or choose another "
@@ -115,7 +114,8 @@ def stage(rows: Iterable[Row], columns: Sequence[Column], file_format: str, dire
             while group and written < PART_ROWS:
                 write(group)
                 written += len(group)
-                group = list(islice(rows, GROUP_ROWS))
+                group.clear()  # not two of them in memory together
+                group.extend(islice(rows, GROUP_ROWS))
         with (directory / name).open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
         parts.append(Part(name, written, (directory / name).stat().st_size, digest))
@@ -137,20 +137,20 @@ def replace(
     :raises LemlistConfigurationError: The target is a file.
     """
     filesystem = target.fs
-    # Object stores keep listings in this process, and other processes have written since.
+    # Object stores remember listings, and other workers may have written since.
     filesystem.invalidate_cache(target.path)
     check_target(target)
     target.mkdir(parents=True, exist_ok=True)
-    found: list[str] = []
+    found: dict[str, str] = {}
     with suppress(FileNotFoundError):  # an object store has no empty directories
-        found = [address.rsplit("/", 1)[-1] for address in filesystem.ls(target.path, detail=False)]
+        found = {place.rsplit("/", 1)[-1]: place for place in filesystem.ls(target.path, detail=False)}
     if MANIFEST in found:
-        (target / MANIFEST).unlink()
+        filesystem.rm_file(found[MANIFEST])
     for part in parts:
         put_whole(target / part.name, directory / part.name)
-    for name in {*found} - {part.name for part in parts}:
+    for name in found.keys() - {part.name for part in parts}:
         if _PART.fullmatch(name):
-            (target / name).unlink()
+            filesystem.rm_file(found[name])
     files = [part._asdict() for part in parts]
     content = {**manifest, "rows": sum(part.rows for part in parts), "files": files}
     (directory / MANIFEST).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", "utf-8")
@@ -167,7 +167,7 @@ Write = Callable[[Sequence[Row]], object]
 @contextmanager
 def _parquet(path: Path, columns: Sequence[Column]) -> Iterator[Write]:
     import pyarrow
-    from pyarrow.parquet import ParquetWriter  # type: ignore[import-untyped]  # ships no types
+    from pyarrow.parquet import ParquetWriter
 
     types = {
         "text": pyarrow.string(),
@@ -187,9 +187,8 @@ def _parquet(path: Path, columns: Sequence[Column]) -> Iterator[Write]:
     with ParquetWriter(path, schema, compression="zstd") as writer:
 
         def write(rows: Sequence[Row]) -> None:
-            arrays = [
-                array(values, of) for values, of in zip(zip(*rows, strict=True), schema.types, strict=True)
-            ]
+            cells = zip(zip(*rows, strict=True), schema.types, strict=True)
+            arrays = [array(values, of) for values, of in cells]
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
 
         yield write
@@ -209,35 +208,31 @@ def _ndjson(path: Path, columns: Sequence[Column]) -> Iterator[Write]:
 def _csv(path: Path, columns: Sequence[Column]) -> Iterator[Write]:
     forms = [_CELLS.get(column.kind) for column in columns]
 
-    def write(rows: Iterable[Sequence[Value]]) -> None:
+    def lines(rows: Iterable[Iterable[Value]]) -> bytes:
         text = StringIO(newline="")
         csv.writer(text).writerows(rows)
-        file.write(_encoded(text.getvalue()))
+        return _encoded(text.getvalue())
 
-    def write_rows(rows: Sequence[Row]) -> None:
+    def write(rows: Sequence[Row]) -> None:
         # By column, which is much faster than cell by cell.
-        cells = zip(*rows, strict=True)
-        write(
-            zip(
-                *(map(form, values) if form else values for form, values in zip(forms, cells, strict=True)),
-                strict=True,
-            )
-        )
+        cells = zip(forms, zip(*rows, strict=True), strict=True)
+        formed = [map(form, values) if form else values for form, values in cells]
+        file.write(lines(zip(*formed, strict=True)))
 
     with _gzipped(path) as file:
-        write([[column.name for column in columns]])
-        yield write_rows
+        file.write(lines([[column.name for column in columns]]))
+        yield write
 
 
 @contextmanager
-def _gzipped(path: Path) -> Iterator[BinaryIO]:
-    # Without a name and a time inside, the same rows are the same bytes. Higher levels take several times as long.
+def _gzipped(path: Path) -> Iterator[GzipFile]:
+    # A name or a time inside would differ between runs. Higher levels take several times as long.
     with path.open("wb") as file, GzipFile("", "wb", 1, file, mtime=0) as stream:
-        yield stream  # type: ignore[misc]  # GzipFile is used as one
+        yield stream
 
 
 def _encoded(text: str) -> bytes:
-    """Return text as UTF-8; half of a surrogate pair, which JSON can escape but UTF-8 cannot hold, becomes ``?``."""
+    """Return text as UTF-8, with ``?`` for half of a surrogate pair, which only JSON can escape."""
     return text.encode("utf-8", "replace")
 
 
