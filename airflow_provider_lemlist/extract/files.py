@@ -150,7 +150,8 @@ def replace(
         put_whole(target / part.name, directory / part.name)
     for name in found.keys() - {part.name for part in parts}:
         if _PART.fullmatch(name):
-            filesystem.rm_file(found[name])
+            with suppress(FileNotFoundError):  # put_whole has reused what a killed run left
+                filesystem.rm_file(found[name])
     files = [part._asdict() for part in parts]
     content = {**manifest, "rows": sum(part.rows for part in parts), "files": files}
     (directory / MANIFEST).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", "utf-8")
