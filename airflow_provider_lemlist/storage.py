@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 
@@ -74,13 +76,29 @@ def read_lines(path: ObjectStoragePath) -> Iterator[str]:
 
 def write_whole(path: ObjectStoragePath, lines: Iterable[str]) -> None:
     """Write a file so that a reader, also after a kill, finds it as it was before or as it is now."""
+    with _open_whole(path) as file:
+        for line in lines:
+            file.write(f"{line}\n".encode())
+
+
+def put_whole(path: ObjectStoragePath, local_file: Path) -> None:
+    """Copy a local file so that a reader, also after a kill, finds it as it was before or as it is now."""
+    if not is_local(path):
+        # Not through an open file: fsspec completes its upload even if an error interrupts the copy.
+        path.fs.put_file(str(local_file), str(path.path))
+        return
+    with local_file.open("rb") as source, _open_whole(path) as file:
+        shutil.copyfileobj(source, file)
+
+
+@contextmanager
+def _open_whole(path: ObjectStoragePath) -> Iterator[BinaryIO]:
     # An object store does that by itself.
     place = str(path.path)
     if is_local(path):
         place = os.path.join(os.path.dirname(place), f".{path.name}.new")
     with path.fs.open(place, "wb") as file:
-        for line in lines:
-            file.write(f"{line}\n".encode())
+        yield file
         if place != path.path:
             file.flush()
             os.fsync(file.fileno())
