@@ -20,6 +20,7 @@ from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_lemlist.databases import database_hook
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistValidationError
 from airflow_provider_lemlist.storage import shown
 
@@ -75,25 +76,6 @@ def from_sql(
                 # A connection may configure cursors that return dicts.
                 yield row if isinstance(row, Mapping) else dict(zip(columns, row, strict=True))
             rows = cursor.fetchmany(BATCH)
-
-
-def database_hook(conn_id: str, hook_params: Mapping[str, Any] | None = None) -> Any:
-    """
-    Return the database hook of a connection.
-
-    :param hook_params: Arguments of the hook, such as ``{"use_legacy_sql": False}`` for BigQuery.
-    :raises LemlistConfigurationError: The connection does not support SQL.
-    """
-    from airflow.providers.common.compat.sdk import BaseHook
-
-    # Not BaseHook.get_hook(): that of Airflow 2.11 takes no hook_params.
-    stored: Any = BaseHook.get_connection(conn_id)
-    hook = stored.get_hook(hook_params=dict(hook_params or {}))
-    if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
-        raise LemlistConfigurationError(
-            f"sql_conn_id {conn_id!r} is a connection of {type(hook).__name__}, which does not support SQL."
-        )
-    return hook
 
 
 def _streaming_cursor(connection: Any) -> Any:

@@ -278,9 +278,9 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
             return super()._lineage_inputs()
         from airflow.providers.openlineage.sqlparser import get_openlineage_facets_with_sql
 
-        from airflow_provider_lemlist.load import sources
+        from airflow_provider_lemlist.databases import database_hook
 
-        database: Any = sources.database_hook(str(self.sql_conn_id), self.sql_hook_params)
+        database: Any = database_hook(str(self.sql_conn_id), self.sql_hook_params)
         # The tables as named in the query, without querying the database for their columns.
         query = get_openlineage_facets_with_sql(
             database, str(self.sql), str(self.sql_conn_id), None, use_connection=False

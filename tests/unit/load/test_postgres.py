@@ -5,11 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,59 +17,6 @@ from airflow_provider_lemlist.load import sources
 pytestmark = pytest.mark.postgres
 
 ROWS = 200_000
-
-
-def programs() -> Path:
-    return sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))[-1].parent
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """Start a cluster in a temporary directory without a port; yield the directory of its socket."""
-    bin_ = programs()
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # the server refuses to run as root
-        try:
-            as_user = {"user": pwd.getpwnam("postgres").pw_name}
-        except KeyError:
-            as_user = {"user": "nobody"}
-    # Not pytest's directory, which other users cannot enter; and the path of a socket must be short.
-    home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-    if as_user:
-        shutil.chown(home, as_user["user"])
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-
-    def call(*command: str) -> None:
-        done = subprocess.run(
-            command, cwd=home, env=environment, capture_output=True, text=True, check=False, **as_user
-        )
-        assert done.returncode == 0, done.stderr
-
-    data = str(home / "data")
-    try:
-        call(str(bin_ / "initdb"), "-D", data, "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8")
-        settings = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
-        call(str(bin_ / "pg_ctl"), "-D", data, "-w", "-l", str(home / "log"), "-o", settings, "start")
-        try:
-            yield str(home)
-        finally:
-            call(str(bin_ / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture(params=["psycopg", "psycopg2"])
-def warehouse(database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the connection, with each of the drivers."""
-    pytest.importorskip(request.param)
-    postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
-    conn = {"conn_type": "postgres", "host": database, "login": "tester", "schema": "postgres"}
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
-    if request.param == "psycopg" and not getattr(postgres, "USE_PSYCOPG3", False):
-        pytest.skip("this Airflow does not use psycopg 3")
-    if request.param == "psycopg2":
-        monkeypatch.setattr(postgres, "USE_PSYCOPG3", False, raising=False)
-    return "warehouse"
 
 
 QUERY = f"""
