@@ -211,7 +211,7 @@ DATASETS: Mapping[str, Dataset] = {
                 _known("sequence_level", "integer"),
                 _known("parent_sequence_id"),
                 *_columns("type"),
-                *_columns("index sequence_step delay", "integer"),
+                *_columns("step_index=index sequence_step delay", "integer"),
                 *_columns("title subject message alt_message"),
                 *_columns("email_template_id email_template_b_id ab_test"),
                 *_columns("conditions", "json"),
