@@ -189,7 +189,8 @@ DATASETS: Mapping[str, Dataset] = {
             key=("window_start", "window_end", "campaign_id", "sequence_id", "step_index"),
             columns=(
                 *(_known(name, "timestamp") for name in ("window_start", "window_end")),
-                *_OF_CAMPAIGN,
+                *_columns("campaign_id"),
+                _known("campaign_name"),
                 # A row without a sequence and a step is the campaign as a whole.
                 *_columns("sequence_id"),
                 *_columns("step_index=index sequence_step", "integer"),
@@ -215,13 +216,13 @@ DATASETS: Mapping[str, Dataset] = {
             columns=(
                 *_columns("id=_id"),
                 *_OF_CAMPAIGN,
-                _known("sequence_id"),
+                *_columns("sequence_id"),
                 _known("sequence_level", "integer"),
                 _known("parent_sequence_id"),
                 *_columns("type"),
-                *_columns("index sequence_step delay", "integer"),
+                *_columns("step_index=index sequence_step delay", "integer"),
                 *_columns("title subject message alt_message"),
-                *_columns("email_template_id email_template_b_id=emailTemplateBId ab_test"),
+                *_columns("email_template_id email_template_b_id ab_test"),
                 *_columns("conditions", "json"),
                 _EXTRA,
                 _READ_AT,
@@ -270,7 +271,9 @@ DATASETS: Mapping[str, Dataset] = {
             key=("id",),
             columns=(
                 *_columns("id=_id name=name|fields.name domain industry=fields.industry"),
-                *_columns("fields crm_sync field_rejections", "json"),
+                # Teams add fields of their own, which may hold anything.
+                *_columns("fields", "json", personal=True),
+                *_columns("crm_sync field_rejections", "json"),
                 *_columns("owner_id created_by"),
                 *_columns("created_at", "timestamp"),
                 _EXTRA,
@@ -381,7 +384,7 @@ class RowMaker:
         for column, sources, is_selected in self._sourced:
             for source in sources:
                 sent = _at(record, source)
-                if sent is None or sent == "":
+                if sent in (None, "", {}):  # no value: nothing to keep
                     _remove(rest, source)
                     continue
                 value = converted(sent, column.kind)
@@ -418,26 +421,32 @@ def converted(value: Any, kind: Kind) -> Value:
     if value is None or value == "":
         return None
     if kind == "json":
-        return None if value == {} else json.dumps(value, ensure_ascii=False, sort_keys=True)
+        return None if value == {} else _json(value)
     if kind == "timestamp":
         return _moment(value)
     if kind == "boolean":
         return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
     if kind == "integer":
         return _integer(value)
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return _encodable(value) if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    return _encodable(json.dumps(value, ensure_ascii=False, sort_keys=True))
+
+
+def _encodable(text: str) -> str:
+    """Replace half an emoji, as cut texts end with: no file and no table takes it."""
+    return text.encode(errors="replace").decode()
 
 
 def _integer(value: Any) -> int | None:
-    if isinstance(value, bool):
+    """Return a whole number of at most 64 bits: what files and tables can hold."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+        return int(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value % 1:
         return None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    if isinstance(value, int):
-        return value
-    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value) else None
+    return int(value) if -(2**63) <= value < 2**63 else None
 
 
 def _moment(value: Any) -> datetime | None:
@@ -445,9 +454,9 @@ def _moment(value: Any) -> datetime | None:
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError:
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
             return None
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:

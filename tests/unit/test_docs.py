@@ -14,7 +14,9 @@ import yaml
 
 from airflow_provider_lemlist.campaigns.definition import SETTINGS, Setting
 from airflow_provider_lemlist.campaigns.files import yaml_loader
+from airflow_provider_lemlist.datasets import DATASETS
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+from tools import dataset_tables
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "airflow_provider_lemlist"
@@ -91,6 +93,13 @@ def test_table_of_settings_is_that_of_the_code() -> None:
     assert re.findall(r"^\| `[\w.\[\]]+` \| .* \| (?:yes|no|added only) \| .* \|$", guide, re.M) == list(
         _setting_rows(SETTINGS)
     )
+
+
+def test_tables_of_datasets_are_those_of_the_code() -> None:
+    assert dataset_tables.FILE.read_text(encoding="utf-8") == dataset_tables.text(), (
+        "run python -m tools.dataset_tables"
+    )
+    assert dataset_tables.text().count("\n### ") == len(DATASETS)
 
 
 @pytest.mark.parametrize("code", CODE)
