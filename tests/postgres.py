@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real PostgreSQL server in a temporary directory."""
+"""A real PostgreSQL server in a temporary directory, and the connection of Airflow to it."""
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 
 @contextmanager
@@ -47,3 +50,16 @@ def postgres() -> Iterator[str]:
             call(str(bin_ / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def connect(directory: str, driver: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the id of a connection that uses a driver; skip the test if this Airflow does not."""
+    pytest.importorskip(driver)
+    hooks = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
+    conn = {"conn_type": "postgres", "host": directory, "login": "tester", "schema": "postgres"}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+    if driver == "psycopg" and not getattr(hooks, "USE_PSYCOPG3", False):
+        pytest.skip("this Airflow does not use psycopg 3")
+    if driver == "psycopg2":
+        monkeypatch.setattr(hooks, "USE_PSYCOPG3", False, raising=False)
+    return "warehouse"

@@ -167,10 +167,10 @@ class Table:
                 cursor.fetchall()
                 return [column[0] for column in cursor.description]
             except Exception as error:
-                problem = error
-            if _is_missing(problem):
-                return None
-            raise self._failed("cannot be read", problem, "Check its name and the rights of the connection.")
+                if _is_missing(error):
+                    return None
+                remedy = "Check its name and the rights of the connection."
+                raise self._failed("cannot be read", error, remedy) from None
 
     def _missing(self, found: Collection[str]) -> list[Column]:
         spelled = self._spelling(found)
@@ -324,11 +324,8 @@ class Table:
         """Replace the error of a driver, which may quote values of rows, by one that does not."""
         try:
             yield
-            return
         except Exception as error:
-            problem = error
-        # Outside of the except block, so that the driver's error is not even its context.
-        raise self._failed(failure, problem, remedy)
+            raise self._failed(failure, error, remedy) from None
 
     def _failed(self, failure: str, error: Exception, remedy: str) -> LemlistError:
         code = _code(error)

@@ -23,7 +23,7 @@ from airflow_provider_lemlist.api.transport import Transport
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.connection import Settings
 from airflow_provider_lemlist.sandbox import Sandbox
-from tests.postgres import postgres
+from tests.postgres import connect, postgres
 
 API_KEY = "s3cr3t+k/ey%7E:with=signs"
 
@@ -233,12 +233,4 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture(params=["psycopg", "psycopg2"])
 def warehouse(postgres_server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the connection of a PostgreSQL database, with each of the drivers."""
-    pytest.importorskip(request.param)
-    hooks = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
-    conn = {"conn_type": "postgres", "host": postgres_server, "login": "tester", "schema": "postgres"}
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
-    if request.param == "psycopg" and not getattr(hooks, "USE_PSYCOPG3", False):
-        pytest.skip("this Airflow does not use psycopg 3")
-    if request.param == "psycopg2":
-        monkeypatch.setattr(hooks, "USE_PSYCOPG3", False, raising=False)
-    return "warehouse"
+    return connect(postgres_server, request.param, monkeypatch)
