@@ -471,6 +471,11 @@ def milliseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
+def from_milliseconds(at: int) -> datetime:
+    """Return the moment of whole milliseconds since 1970."""
+    return _EPOCH + timedelta(milliseconds=at)
+
+
 def packed(row: Row) -> str:
     """Return a row as JSON text, from which ``unpacked`` restores it."""
     return json.dumps([milliseconds(value) if isinstance(value, datetime) else value for value in row])
@@ -480,6 +485,6 @@ def unpacked(text: str, columns: Sequence[Column]) -> Row:
     """Return the row that ``packed`` has written."""
     values: Iterator[Any] = iter(json.loads(text))
     return tuple(
-        _EPOCH + timedelta(milliseconds=value) if column.kind == "timestamp" and value is not None else value
+        from_milliseconds(value) if column.kind == "timestamp" and value is not None else value
         for column, value in zip(columns, values, strict=True)
     )

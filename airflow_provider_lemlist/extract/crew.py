@@ -10,6 +10,7 @@ in it, to stop a task, interrupts nothing half-way.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -58,7 +59,6 @@ class Crew(Generic[SomeRequest]):
         self._error: BaseException | None = None
         self._is_over = False
         self._requests = 0
-        self._rows = 0
         self._spool = Spool()
 
     def rows(self) -> Generator[str]:
@@ -67,15 +67,17 @@ class Crew(Generic[SomeRequest]):
 
         :raises LemlistError: The read is not complete; rows that were yielded are a part of it.
         """
-        logged = adapted = time.monotonic()
-        requests = 0
+        began = logged = adapted = time.monotonic()
+        requests = rows = 0
         self._start_threads(1)  # the first response says how many are worth it
         try:
             while not self._is_over:
                 with self._changed:
                     self._changed.wait(POLL_INTERVAL)
                     settled = self._plan.settled
-                yield from self._spool.take(settled)
+                for row in self._spool.take(settled):
+                    rows += 1
+                    yield row
                 now = time.monotonic()
                 if self._concurrency is not None:
                     if now - adapted >= ADAPT_INTERVAL:
@@ -83,14 +85,19 @@ class Crew(Generic[SomeRequest]):
                         adapted, requests = now, self._requests
                     self._start_threads(self._concurrency.threads)
                 if now - logged >= PROGRESS_INTERVAL:
-                    log.info("%s: %s rows so far, %s requests", self._what, f"{self._rows:,}", self._requests)
+                    log.info("Reading %s: %s requests so far", self._what, f"{self._requests:,}")
                     logged = now
             if self._error is not None:
                 raise self._error
-            yield from self._spool.take(float("inf"))
+            for row in self._spool.take(math.inf):
+                rows += 1
+                yield row
         finally:
             self._end()
-        log.info("%s: %s rows from %s requests", self._what, f"{self._rows:,}", f"{self._requests:,}")
+        log.info(
+            "Read %s: %s rows, %s requests, %.1f s",
+            *(self._what, f"{rows:,}", f"{self._requests:,}", time.monotonic() - began),
+        )
 
     def _end(self) -> None:
         with self._changed:
@@ -143,7 +150,6 @@ class Crew(Generic[SomeRequest]):
             found = self._plan.accept(request, page)
         for batch in _batches(found):
             self._spool.add([(each.order, each.id, self._pack(each)) for each in batch])
-            self._rows += len(batch)
         with self._changed:
             self._plan.settle(request)
             self._changed.notify_all()

@@ -4,8 +4,11 @@ The plan that reads all activities of a window: by time, in slices that several 
 
 lemlist lists activities newest first, between two inclusive moments, by offset. Offsets shift while new
 activities arrive and old ones vanish. So the next page is requested by time: up to the moment of the last
-activity of the page before, which must be listed again. An offset is used only within a second that fills a
-page. Nothing that arrives or vanishes elsewhere moves such a page.
+activity of the page before. An offset passes over those of the same moment, except for that last one, with
+which the page must begin. Nothing that arrives or vanishes at other moments moves such a page.
+
+It is not documented whether lemlist compares milliseconds or whole seconds. Milliseconds are tried first,
+because the offsets are smaller then; when a page does not begin as it must, whole seconds are requested.
 
 A thread without work takes the lower half of the slice with the most left. All slices are requested down to
 the beginning of the window, so a slice ends with an activity that belongs to the one below it, and not
@@ -17,10 +20,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from airflow_provider_lemlist.datasets import converted, milliseconds
+from airflow_provider_lemlist.datasets import converted, from_milliseconds, milliseconds
 from airflow_provider_lemlist.exceptions import LemlistUnexpectedReplyError
 from airflow_provider_lemlist.extract.plans import (
     END_CLAIMS,
@@ -32,7 +35,7 @@ from airflow_provider_lemlist.extract.plans import (
 )
 
 #: Activities that must be left in a slice, as far as can be told, so that halving it saves time.
-WORTH_HALVING = 300
+WORTH_HALVING = 500
 
 #: After how many further reads an activity that was listed counts as deleted.
 MISSED_OFTEN_ENOUGH = 3
@@ -42,7 +45,7 @@ SECOND = 1000
 
 
 class WindowPage(NamedTuple):
-    """A page to request: both moments are inclusive, whole seconds, because lemlist may compare those."""
+    """A page to request; both moments are inclusive."""
 
     number: int
     since: datetime
@@ -74,12 +77,11 @@ class _Slice:
     listing: _Listing
     low: int
     high: int
-    #: The second up to which the next page is requested, and how many of its activities are passed over.
-    second: int
-    offset: int = 0
-    #: The last activity of the page before, which the next page must list again.
-    expected: _Seen | None = None
-    #: The second to go back to if it does not, and what was listed up to there, to tell what is new.
+    #: The moment up to which the next page is requested.
+    top: int
+    #: What was listed of the activities up to ``top``; the next page must begin with the last one.
+    passed: dict[str, int] = field(default_factory=dict)
+    #: The moment to go back to if it does not, and what was listed up to there, to tell what is new.
     anchor: int = 0
     recent: dict[str, int] = field(default_factory=dict)
     #: Activities per millisecond, from the last page or the slice that this one was cut from.
@@ -96,7 +98,7 @@ class _Slice:
     @property
     def left(self) -> float:
         """How many activities are left, as far as can be told."""
-        return 0.0 if self.is_done else self.density * max(0, self.second * SECOND - self.low)
+        return 0.0 if self.is_done else self.density * max(0, self.top - self.low)
 
 
 class TimeSlices:
@@ -114,8 +116,9 @@ class TimeSlices:
     ) -> None:
         low, high = milliseconds(since), milliseconds(until)
         self._limit = limit
-        self._since = low // SECOND
-        top = max(-(-high // SECOND), self._since + 1)  # lemlist refuses equal bounds
+        self._since = low // SECOND * SECOND
+        self._is_exact = True
+        top = -(-high // SECOND) * SECOND
         self._slices = [_Slice(_Listing(query), low, high, top, anchor=top) for query in queries]
 
     @property
@@ -134,16 +137,15 @@ class TimeSlices:
             number = self._halve()
         if number is None:
             return None
-        wanted = self._slices[number]
-        wanted.is_busy = True
-        return WindowPage(
-            number,
-            datetime.fromtimestamp(self._since, UTC),
-            datetime.fromtimestamp(max(wanted.second, self._since + 1), UTC),
-            wanted.offset,
-            self._limit,
-            wanted.listing.query,
-        )
+        part = self._slices[number]
+        part.is_busy = True
+        since, until = from_milliseconds(self._since), from_milliseconds(self._bound(part.top))
+        offset = max(0, len(part.passed) - 1)
+        return WindowPage(number, since, until, offset, self._limit, part.listing.query)
+
+    def _bound(self, at: int) -> int:
+        """Return the moment to request so that lemlist lists an activity; it refuses equal bounds."""
+        return max(at if self._is_exact else -(-at // SECOND) * SECOND, self._since + SECOND)
 
     def accept(self, request: WindowPage, page: Sequence[Record]) -> list[Found]:
         part = self._slices[request.number]
@@ -164,30 +166,24 @@ class TimeSlices:
     def _halve(self) -> int | None:
         """Cut the lower half off the slice with the most left; return the number of the new one."""
         part = max(self._slices, key=lambda each: each.left)
-        middle = (part.low // SECOND + part.second) // 2
-        if part.left < WORTH_HALVING or not part.low < middle * SECOND < part.second * SECOND:
+        middle = (part.low + part.top) // 2 // SECOND * SECOND
+        if part.left < WORTH_HALVING or not part.low < middle < part.top:
             return None
-        self._slices.append(
-            _Slice(part.listing, part.low, middle * SECOND, middle, anchor=middle, density=part.density)
-        )
-        part.low = middle * SECOND
+        lower = _Slice(part.listing, part.low, middle, middle, anchor=middle, density=part.density)
+        self._slices.append(lower)
+        part.low = middle
         return len(self._slices) - 1
 
     def _is_possible(self, part: _Slice, seen: list[_Seen]) -> bool:
         """Return whether a page can be what was requested, and continues what was read before."""
         if any(below.at > above.at for above, below in zip(seen, seen[1:], strict=False)):
             return False
-        top = max(part.second, self._since + 1) * SECOND
-        if seen and (seen[0].at >= top + SECOND or seen[-1].at < self._since * SECOND):
+        if seen and (seen[0].at >= self._bound(part.top) + SECOND or seen[-1].at < self._since):
             return False
-        expected = part.expected
-        if expected is None:
+        if not part.passed:
             # Lower ones were listed before, so an empty page is not the end.
-            return bool(seen) or part.listing.oldest >= part.second * SECOND
-        if part.offset:
-            return bool(seen) and seen[0].id == expected.id
-        reaches_it = len(seen) < self._limit or seen[-1].at < expected.at
-        return not reaches_it or any(each.id == expected.id for each in seen)
+            return bool(seen) or part.listing.oldest > part.top
+        return bool(seen) and seen[0].id == next(reversed(part.passed))
 
     def _advance(self, part: _Slice, seen: list[_Seen]) -> None:
         """Find out what to request after a page."""
@@ -210,15 +206,13 @@ class TimeSlices:
             return
         if len(seen) >= self._limit:
             part.density = len(seen) / max(1, seen[0].at - seen[-1].at)
-        last = part.expected = seen[-1]
-        part.recent.update((each.id, each.at) for each in seen)
-        second = -(-last.at // SECOND)
-        if second < part.second:
-            part.anchor, part.second, part.offset = part.second, second, 0
-            passed = (part.anchor + 1) * SECOND
-            part.recent = {id: at for id, at in part.recent.items() if at < passed}
-        else:
-            part.offset += len(seen) - 1
+        listed = {each.id: each.at for each in seen}
+        part.recent.update(listed)
+        bound = self._bound(seen[-1].at)
+        if bound < self._bound(part.top):
+            part.anchor, part.top = part.top, seen[-1].at
+            part.recent = {id: at for id, at in part.recent.items() if at < part.anchor + SECOND}
+        part.passed = {id: at for id, at in (part.passed | listed).items() if at <= bound}
 
     def _end(self, part: _Slice) -> None:
         """Believe that nothing is below; if something was listed there, only when it stays away."""
@@ -232,13 +226,15 @@ class TimeSlices:
         part.rereads += 1
         if part.rereads > MAX_REREADS:
             raise moved_too_often("activities")
-        if part.offset == 0:
-            part.second = part.anchor
-        part.offset, part.expected, part.claims = 0, None, 0
+        if part.passed:
+            self._is_exact = False
+        else:
+            part.top = part.anchor
+        part.passed, part.claims = {}, 0
 
 
 def _seen(record: Record) -> _Seen:
-    moment = converted(record.get("createdAt"), "timestamp") if isinstance(record, Mapping) else None
-    if not isinstance(moment, datetime):
+    at = converted(record.get("createdAt"), "timestamp") if isinstance(record, Mapping) else None
+    if not isinstance(at, datetime):
         raise LemlistUnexpectedReplyError("lemlist listed an activity without createdAt. Run the task again.")
-    return _Seen(milliseconds(moment), record_id(record, "activities"))
+    return _Seen(milliseconds(at), record_id(record, "activities"))
