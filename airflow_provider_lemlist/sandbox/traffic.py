@@ -63,10 +63,8 @@ class Traffic:
         :param until: The moment before which all of them happen.
         :param burst: Up to so many happen in one second; half of these bursts in one millisecond.
         """
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise ValueError(f"count must be a whole number of 0 or more, not {count!r}")
-        if isinstance(burst, bool) or not isinstance(burst, int) or burst < 1:
-            raise ValueError(f"burst must be a whole number of 1 or more, not {burst!r}")
+        if count < 0 or burst < 1:
+            raise ValueError(f"count must be 0 or more and burst 1 or more, not {count!r} and {burst!r}")
         first, end = _window(since, until)
         rng, moments = self._random, list[int]()
         while len(moments) < count:

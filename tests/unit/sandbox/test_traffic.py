@@ -44,9 +44,11 @@ def ids(activities: list[dict[str, Any]]) -> list[str]:
 
 
 def test_a_sandbox_is_filled_with_activities_of_a_window(lemlist: Sandbox, http: Client) -> None:
-    lemlist.fill_activities(2_000, NOON, NOON + DAY)
+    for count in (1_500, 500):
+        lemlist.fill_activities(count, NOON, NOON + DAY)
     state = lemlist.state()
     found = state["activities"]
+    assert found == sorted(found, key=lambda each: str(each["createdAt"]), reverse=True)
     assert len(set(ids(found))) == 2_000
     assert len(listed(http, minDate=NOON, maxDate=NOON + DAY - 0.001, offset=1_950)) == 50
     assert len({each["campaignId"] for each in found}) == len(state["campaigns"]) == 4
@@ -97,7 +99,7 @@ def test_the_same_seed_gives_the_same_activities_and_changes() -> None:
     ("path", "wrong"),
     [
         ("activities/fill", {"count": -1}),
-        ("activities/fill", {"count": True}),
+        ("activities/fill", {"count": "5"}),
         ("activities/fill", {"burst": 0}),
         ("activities/fill", {"until": NOON}),
         ("activities/fill", {"until": "soon"}),
@@ -173,18 +175,20 @@ def test_activities_arrive_and_vanish_in_the_background_until_they_are_stopped(
     lemlist.fill_activities(50, NOON, NOON + 10)
     http.post(control, json={"since": NOON, "until": NOON + 10, "per_second": 400, "vanish": 0.5})
     wait_for(lambda: len(lemlist.activity_history()) > 250)
+    before = len(lemlist.activity_history())
     http.delete(control)
+    lemlist.service.traffic.tick(time.time() + 1)
     history = lemlist.activity_history()
+    assert len(history) < before + 300, "400 more would have been due"
     window = {"minDate": NOON, "maxDate": NOON + 9.999}
     inside = [
         each for offset in range(0, len(history), 100) for each in listed(http, **window, offset=offset)
     ]
     there = {each.activity["_id"] for each in history if each.vanished_at is None}
-    assert set(ids(lemlist.state()["activities"])) == there, "nothing happens after the stop"
+    assert set(ids(lemlist.state()["activities"])) == there
     assert set(ids(inside)) < there, "some are outside the window"
     vanished = len(history) - len(there)
     assert 0.3 < vanished / (len(history) - 50) < 0.7
-    assert 0.3 < (len(there) - len(inside)) / (len(there) - 50 + vanished) < 0.7
 
 
 def test_every_new_activity_can_be_inside_or_outside_the_window(lemlist: Sandbox, http: Client) -> None:
@@ -194,5 +198,6 @@ def test_every_new_activity_can_be_inside_or_outside_the_window(lemlist: Sandbox
         lemlist.churn(NOON, NOON + 10, inside=inside, vanish=0)
         traffic.tick(world.clock() + 3.9)
         lemlist.stop_churn()
+        traffic.tick(world.clock() + 100)
         assert len(listed(http, minDate=NOON, maxDate=NOON + 9.999)) - before == expected
     assert len(world.activities) == 40, "5 a second, the first at once"
