@@ -20,7 +20,7 @@ from hashlib import file_digest
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lemlist.datasets import Column, Row, Value, fingerprint
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
@@ -30,9 +30,7 @@ from airflow_provider_lemlist.validation import hint
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-#: The format of the files.
-FileFormat = Literal["parquet", "ndjson", "csv"]
-#: What the names of the files of each format end in.
+#: The formats, and what the names of their files end in.
 FORMATS: Mapping[str, str] = {"parquet": "parquet", "ndjson": "ndjson.gz", "csv": "csv.gz"}
 #: Most rows of one file.
 PART_ROWS = 50_000
@@ -128,12 +126,12 @@ def replace(
     """
     Replace the files of a target, and return their paths as users write them.
 
-    If this is killed, the target has no manifest until it is called again. Files that are not parts stay.
+    After a kill the target is as it was, or has no manifest until this is called again. Foreign files stay.
 
     :param target: A directory; made if it is missing.
     :param parts: The new files.
     :param directory: Where they were staged.
-    :param manifest: What the manifest says besides the files: the dataset, the window, the columns.
+    :param manifest: What the manifest says besides the files: the dataset, the window, and ``described``.
     :raises LemlistConfigurationError: The target is a file.
     """
     filesystem = target.fs
