@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_lemlist import storage
 from airflow_provider_lemlist.extract import files
-from tests.unit.load import bucket
+from tests.unit.load.conftest import bucket
 
 #: Where each line can be the last one that is run.
 STOPS = {files.__file__, storage.__file__, bucket.__file__, shutil.__file__}

@@ -26,7 +26,7 @@ from airflow_provider_lemlist.extract import files
 from airflow_provider_lemlist.extract.files import FORMATS, Part, check_format, described, replace, stage
 from tests.forkserver import forkserver
 from tests.unit.extract.replacing import replace_killed, stopped
-from tests.unit.load import bucket
+from tests.unit.load.conftest import bucket
 
 COLUMNS = (
     Column("id", "text", ()),
