@@ -20,7 +20,7 @@ from hashlib import file_digest
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow_provider_lemlist.datasets import Column, Row, Value, fingerprint
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
@@ -30,7 +30,9 @@ from airflow_provider_lemlist.validation import hint
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-#: The formats, and what the names of their files end in.
+#: The format of the files.
+FileFormat = Literal["parquet", "ndjson", "csv"]
+#: What the names of the files of each format end in.
 FORMATS: Mapping[str, str] = {"parquet": "parquet", "ndjson": "ndjson.gz", "csv": "csv.gz"}
 #: Most rows of one file.
 PART_ROWS = 50_000
