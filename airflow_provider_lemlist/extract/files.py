@@ -128,12 +128,12 @@ def replace(
     """
     Replace the files of a target, and return their paths as users write them.
 
-    If this is killed, the target has no manifest until it is called again. Files that are not parts stay.
+    After a kill the target is as it was, or has no manifest until this is called again. Foreign files stay.
 
     :param target: A directory; made if it is missing.
     :param parts: The new files.
     :param directory: Where they were staged.
-    :param manifest: What the manifest says besides the files: the dataset, the window, the columns.
+    :param manifest: What the manifest says besides the files: the dataset, the window, and ``described``.
     :raises LemlistConfigurationError: The target is a file.
     """
     filesystem = target.fs

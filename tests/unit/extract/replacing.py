@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,10 +16,10 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_lemlist import storage
 from airflow_provider_lemlist.extract import files
-from tests.unit.load import bucket
+from tests.unit.load.conftest import bucket
 
 #: Where each line can be the last one that is run.
-STOPS = {files.__file__, storage.__file__, bucket.__file__}
+STOPS = {files.__file__, storage.__file__, bucket.__file__, shutil.__file__}
 
 ObjectStoragePath("file:///").fs  # slow at its first use, which is before the process is forked
 

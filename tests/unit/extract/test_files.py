@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from airflow_provider_lemlist.extract import files
 from airflow_provider_lemlist.extract.files import FORMATS, Part, check_format, described, replace, stage
 from tests.forkserver import forkserver
 from tests.unit.extract.replacing import replace_killed, stopped
-from tests.unit.load import bucket
+from tests.unit.load.conftest import bucket
 
 COLUMNS = (
     Column("id", "text", ()),
@@ -232,11 +233,15 @@ FOREIGN = {
 
 
 @pytest.fixture(params=["disk", "bucket"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStoragePath:
+def target(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ObjectStoragePath:
     """Return a directory that does not exist yet, on disk, then in an object store."""
     bucket.use(tmp_path)
     if request.param == "disk":
         return ObjectStoragePath(f"file://{tmp_path}/lake/day=1")
+    # A real store has no directories.
+    monkeypatch.setattr(bucket.Bucket, "mkdir", lambda *_, **__: None)
     return ObjectStoragePath("bucket://lake/day=1")
 
 
@@ -354,12 +359,17 @@ def interrupt() -> None:
 
 
 def test_replacement_interrupted_at_any_line_can_be_told_and_repeated(
-    target: ObjectStoragePath, place: Path, tmp_path: Path, old: dict[str, str]
+    target: ObjectStoragePath,
+    place: Path,
+    tmp_path: Path,
+    old: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and the machine keeps running
     parts = staged(tmp_path / "new", 7)
     replace(target, parts, tmp_path / "new", MANIFEST)
     new = content_of(tmp_path / "new")
-    assert len(old) - len(new) == 1
+    assert len(new) == len(old) - 1  # one part is surplus
     seen = set()
     for line in count():
         replace(target, old_parts(tmp_path), tmp_path / "old", MANIFEST)
@@ -390,7 +400,7 @@ def test_replacement_killed_anywhere_can_be_told_and_repeated(
     processes = forkserver("tests.unit.extract.replacing")
     new: dict[str, str] = {}
     killed = 0
-    for line in range(0, 1000, 7):
+    for line in range(0, 1000, 11):
         arguments = (line, str(target), str(tmp_path), parts, tmp_path / "new", MANIFEST)
         process = processes.Process(target=replace_killed, args=arguments)
         process.start()
