@@ -134,6 +134,15 @@ def test_tasks_that_create_the_same_table_at_once_all_succeed(hook: Any, name: s
         list(pool.map(create, range(4)))
 
 
+def test_schema_of_sqlite_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conn = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+    hook = database_hook("warehouse")
+    opened(hook, "main.activities").replace([row(1)], of_day())
+    assert ids(hook, "activities") == ["act_1"]
+    assert hook.get_first("SELECT name FROM sqlite_master WHERE type = 'index'") == ("activities_replaced",)
+
+
 def test_empty_name_is_rejected(hook: Any) -> None:
     with pytest.raises(LemlistConfigurationError, match=r"'lemlist\.'"):
         opened(hook, "lemlist.")
@@ -286,7 +295,7 @@ def test_autocommit_of_the_connection_is_turned_off(
         return connection
 
     monkeypatch.setattr(type(hook), "get_conn", autocommitting)
-    with pytest.raises(LemlistError):
+    with pytest.raises(LemlistError, match="could not be filled"):
         table.replace([row(2), (b"not text", "not a moment", "not a number", None, None)], of_day())
     assert ids(hook, name) == ["act_1"]
 
