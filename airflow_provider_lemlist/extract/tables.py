@@ -143,7 +143,7 @@ class Table:
                 f"Table {self._name} does not exist; create it, or use create_table=True."
             )
         missing = self._missing(found or ())
-        if found and missing and not self._alter:
+        if found is not None and missing and not self._alter:
             names = ", ".join(column.name for column in missing)
             raise LemlistConfigurationError(
                 f"Table {self._name} lacks the columns {names}; add them, or use alter_table=True."

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -298,6 +299,19 @@ def test_autocommit_of_the_connection_is_turned_off(
     with pytest.raises(LemlistError, match="could not be filled"):
         table.replace([row(2), (b"not text", "not a moment", "not a number", None, None)], of_day())
     assert ids(hook, name) == ["act_1"]
+
+
+@pytest.mark.postgres
+def test_table_without_the_right_to_read_it_is_not_taken_for_missing(
+    warehouse: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, guest = database_hook(warehouse), f"guest_{uuid4().hex[:8]}"
+    opened(hook, name)
+    hook.run(f"CREATE ROLE {guest} LOGIN")
+    conn = json.loads(os.environ["AIRFLOW_CONN_WAREHOUSE"]) | {"login": guest}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+    with pytest.raises(LemlistError, match=r"cannot be read: InsufficientPrivilege \(42501\)"):
+        opened(database_hook(warehouse), name)
 
 
 @pytest.mark.postgres
