@@ -11,7 +11,7 @@ Errors name the class and the code of a driver's error, never its text, which ma
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice, product
@@ -80,8 +80,8 @@ _DATABASES = {
         _without_zone,
         # Text of any length cannot be indexed as a whole.
         indexed_text="VARCHAR(255)",
-        # The default of a database may be a character set without emojis.
-        options=" DEFAULT CHARACTER SET utf8mb4",
+        # The defaults of a database may lack emojis, and take "cam_A" and "cam_a" for the same.
+        options=" DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
         # Without it, replacements of neighbouring windows deadlock. Closing the connection releases it.
         lock="SELECT GET_LOCK('lemlist {digest}', 3600)",
     ),
@@ -143,7 +143,7 @@ class Table:
                 f"Table {self._name} does not exist; create it, or use create_table=True."
             )
         missing = self._missing(found or ())
-        if found and missing and not self._alter:
+        if found is not None and missing and not self._alter:
             names = ", ".join(column.name for column in missing)
             raise LemlistConfigurationError(
                 f"Table {self._name} lacks the columns {names}; add them, or use alter_table=True."
@@ -304,18 +304,12 @@ class Table:
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """Yield a cursor; commit at the end, and roll back after any exception, also that of a signal."""
+        """Yield a cursor, and commit at the end. Closing without a commit rolls back, after any exception."""
         with closing(self._hook.get_conn()) as connection:
             if self._hook.supports_autocommit:
                 self._hook.set_autocommit(connection, False)
-            try:
-                with closing(connection.cursor()) as cursor:
-                    yield cursor
-            except BaseException:
-                # A connection that is lost, or was interrupted, cannot roll back; the database does it then.
-                with suppress(Exception):
-                    connection.rollback()
-                raise
+            with closing(connection.cursor()) as cursor:
+                yield cursor
             with self._reported("may or may not have changed: the commit failed", "A retry is safe."):
                 connection.commit()
 

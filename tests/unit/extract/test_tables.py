@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -132,6 +133,15 @@ def test_tasks_that_create_the_same_table_at_once_all_succeed(hook: Any, name: s
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(create, range(4)))
+
+
+def test_schema_of_sqlite_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conn = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+    hook = database_hook("warehouse")
+    opened(hook, "main.activities").replace([row(1)], of_day())
+    assert ids(hook, "activities") == ["act_1"]
+    assert hook.get_first("SELECT name FROM sqlite_master WHERE type = 'index'") == ("activities_replaced",)
 
 
 def test_empty_name_is_rejected(hook: Any) -> None:
@@ -286,9 +296,22 @@ def test_autocommit_of_the_connection_is_turned_off(
         return connection
 
     monkeypatch.setattr(type(hook), "get_conn", autocommitting)
-    with pytest.raises(LemlistError):
+    with pytest.raises(LemlistError, match="could not be filled"):
         table.replace([row(2), (b"not text", "not a moment", "not a number", None, None)], of_day())
     assert ids(hook, name) == ["act_1"]
+
+
+@pytest.mark.postgres
+def test_table_without_the_right_to_read_it_is_not_taken_for_missing(
+    warehouse: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, guest = database_hook(warehouse), f"guest_{uuid4().hex[:8]}"
+    opened(hook, name)
+    hook.run(f"CREATE ROLE {guest} LOGIN")
+    conn = json.loads(os.environ["AIRFLOW_CONN_WAREHOUSE"]) | {"login": guest}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+    with pytest.raises(LemlistError, match=r"cannot be read: InsufficientPrivilege \(42501\)"):
+        opened(database_hook(warehouse), name)
 
 
 @pytest.mark.postgres
