@@ -179,17 +179,11 @@ def _parquet(path: Path, columns: Sequence[Column]) -> Iterator[Write]:
     }
     schema = pyarrow.schema([(column.name, types[column.kind]) for column in columns])
 
-    def array(values: Sequence[Value], of: Any) -> Any:
-        try:
-            return pyarrow.array(values, of)
-        except UnicodeEncodeError:
-            return pyarrow.array([value and _encoded(str(value)) for value in values], of)
-
     with ParquetWriter(path, schema, compression="zstd") as writer:
 
         def write(rows: Sequence[Row]) -> None:
             cells = zip(zip(*rows, strict=True), schema.types, strict=True)
-            arrays = [array(values, of) for values, of in cells]
+            arrays = [pyarrow.array(values, of) for values, of in cells]
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
 
         yield write
@@ -201,7 +195,7 @@ def _ndjson(path: Path, columns: Sequence[Column]) -> Iterator[Write]:
     encode = json.JSONEncoder(ensure_ascii=False, default=_moment).encode
     with _gzipped(path) as file:
         yield lambda rows: file.write(
-            _encoded("".join(f"{encode(dict(zip(names, row, strict=True)))}\n" for row in rows))
+            "".join(f"{encode(dict(zip(names, row, strict=True)))}\n" for row in rows).encode()
         )
 
 
@@ -212,7 +206,7 @@ def _csv(path: Path, columns: Sequence[Column]) -> Iterator[Write]:
     def lines(rows: Iterable[Iterable[Value]]) -> bytes:
         text = StringIO(newline="")
         csv.writer(text).writerows(rows)
-        return _encoded(text.getvalue())
+        return text.getvalue().encode()
 
     def write(rows: Sequence[Row]) -> None:
         # By column, which is much faster than cell by cell.
@@ -230,11 +224,6 @@ def _gzipped(path: Path) -> Iterator[GzipFile]:
     # A name or a time inside would differ between runs. Higher levels take several times as long.
     with path.open("wb") as file, GzipFile("", "wb", 1, file, mtime=0) as stream:
         yield stream
-
-
-def _encoded(text: str) -> bytes:
-    """Return text as UTF-8, with ``?`` for half of a surrogate pair, which only JSON can escape."""
-    return text.encode("utf-8", "replace")
 
 
 def _moment(moment: datetime) -> str:

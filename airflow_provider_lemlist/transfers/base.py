@@ -105,7 +105,8 @@ class LemlistTransfer(LemlistOperator):
 
     def on_kill(self) -> None:
         """Send no further request; the target stays as it is, or is marked as incomplete."""
-        self.hook.get_conn().stop()
+        if "hook" in vars(self):  # it is opened when the read begins
+            self.hook.get_conn().stop()
 
     def _selected(self) -> tuple[Column, ...]:
         """Return the columns of the rows."""
