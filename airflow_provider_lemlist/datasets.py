@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from hashlib import sha256
@@ -54,8 +53,7 @@ class Column(NamedTuple):
     is_personal: bool = False
 
 
-@dataclass(frozen=True)
-class Dataset:
+class Dataset(NamedTuple):
     """
     One dataset.
 
@@ -76,7 +74,7 @@ class Dataset:
     rest: str = "extra"
     moment: str = ""
     page_size: int = 0
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = {}
 
     @property
     def has_window(self) -> bool:
