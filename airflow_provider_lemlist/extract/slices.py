@@ -68,6 +68,8 @@ class _Listing:
 
     query: Mapping[str, Any]
     oldest: float = math.inf
+    #: The moment below which lemlist lists nothing, as it claimed often enough.
+    end: float = -math.inf
 
 
 @dataclass
@@ -173,7 +175,7 @@ class TimeSlices:
             return not part.known and part.listing.oldest > part.until
         if any(below.at > above.at for above, below in zip(seen, seen[1:], strict=False)):
             return False
-        if seen[0].at >= part.until + SECOND or seen[-1].at < self._since:
+        if seen[0].at >= part.until + SECOND or seen[-1].at < max(self._since, part.listing.end):
             return False
         if part.offset == 0 and part.until % SECOND == 0:
             return True
@@ -215,6 +217,7 @@ class TimeSlices:
         if is_missed and part.rereads < MISSED_OFTEN_ENOUGH:
             self._go_back(part)
         else:
+            part.listing.end = seen[-1].at if seen else part.until
             part.is_done = True
 
     def _go_back(self, part: _Slice) -> None:
