@@ -68,6 +68,8 @@ class _Listing:
 
     query: Mapping[str, Any]
     oldest: float = math.inf
+    #: The moment below which lemlist lists nothing, as it claimed often enough.
+    end: float = -math.inf
 
 
 @dataclass
@@ -77,13 +79,12 @@ class _Slice:
     listing: _Listing
     low: int
     high: int
-    #: The moment up to which the next page is requested.
-    top: int
-    #: What was listed of the activities up to ``top``; the next page must begin with the last one.
-    passed: dict[str, int] = field(default_factory=dict)
-    #: The moment to go back to if it does not, and what was listed up to there, to tell what is new.
+    #: The next page: up to which moment, and after how many. All later activities were listed.
+    until: int
+    offset: int = 0
+    #: The bound before, to go back to, and what was listed from there on, without a gap.
     anchor: int = 0
-    recent: dict[str, int] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
     #: Activities per millisecond, from the last page or the slice that this one was cut from.
     density: float = 0.0
     claims: int = 0
@@ -98,7 +99,7 @@ class _Slice:
     @property
     def left(self) -> float:
         """How many activities are left, as far as can be told."""
-        return 0.0 if self.is_done else self.density * max(0, self.top - self.low)
+        return 0.0 if self.is_done else self.density * max(0, self.until - self.low)
 
 
 class TimeSlices:
@@ -118,8 +119,7 @@ class TimeSlices:
         self._limit = limit
         self._since = low // SECOND * SECOND
         self._is_exact = True
-        top = -(-high // SECOND) * SECOND
-        self._slices = [_Slice(_Listing(query), low, high, top, anchor=top) for query in queries]
+        self._slices = [_Slice(_Listing(query), low, high, _whole(high)) for query in queries]
 
     @property
     def done(self) -> bool:
@@ -139,13 +139,8 @@ class TimeSlices:
             return None
         part = self._slices[number]
         part.is_busy = True
-        since, until = from_milliseconds(self._since), from_milliseconds(self._bound(part.top))
-        offset = max(0, len(part.passed) - 1)
-        return WindowPage(number, since, until, offset, self._limit, part.listing.query)
-
-    def _bound(self, at: int) -> int:
-        """Return the moment to request so that lemlist lists an activity; it refuses equal bounds."""
-        return max(at if self._is_exact else -(-at // SECOND) * SECOND, self._since + SECOND)
+        since, until = from_milliseconds(self._since), from_milliseconds(part.until)
+        return WindowPage(number, since, until, part.offset, self._limit, part.listing.query)
 
     def accept(self, request: WindowPage, page: Sequence[Record]) -> list[Found]:
         part = self._slices[request.number]
@@ -166,71 +161,84 @@ class TimeSlices:
     def _halve(self) -> int | None:
         """Cut the lower half off the slice with the most left; return the number of the new one."""
         part = max(self._slices, key=lambda each: each.left)
-        middle = (part.low + part.top) // 2 // SECOND * SECOND
-        if part.left < WORTH_HALVING or not part.low < middle < part.top:
+        middle = (part.low + part.until) // 2 // SECOND * SECOND
+        if part.left < WORTH_HALVING or not part.low < middle < part.until:
             return None
-        lower = _Slice(part.listing, part.low, middle, middle, anchor=middle, density=part.density)
-        self._slices.append(lower)
+        self._slices.append(_Slice(part.listing, part.low, middle, middle, density=part.density))
         part.low = middle
         return len(self._slices) - 1
 
     def _is_possible(self, part: _Slice, seen: list[_Seen]) -> bool:
-        """Return whether a page can be what was requested, and continues what was read before."""
+        """Return whether a page can be what was requested, without a gap to what was listed before."""
+        if not seen:
+            # Where one was listed before, an empty page is not the end.
+            return not part.known and part.listing.oldest > part.until
         if any(below.at > above.at for above, below in zip(seen, seen[1:], strict=False)):
             return False
-        if seen and (seen[0].at >= self._bound(part.top) + SECOND or seen[-1].at < self._since):
+        if seen[0].at >= part.until + SECOND or seen[-1].at < max(self._since, part.listing.end):
             return False
-        if not part.passed:
-            # Lower ones were listed before, so an empty page is not the end.
-            return bool(seen) or part.listing.oldest > part.top
-        return bool(seen) and seen[0].id == next(reversed(part.passed))
+        if part.offset == 0 and part.until % SECOND == 0:
+            return True
+        return seen[0].id in part.known and part.offset < len(part.known)
 
     def _advance(self, part: _Slice, seen: list[_Seen]) -> None:
         """Find out what to request after a page."""
-        fresh = [each for each in seen if each.id not in part.recent]
-        if fresh:
+        is_new = any(each.id not in part.known for each in seen)
+        if is_new:
             part.rereads = 0
         if seen:
             part.listing.oldest = min(part.listing.oldest, seen[-1].at)
             if seen[-1].at < part.low:
                 part.is_done = True
                 return
-        if len(seen) < self._limit and not fresh:
-            part.claims += 1
-            if part.claims >= END_CLAIMS:
-                self._end(part)
-                return
-        else:
-            part.claims = 0
-        if not seen:
+        if len(seen) <= 1 and not is_new:
+            self._claim_end(part, seen)
             return
+        part.claims = 0
         if len(seen) >= self._limit:
             part.density = len(seen) / max(1, seen[0].at - seen[-1].at)
-        listed = {each.id: each.at for each in seen}
-        part.recent.update(listed)
-        bound = self._bound(seen[-1].at)
-        if bound < self._bound(part.top):
-            part.anchor, part.top = part.top, seen[-1].at
-            part.recent = {id: at for id, at in part.recent.items() if at < part.anchor + SECOND}
-        part.passed = {id: at for id, at in (part.passed | listed).items() if at <= bound}
+        if seen[0].at > part.until:
+            self._is_exact = False
+        part.known.update((each.id, each.at) for each in seen)
+        until = self._bound(seen[-1].at)
+        if until < part.until:
+            part.anchor, part.until = part.until, until
+            part.known = {id: at for id, at in part.known.items() if at < part.anchor + SECOND}
+            part.offset = sum(at <= until for at in part.known.values()) - 1
+        else:
+            part.offset += len(seen) - 1
 
-    def _end(self, part: _Slice) -> None:
-        """Believe that nothing is below; if something was listed there, only when it stays away."""
-        lowest = min(part.recent.values(), default=part.high)
-        if part.listing.oldest < lowest and part.rereads < MISSED_OFTEN_ENOUGH:
+    def _claim_end(self, part: _Slice, seen: list[_Seen]) -> None:
+        """Believe after some claims that nothing follows; if something was listed there, after some more."""
+        part.claims += 1
+        if part.claims < END_CLAIMS:
+            return
+        is_missed = bool(seen) and part.listing.oldest < seen[-1].at
+        if is_missed and part.rereads < MISSED_OFTEN_ENOUGH:
             self._go_back(part)
         else:
+            part.listing.end = seen[-1].at if seen else part.until
             part.is_done = True
 
     def _go_back(self, part: _Slice) -> None:
+        """Read on from whole seconds, then from the bound before: an offset of 0 leaves no gap there."""
         part.rereads += 1
         if part.rereads > MAX_REREADS:
             raise moved_too_often("activities")
-        if part.passed:
-            self._is_exact = False
-        else:
-            part.top = part.anchor
-        part.passed, part.claims = {}, 0
+        self._is_exact = False
+        until = self._bound(part.until)
+        if part.offset == 0 and until == part.until:
+            until = max(until, self._bound(part.anchor))
+        part.until, part.offset, part.claims = until, 0, 0
+
+    def _bound(self, at: int) -> int:
+        """Return the moment to request so that lemlist lists an activity; it refuses equal bounds."""
+        return max(at if self._is_exact else _whole(at), self._since + SECOND)
+
+
+def _whole(at: int) -> int:
+    """Return the next whole second."""
+    return -(-at // SECOND) * SECOND
 
 
 def _seen(record: Record) -> _Seen:
