@@ -56,6 +56,7 @@ class LemlistToSqlOperator(LemlistTransfer):
         self.create_table = create_table
         self.alter_table = alter_table
         self._table: Table | None = None
+        self._given += ("table", "sql_conn_id")
         self.check_arguments(vars(self))
 
     @classmethod
@@ -90,7 +91,7 @@ class LemlistToSqlOperator(LemlistTransfer):
             create=self.create_table,
             alter=self.alter_table,
         )
-        table.prepare()
+        table.check()
         # On disk first: a transaction that waits for lemlist would lock others out.
         with TemporaryFile("w+", encoding="utf-8") as file:
             rows = 0
@@ -100,8 +101,9 @@ class LemlistToSqlOperator(LemlistTransfer):
             if not rows and self.if_empty != "write":
                 self._refuse_empty_set()
             file.seek(0)
+            table.prepare()
             table.replace((unpacked(line, options.columns) for line in file), scopes)
-        return self._report(context, options, rows=rows, table=self.table)
+        return self._report(context, options.window, rows=rows, table=self.table)
 
     def _written_places(self) -> list[tuple[str, str]]:
         place = self._table and self._table.lineage()
