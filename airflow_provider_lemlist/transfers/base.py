@@ -24,7 +24,7 @@ from airflow_provider_lemlist.datasets import PersonalData, dataset_named, finge
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.extract.options import ReadOptions, check_applicable, checked_ids
 from airflow_provider_lemlist.operators.base import LemlistOperator
-from airflow_provider_lemlist.run_window import parse_moment
+from airflow_provider_lemlist.run_window import parse_moment, run_window
 from airflow_provider_lemlist.templating import is_open
 
 if TYPE_CHECKING:
@@ -151,17 +151,16 @@ class LemlistTransfer(LemlistOperator):
 
     def _bounds(self, context: Context) -> tuple[Any, Any]:
         """Return the window that was given, completed by that of the run."""
-        if not dataset_named(self.dataset).has_window or (self.since and self.until):
-            return self.since, self.until
-        from airflow_provider_lemlist.run_window import run_window
-
+        since, until = self.since, self.until
+        if not dataset_named(self.dataset).has_window or None not in (since, until):
+            return since, until
         window = run_window(context)
-        if window.since == window.until and not self.since:
+        if since is None and window.since == window.until:
             raise LemlistConfigurationError(
                 f"The run of task {self.task_id!r} has no data interval and no run before it. Set since, or "
                 "use a schedule with intervals, such as CronDataIntervalTimetable. Nothing was requested."
             )
-        return self.since or window.since, self.until or window.until
+        return window.since if since is None else since, window.until if until is None else until
 
     def _refuse_empty_set(self) -> None:
         """Raise what ``if_empty`` says for a read without rows."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lemlist.arguments import check_id, or_none, refuse_empty
+from airflow_provider_lemlist.arguments import or_none, refuse_empty, the
 from airflow_provider_lemlist.datasets import Dataset, dataset_named, packed, unpacked
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.extract.windows import reaching_back
@@ -62,9 +62,9 @@ class LemlistToSqlOperator(LemlistTransfer):
     @classmethod
     def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
         super().check_arguments(arguments)
-        check_id("sql_conn_id", arguments)
-        if not is_open(arguments["table"]):
-            refuse_empty(arguments["table"], "table", error=LemlistConfigurationError)
+        for name in ("table", "sql_conn_id"):
+            if not is_open(arguments[name]):
+                refuse_empty(arguments[name], the(name, arguments), error=LemlistConfigurationError)
         columns = arguments["columns"]
         by = [name for name in READ_FIELDS if or_none(arguments[name]) is not None]
         needed = _replaced_by(dataset_named(arguments["dataset"]), by)
