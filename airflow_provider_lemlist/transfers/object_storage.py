@@ -72,6 +72,7 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
         self.path: Any = path
         self.storage_conn_id: Any = or_none(storage_conn_id)
         self.file_format = file_format
+        #: The directories that were written.
         self._targets: list[ObjectStoragePath] = []
         target = {"path": path, "storage_conn_id": storage_conn_id}
         self._given += given_names(target, mapped=is_from_mapped(self))
@@ -98,6 +99,7 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
         targets = [self._target(part) for part in parts]
         for target in targets:
             check_target(target)
+        self._targets = []
         files: list[str] = []
         rows = 0
         for part, target in zip(parts, targets, strict=True):

@@ -55,6 +55,7 @@ class LemlistToSqlOperator(LemlistTransfer):
         self.sql_conn_id = sql_conn_id
         self.create_table = create_table
         self.alter_table = alter_table
+        #: The table, once it is written.
         self._table: Table | None = None
         self._given += ("table", "sql_conn_id")
         self.check_arguments(vars(self))
@@ -83,7 +84,7 @@ class LemlistToSqlOperator(LemlistTransfer):
         if self.reread and options.window is not None:
             options = replace(options, window=reaching_back(options.window, self.reread))
         scopes = _scopes(options)
-        self._table = table = Table(
+        table = Table(
             database_hook(str(self.sql_conn_id)),
             str(self.table),
             options.columns,
@@ -103,6 +104,7 @@ class LemlistToSqlOperator(LemlistTransfer):
             file.seek(0)
             table.prepare()
             table.replace((unpacked(line, options.columns) for line in file), scopes)
+        self._table = table
         return self._report(context, options.window, rows=rows, table=self.table)
 
     def _written_places(self) -> list[tuple[str, str]]:

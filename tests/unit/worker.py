@@ -75,6 +75,7 @@ class Worker:
             max_tries=before + retries,
             xcom_push=lambda key, value: pushed.update({key: json.loads(json.dumps(value))}),
             xcom_pull=self._pull,
+            get_previous_dagrun=lambda: None,
             get_relevant_upstream_map_indexes=lambda *_, **__: None,  # called by Airflow 2
         )
         events = self.asset_extras

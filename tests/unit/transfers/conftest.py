@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -40,7 +41,9 @@ class Lemlist:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.first, self.second = (sandbox.campaign(name)["_id"] for name in ("first", "second"))
-        self.step = sandbox.step(sandbox.state()["campaigns"][0]["sequenceId"], "email", subject="Hi", message="Hi")
+        self.step = sandbox.step(
+            sandbox.state()["campaigns"][0]["sequenceId"], "email", subject="Hi", message="Hi"
+        )
         ada = {"firstName": "Augusta", "lastName": "lovelace", "nickname": "Enchantress", "phone": "+331"}
         grace = sandbox.lead(self.second, "grace@hopper.example")
         self.leads = {
@@ -108,6 +111,9 @@ class Files:
             if file.is_file()
         }
 
+    def clear(self) -> None:
+        shutil.rmtree(self.directory)
+
 
 class InTable:
     """A table of SQLite."""
@@ -128,6 +134,9 @@ class InTable:
         return {
             each["name"]: json.dumps(self._query(f"SELECT * FROM {each['name']}")).encode() for each in tables
         }
+
+    def clear(self) -> None:
+        self.database.unlink()
 
     def _query(self, sql: str) -> list[dict[str, Any]]:
         with closing(sqlite3.connect(self.database)) as connection:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -115,7 +115,7 @@ RIGHT: list[tuple[Any, dict[str, Any]]] = [
     (LemlistToObjectStorageOperator, {**FILES, "reread": DAYS}),
     (LemlistToObjectStorageOperator, {**FILES, "path": "{{ var.value.lake }}", "reread": DAYS}),
     (LemlistToObjectStorageOperator, {**FILES, "dataset": "campaign_stats", "allow_missing": 2}),
-    (LemlistToObjectStorageOperator, {**FILES, "since": "{{ ds }}", "until": datetime(2026, 3, 3, tzinfo=UTC)}),
+    (LemlistToObjectStorageOperator, {**FILES, "since": "{{ ds }}", "until": MONDAY}),
     (LemlistToSqlOperator, {**TABLE, "reread": DAYS, "columns": ("id", "created_at")}),
     (LemlistToSqlOperator, {**TABLE, "columns": {"id", "created_at"}, "personal_data": "drop"}),
     (LemlistToSqlOperator, {**TABLE, "dataset": "contacts", "columns": ["id"]}),
