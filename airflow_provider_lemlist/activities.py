@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from airflow_provider_lemlist.arguments import given_but_empty
+from airflow_provider_lemlist.arguments import given_but_empty, listed
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.validation import hint
 
@@ -165,8 +165,8 @@ def checked_types(value: Any) -> tuple[str, ...]:
 
     :raises LemlistConfigurationError: There is none, or one is not text.
     """
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple, set, frozenset)) or not names:
+    names = listed(value)
+    if not names:
         raise LemlistConfigurationError(
             f"activity_type must be a type such as 'emailsReplied' or a list of them, not {value!r}."
         )

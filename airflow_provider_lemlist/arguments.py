@@ -8,7 +8,7 @@ returned nothing would otherwise turn "this lead" into "any lead", or "this bran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from enum import Enum
 from typing import Any, Final, get_args
 
@@ -68,6 +68,14 @@ def refuse_empty(
     """Raise the error of a value that was given and is empty; ``expected`` says what it must be."""
     if given_but_empty(value):
         raise error(f"{what} is empty{expected}; check its template or upstream task. Nothing was sent.")
+
+
+def listed(value: Any) -> list[Any]:
+    """Return what was given as one text or several; nothing for what is neither."""
+    if isinstance(value, str):
+        return [value]
+    # What a mapped task upstream returned is a lazy sequence.
+    return list(value) if isinstance(value, (Sequence, Set)) and not isinstance(value, bytes) else []
 
 
 def checked_id(value: Any, what: str, *, error: type[LemlistError] = LemlistValidationError) -> str:

@@ -303,7 +303,7 @@ def dataset_named(name: str) -> Dataset:
 
     :raises LemlistConfigurationError: There is none of that name.
     """
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise LemlistConfigurationError(
             f"dataset must be one of {', '.join(DATASETS)}, not {name!r}{hint(str(name), tuple(DATASETS))}."
         )
@@ -320,8 +320,8 @@ def selected_columns(
     :raises LemlistConfigurationError: A name is unknown, or nothing is left.
     """
     known = tuple(column.name for column in dataset.columns)
-    if isinstance(names, str):
-        raise LemlistConfigurationError(f"columns must be a list of names, not the text {names!r}.")
+    if isinstance(names, str) or not (names is None or isinstance(names, Collection)):
+        raise LemlistConfigurationError(f"columns must be a list of names, not {names!r}.")
     for name in names or ():
         if name not in known:
             raise LemlistConfigurationError(

@@ -84,6 +84,10 @@ def get_provider_info() -> dict[str, Any]:
             "operators.campaign", "operators.lead", "operators.load", "operators.sequence"
         ),
         "sensors": _of_lemlist("sensors.activity"),
+        "transfers": [
+            _from_lemlist("Common IO", "transfers.object_storage"),
+            _from_lemlist("Common SQL", "transfers.sql"),
+        ],
         "triggers": _of_lemlist("triggers.activity"),
         "config": {
             "lemlist": {
@@ -108,3 +112,11 @@ def get_provider_info() -> dict[str, Any]:
 def _of_lemlist(*modules: str) -> list[dict[str, Any]]:
     paths = [f"airflow_provider_lemlist.{module}" for module in modules]
     return [{"integration-name": "lemlist", "python-modules": paths}]
+
+
+def _from_lemlist(target: str, module: str) -> dict[str, str]:
+    return {
+        "source-integration-name": "lemlist",
+        "target-integration-name": target,
+        "python-module": f"airflow_provider_lemlist.{module}",
+    }

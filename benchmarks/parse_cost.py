@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure the import time of the operators and the sensor in a DAG file, compared with ``HttpOperator``.
+Measure the import time of the modules for DAG files, compared with ``HttpOperator``.
 
     python benchmarks/parse_cost.py [--runs 15]
 
@@ -32,9 +32,11 @@ OURS = (
     "airflow_provider_lemlist.operators.load",
     "airflow_provider_lemlist.operators.campaign",
     "airflow_provider_lemlist.sensors.activity",
+    "airflow_provider_lemlist.transfers.object_storage",
+    "airflow_provider_lemlist.transfers.sql",
 )
 HTTP = "airflow.providers.http.operators.http"
-ALL_OF_OURS = "all five modules of this provider"
+ALL_OF_OURS = "all seven modules of this provider"
 STATEMENTS = {
     **{module: f"import {module}" for module in OURS},
     ALL_OF_OURS: f"import {', '.join(OURS)}",

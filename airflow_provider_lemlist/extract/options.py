@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_provider_lemlist.activities import checked_types
-from airflow_provider_lemlist.arguments import checked_id
+from airflow_provider_lemlist.arguments import checked_id, listed
 from airflow_provider_lemlist.datasets import Column, Dataset, PersonalData, dataset_named, selected_columns
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.extract.windows import Window, closed_window
@@ -97,8 +97,8 @@ def checked_ids(value: Any, what: str) -> tuple[str, ...]:
     """
     if value is None:
         return ()
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, (list, tuple, set, frozenset)) or not values:
+    values = listed(value)
+    if not values:
         raise LemlistConfigurationError(f"{what} must be an id or a list of them, not {value!r}.")
     ids = (checked_id(each, what, error=LemlistConfigurationError) for each in values)
     return tuple(dict.fromkeys(ids))

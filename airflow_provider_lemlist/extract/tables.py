@@ -131,9 +131,9 @@ class Table:
 
     # --- Create or check ----------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def check(self) -> list[str] | None:
         """
-        Create the table, or check its columns. MySQL commits each of these statements by itself.
+        Return the names of the table's columns, or None if it does not exist; nothing is changed.
 
         :raises LemlistConfigurationError: The table or a column is missing and may not be created.
         """
@@ -148,7 +148,16 @@ class Table:
             raise LemlistConfigurationError(
                 f"Table {self._name} lacks the columns {names}; add them, or use alter_table=True."
             )
-        if missing:
+        return found
+
+    def prepare(self) -> None:
+        """
+        Create the table or the columns that are missing. MySQL commits each of these statements by itself.
+
+        :raises LemlistConfigurationError: See ``check``.
+        """
+        found = self.check()
+        if missing := self._missing(found or ()):
             try:
                 self._define(self._creation() if found is None else self._additions(missing))
             except LemlistError:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from airflow_provider_lemlist.activities import checked_types
 from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
     check_choice,
@@ -21,20 +22,31 @@ from airflow_provider_lemlist.arguments import (
 )
 from airflow_provider_lemlist.datasets import PersonalData, dataset_named, fingerprint, selected_columns
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
-from airflow_provider_lemlist.extract.options import ReadOptions, check_applicable
+from airflow_provider_lemlist.extract.options import ReadOptions, check_applicable, checked_ids
 from airflow_provider_lemlist.operators.base import LemlistOperator
+from airflow_provider_lemlist.run_window import parse_moment, run_window
+from airflow_provider_lemlist.templating import is_open
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_lemlist.datasets import Column
+    from airflow_provider_lemlist.extract.windows import Window
 
 #: What to do if there are no rows.
 IfEmpty = Literal["write", "skip", "fail"]
 
 #: Templated arguments that say what is read. If they are given, they must not be empty when the task runs.
 READ_FIELDS = ("since", "until", "campaign_id", "activity_type")
+
+#: Checks of those that are known when the DAG is parsed.
+_CHECKS: Mapping[str, Callable[[Any, str], object]] = {
+    "since": parse_moment,
+    "until": parse_moment,
+    "campaign_id": checked_ids,
+    "activity_type": lambda value, _: checked_types(value),
+}
 
 #: How far the end of a window may be ahead of this machine's clock, as that of the scheduler may be.
 CLOCK_SKEW = timedelta(minutes=1)
@@ -99,6 +111,9 @@ class LemlistTransfer(LemlistOperator):
         selected_columns(dataset, arguments["columns"], arguments["personal_data"])
         given = {name: or_none(arguments[name]) for name in (*READ_FIELDS, "reread")}
         check_applicable(dataset, {**given, "allow_missing": arguments["allow_missing"] or None})
+        for name, check in _CHECKS.items():
+            if given[name] is not None and not is_open(given[name]):
+                check(given[name], name)
         reread = arguments["reread"]
         if reread is not None and not (isinstance(reread, timedelta) and reread > timedelta()):
             raise LemlistConfigurationError(f"reread must be a positive timedelta, not {reread!r}.")
@@ -136,17 +151,16 @@ class LemlistTransfer(LemlistOperator):
 
     def _bounds(self, context: Context) -> tuple[Any, Any]:
         """Return the window that was given, completed by that of the run."""
-        if not dataset_named(self.dataset).has_window or (self.since and self.until):
-            return self.since, self.until
-        from airflow_provider_lemlist.run_window import run_window
-
+        since, until = self.since, self.until
+        if not dataset_named(self.dataset).has_window or None not in (since, until):
+            return since, until
         window = run_window(context)
-        if window.since == window.until and not self.since:
+        if since is None and window.since == window.until:
             raise LemlistConfigurationError(
                 f"The run of task {self.task_id!r} has no data interval and no run before it. Set since, or "
                 "use a schedule with intervals, such as CronDataIntervalTimetable. Nothing was requested."
             )
-        return self.since or window.since, self.until or window.until
+        return window.since if since is None else since, window.until if until is None else until
 
     def _refuse_empty_set(self) -> None:
         """Raise what ``if_empty`` says for a read without rows."""
@@ -154,15 +168,14 @@ class LemlistTransfer(LemlistOperator):
             raise LemlistError(f"lemlist has no {self.dataset} to write, and if_empty is 'fail'.")
         raise AirflowSkipException(f"lemlist has no {self.dataset} to write.")
 
-    def _report(self, context: Context, options: ReadOptions, **written: Any) -> dict[str, Any]:
+    def _report(self, context: Context, window: Window | None, **written: Any) -> dict[str, Any]:
         """Return what was written, and put it into the events of the outlets."""
-        window = options.window
         report = {
             "dataset": self.dataset,
             **written,
             "since": window and window.since.isoformat(),
             "until": window and window.until.isoformat(),
-            "schema": fingerprint(options.columns),
+            "schema": fingerprint(self._selected()),
         }
         self._update_outlets(context, **report)
         return report

@@ -10,7 +10,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lemlist.arguments import check_choice
+from airflow_provider_lemlist.arguments import (
+    NOT_GIVEN,
+    check_choice,
+    given_names,
+    is_from_mapped,
+    or_none,
+    refuse_empty,
+    the,
+)
 from airflow_provider_lemlist.datasets import dataset_named
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.extract.files import FileFormat
@@ -21,9 +29,11 @@ from airflow_provider_lemlist.transfers.base import READ_FIELDS, LemlistTransfer
 
 if TYPE_CHECKING:
     import os
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
 
+    from airflow_provider_lemlist.datasets import Dataset
     from airflow_provider_lemlist.extract.files import Part
     from airflow_provider_lemlist.extract.options import ReadOptions
 
@@ -54,40 +64,42 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
         self,
         *,
         path: str | os.PathLike[str] | ObjectStoragePath | XComArg,
-        storage_conn_id: str | XComArg | None = None,
+        storage_conn_id: str | XComArg | None = NOT_GIVEN,
         file_format: FileFormat = "parquet",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.path: Any = path
-        self.storage_conn_id: Any = storage_conn_id
+        self.storage_conn_id: Any = or_none(storage_conn_id)
         self.file_format = file_format
+        #: The directories that were written.
         self._targets: list[ObjectStoragePath] = []
+        target = {"path": path, "storage_conn_id": storage_conn_id}
+        self._given += given_names(target, mapped=is_from_mapped(self))
         self.check_arguments(vars(self))
 
     @classmethod
     def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
         super().check_arguments(arguments)
         check_choice("file_format", arguments, FileFormat)
-        dataset, path = dataset_named(arguments["dataset"]), arguments["path"]
-        has_days = DAY in str(path)
-        if has_days and not dataset.has_window:
-            raise LemlistConfigurationError(
-                f"Dataset {dataset.name} has no days; write {{{{ ds }}}} instead of {DAY} in path."
-            )
-        if arguments["reread"] is not None and not has_days and not is_open(path):
-            raise LemlistConfigurationError(f"reread needs a directory for each day: write {DAY} into path.")
+        path = arguments["path"]
+        # A template may render the day, or nothing that is needed.
+        if not is_open(path):
+            refuse_empty(path, the("path", arguments), error=LemlistConfigurationError)
+            _check_days(dataset_named(arguments["dataset"]), path, arguments["reread"])
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read and write the window, or each of its days."""
         from airflow_provider_lemlist.extract.files import check_format, check_target
 
         check_format(self.file_format)
+        _check_days(dataset_named(self.dataset), self.path, self.reread)
         options = self._options(context)
         parts = self._parts(options)
         targets = [self._target(part) for part in parts]
         for target in targets:
             check_target(target)
+        self._targets = []
         files: list[str] = []
         rows = 0
         for part, target in zip(parts, targets, strict=True):
@@ -96,7 +108,9 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
             rows += written[1]
         if not self._targets:
             self._refuse_empty_set()
-        return self._report(context, options, rows=rows, files=files)
+        first, last = parts[0].window, parts[-1].window
+        window = first and last and first._replace(until=last.until)
+        return self._report(context, window, rows=rows, files=files)
 
     def _parts(self, options: ReadOptions) -> list[ReadOptions]:
         """Return what each target holds: the whole window, or one of its days."""
@@ -142,3 +156,14 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
 
     def _written_places(self) -> list[tuple[str, str]]:
         return [(target.namespace, name_in_storage(target)) for target in self._targets]
+
+
+def _check_days(dataset: Dataset, path: Any, reread: timedelta | None) -> None:
+    """Check that a path has days if one is needed for each, and none if the dataset has none."""
+    has_days = DAY in str(path)
+    if has_days and not dataset.has_window:
+        raise LemlistConfigurationError(
+            f"Dataset {dataset.name} has no days; write {{{{ ds }}}} instead of {DAY} in path."
+        )
+    if reread is not None and not has_days:
+        raise LemlistConfigurationError(f"reread needs a directory for each day: write {DAY} into path.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lemlist.arguments import check_id, or_none, refuse_empty
+from airflow_provider_lemlist.arguments import or_none, refuse_empty, the
 from airflow_provider_lemlist.datasets import Dataset, dataset_named, packed, unpacked
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.extract.windows import reaching_back
@@ -55,15 +55,17 @@ class LemlistToSqlOperator(LemlistTransfer):
         self.sql_conn_id = sql_conn_id
         self.create_table = create_table
         self.alter_table = alter_table
+        #: The table, once it is written.
         self._table: Table | None = None
+        self._given += ("table", "sql_conn_id")
         self.check_arguments(vars(self))
 
     @classmethod
     def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
         super().check_arguments(arguments)
-        check_id("sql_conn_id", arguments)
-        if not is_open(arguments["table"]):
-            refuse_empty(arguments["table"], "table", error=LemlistConfigurationError)
+        for name in ("table", "sql_conn_id"):
+            if not is_open(arguments[name]):
+                refuse_empty(arguments[name], the(name, arguments), error=LemlistConfigurationError)
         columns = arguments["columns"]
         by = [name for name in READ_FIELDS if or_none(arguments[name]) is not None]
         needed = _replaced_by(dataset_named(arguments["dataset"]), by)
@@ -82,7 +84,7 @@ class LemlistToSqlOperator(LemlistTransfer):
         if self.reread and options.window is not None:
             options = replace(options, window=reaching_back(options.window, self.reread))
         scopes = _scopes(options)
-        self._table = table = Table(
+        table = Table(
             database_hook(str(self.sql_conn_id)),
             str(self.table),
             options.columns,
@@ -90,7 +92,7 @@ class LemlistToSqlOperator(LemlistTransfer):
             create=self.create_table,
             alter=self.alter_table,
         )
-        table.prepare()
+        table.check()
         # On disk first: a transaction that waits for lemlist would lock others out.
         with TemporaryFile("w+", encoding="utf-8") as file:
             rows = 0
@@ -100,8 +102,10 @@ class LemlistToSqlOperator(LemlistTransfer):
             if not rows and self.if_empty != "write":
                 self._refuse_empty_set()
             file.seek(0)
+            table.prepare()
             table.replace((unpacked(line, options.columns) for line in file), scopes)
-        return self._report(context, options, rows=rows, table=self.table)
+        self._table = table
+        return self._report(context, options.window, rows=rows, table=self.table)
 
     def _written_places(self) -> list[tuple[str, str]]:
         place = self._table and self._table.lineage()

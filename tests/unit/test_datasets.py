@@ -63,7 +63,7 @@ def test_unknown_column_is_refused_with_the_nearest_name() -> None:
 
 
 def test_one_name_instead_of_a_list_is_refused() -> None:
-    with pytest.raises(LemlistConfigurationError, match="a list of names, not the text 'id'"):
+    with pytest.raises(LemlistConfigurationError, match="a list of names, not 'id'"):
         selected_columns(ACTIVITIES, "id")
 
 
