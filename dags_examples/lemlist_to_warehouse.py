@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Bring home what happened in lemlist: as Parquet files in a lake and as tables in a database, every night.
+Bring home what happened in lemlist, every night: as Parquet files in a lake and as tables in a database.
 
-Each run writes the activities of its 24 hours, those of the two days before again, because lemlist lists some
-late, and how leads and steps are now. Then a query on the tables prints who replied to which step. A run that is
-repeated replaces what it wrote; one that is triggered by hand covers the 24 hours before.
+Each run writes the activities of its 24 hours, and how leads and steps are now. It also writes those activities
+again that happened in the two days before, because lemlist lists some late. Then a query on the tables prints
+the replies to each step. A repeated run replaces what it wrote. A run that is triggered by hand covers the 24
+hours before it.
 
-Set the variable ``lemlist_lake`` to a directory, such as ``s3://bucket/lemlist`` or ``/data/lemlist``, and the
-connection ``warehouse`` to a database with SQL.
+Set the variable ``lemlist_lake`` to a directory, such as ``s3://bucket/lemlist``, and the connection
+``warehouse`` to a SQL database.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ from airflow_provider_lemlist.transfers.object_storage import LemlistToObjectSto
 from airflow_provider_lemlist.transfers.sql import LemlistToSqlOperator
 
 REPLIES = """
-    SELECT steps.campaign_name AS campaign, steps.sequence_level AS level, steps.step_index + 1 AS step, steps.type,
-           count(*) AS replies, count(DISTINCT activities.lead_id) AS people
+    SELECT activities.campaign_name AS campaign, steps.sequence_level AS level, steps.step_index AS step,
+           steps.type, count(*) AS replies, count(DISTINCT activities.lead_id) AS people
     FROM lemlist_activities AS activities
-    JOIN lemlist_sequences AS steps ON steps.id = activities.step_id
+    LEFT JOIN lemlist_sequences AS steps ON steps.id = activities.step_id
     WHERE activities.type IN ('emailsReplied', 'linkedinReplied')
-    GROUP BY steps.campaign_name, steps.sequence_level, steps.step_index, steps.type
-    ORDER BY steps.campaign_name, steps.sequence_level, steps.step_index
+    GROUP BY activities.campaign_name, steps.sequence_level, steps.step_index, steps.type
+    ORDER BY activities.campaign_name, steps.sequence_level, steps.step_index
 """
 
 
 def print_table(cursor: Any) -> str:
-    """Print the rows of a query with their names, and return the text."""
+    """Print the rows of a query below the names of its columns, and return the text."""
     rows = [[name for name, *_ in cursor.description], *([str(value) for value in row] for row in cursor)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    print(*lines, sep="\n")
-    return "\n".join(lines)
+    table = "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    print(table)
+    return table
 
 
 with DAG(

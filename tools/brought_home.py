@@ -65,6 +65,4 @@ def _expected(
     if since is None or until is None:
         return [record["_id"] for record in records]
     first, end = datetime.fromisoformat(since), datetime.fromisoformat(until)
-    return [
-        record["_id"] for record in records if first <= datetime.fromisoformat(record["createdAt"]) < end
-    ]
+    return [record["_id"] for record in records if first <= datetime.fromisoformat(record["createdAt"]) < end]

@@ -5,8 +5,8 @@
     python -m tools.demo [DAG …]
 
 The exit status is 1 if a DAG failed, if the sandbox refused a request or recorded a violation, if applying an
-edited definition took more or fewer requests than the edits need, or if what was brought home differs from what
-is in the sandbox. Everything runs on this machine and is removed at the end.
+edited definition took more or fewer requests than the edits need, or if files and tables differ from what is in
+the sandbox. Everything runs on this machine and is removed at the end.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def main(*dag_ids: str) -> int:
         print(f"\n{DEFINITION} took more or fewer writes than its edits need.", file=sys.stderr)
         return 1
     if wrong or len({str(rows_of(run)) for run in home}) > 1:
-        print("\nWhat was brought home is not what the sandbox has:", *wrong, sep="\n  ", file=sys.stderr)
+        print("\nFiles and tables are not what the sandbox has.", *wrong, sep="\n  ", file=sys.stderr)
         return 1
     print(
         "\nNext steps",
@@ -117,7 +117,9 @@ def add_prospects(lemlist: Sandbox) -> None:
         for step in SAMPLE_STEPS:
             lemlist.step(campaign["sequenceId"], **step)
         for number in range(SAMPLE_LEADS):
-            lemlist.lead(campaign["_id"], f"{name[:6].lower()}-{number}@example.com", firstName=f"No. {number}")
+            lemlist.lead(
+                campaign["_id"], f"{name[:6].lower()}-{number}@example.com", firstName=f"No. {number}"
+            )
 
 
 def run_all(airflow: PrivateAirflow, lemlist: Sandbox, dags: Path, dag_ids: list[str]) -> list[State]:
@@ -261,7 +263,7 @@ def short(returned: Any) -> str:
     if returned is None:
         return "-"
     if isinstance(returned, str) and "\n" in returned:
-        return f"a text of {len(returned.splitlines())} lines"
+        return f"a table of {len(returned.splitlines()) - 1} rows"
     if isinstance(returned, list) and returned and isinstance(returned[0], dict):
         kinds = {str(each.get("type", "row")) for each in returned}
         return f"{len(returned)} x {', '.join(sorted(kinds))}"
@@ -276,12 +278,13 @@ def short(returned: Any) -> str:
 
 def home_lines(runs: list[State], lake: Path) -> Iterator[str]:
     """Show what each run brought home, the files, and the table that the last run printed."""
-    yield "Brought home"
-    for number, run in enumerate(runs, 1):
-        yield f"  run {number}: " + ", ".join(f"{rows} rows {task}" for task, rows in rows_of(run).items())
-    yield "  The files"
+    yield "Brought home: rows written" + "".join(f"{f'run {number}':>8}" for number, _ in enumerate(runs, 1))
+    written = [rows_of(run) for run in runs]
+    for task_id in written[-1]:
+        yield f"  {task_id:<24}" + "".join(f"{rows.get(task_id, '-'):>8}" for rows in written)
+    yield "  the files, with the rows of each manifest"
     yield from (f"    {line}" for line in lake_lines(lake))
-    yield "  Replies, by a query on the tables"
+    yield "  replies, by a query on the tables"
     for task in runs[-1]["tasks"]:
         if task["task_id"] == "replies":
             yield from (f"    {line}" for line in str(task["returned"]).splitlines())
