@@ -2,10 +2,10 @@
 """
 Bring home what happened in lemlist, every night: as Parquet files in a lake and as tables in a database.
 
-Each run writes the activities of its 24 hours, and how leads and steps are now. It also writes those activities
-again that happened in the two days before, because lemlist lists some late. Then a query on the tables prints
-the replies to each step. A repeated run replaces what it wrote. A run that is triggered by hand covers the 24
-hours before it.
+Each run writes the activities of its 24 hours, and how leads and steps are now. The activities of the two
+days before are written again, because lemlist lists some late. Then a query on the tables prints the replies
+to each step. A repeated run replaces what it wrote. A run that is triggered by hand covers the 24 hours
+before it.
 
 Set the variable ``lemlist_lake`` to a directory, such as ``s3://bucket/lemlist``, and the connection
 ``warehouse`` to a SQL database.

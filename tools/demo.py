@@ -5,8 +5,8 @@
     python -m tools.demo [DAG …]
 
 The exit status is 1 if a DAG failed, if the sandbox refused a request or recorded a violation, if applying an
-edited definition took more or fewer requests than the edits need, or if files and tables differ from what is in
-the sandbox. Everything runs on this machine and is removed at the end.
+edited definition took more or fewer requests than the edits need, or if files and tables differ from what is
+in the sandbox. Everything runs on this machine and is removed at the end.
 """
 
 from __future__ import annotations
