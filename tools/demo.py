@@ -4,9 +4,9 @@
 
     python -m tools.demo [DAG …]
 
-The exit status is 1 if a DAG failed, if the sandbox refused a request or recorded a violation, or if applying
-an edited definition took more or fewer requests than the edits need. Everything runs on this machine and is
-removed at the end.
+The exit status is 1 if a DAG failed, if the sandbox refused a request or recorded a violation, if applying an
+edited definition took more or fewer requests than the edits need, or if files and tables differ from what is
+in the sandbox. Everything runs on this machine and is removed at the end.
 """
 
 from __future__ import annotations
@@ -23,18 +23,33 @@ from textwrap import wrap
 from typing import Any
 
 from airflow_provider_lemlist.sandbox import Sandbox
+from tools.brought_home import differences, lake_lines
 from tools.private_airflow import VERSION, PrivateAirflow
 
 ROOT = Path(__file__).parents[1]
 #: Runs three times: it builds a campaign, finds nothing to change, and applies the edited definition.
 AS_CODE = "lemlist_campaign_as_code"
-EXAMPLES = ("lemlist_outreach", "lemlist_mapped_leads", "lemlist_voice_notes", "lemlist_load_leads", AS_CODE)
+#: Runs twice: the second run replaces what the first one wrote.
+WAREHOUSE = "lemlist_to_warehouse"
+EXAMPLES = (
+    *("lemlist_outreach", "lemlist_mapped_leads", "lemlist_voice_notes", "lemlist_load_leads"),
+    *(AS_CODE, WAREHOUSE),
+)
+RUNS = {AS_CODE: 3, WAREHOUSE: 2}
 DEFINITION = "campaigns/spring_webinar.yaml"
 #: The edits before its third run: another subject, and one more step.
 EDITS = {
     "{{firstName}}, a question": "{{firstName}}, an invitation",
     "  - type: linkedinInvite\n": "  - type: linkedinVisit\n    delay: 1\n  - type: linkedinInvite\n",
 }
+#: Campaigns that were there before the DAGs ran.
+SAMPLE_CAMPAIGNS = ("Autumn webinar", "Product tour")
+SAMPLE_LEADS = 30
+SAMPLE_STEPS: tuple[dict[str, Any], ...] = (
+    {"type": "email", "subject": "{{firstName}}, a seat for you", "message": "<p>Will you join us?</p>"},
+    {"type": "linkedinInvite", "delay": 1},
+    {"type": "linkedinSend", "delay": 2, "message": "Hi {{firstName}}, did you see my email?"},
+)
 #: lemlist's response if a lead exists, which CreateLeadOperator then returns.
 EXISTS = "Lead already in the campaign"
 #: Timeout of the runs, in seconds.
@@ -53,12 +68,14 @@ def main(*dag_ids: str) -> int:
         return 2
     with Sandbox() as lemlist, TemporaryDirectory(prefix="lemlist-dags-") as folder:
         dags = Path(shutil.copytree(ROOT / "dags_examples", folder, dirs_exist_ok=True))
+        if WAREHOUSE in dag_ids:
+            add_prospects(lemlist)
         lemlist.simulate(**SIMULATION)
         print(f"lemlist sandbox  {lemlist.origin}, at most 20 requests in any 2 seconds")
         connection = {"AIRFLOW_CONN_LEMLIST_DEFAULT": lemlist.airflow_connection()}
         with PrivateAirflow(dags, **connection) as airflow:
             print(f"Airflow          {VERSION}, ", end="", flush=True)
-            order = [each for dag_id in dag_ids for each in (3 if dag_id == AS_CODE else 1) * [dag_id]]
+            order = [each for dag_id in dag_ids for each in RUNS.get(dag_id, 1) * [dag_id]]
             runs = run_all(airflow, lemlist, dags, order)
             state = lemlist.state()
             refused = [request for request in lemlist.requests() if is_failure(request)]
@@ -68,6 +85,10 @@ def main(*dag_ids: str) -> int:
             print("", *as_code_lines(as_code), sep="\n")
             print("", *return_lines(runs), sep="\n")
             print("", *request_lines(state, refused), sep="\n")
+            home = [run for run in runs if run["dag_id"] == WAREHOUSE]
+            wrong = differences(airflow.lake, airflow.warehouse, state) if home else []
+            if home:
+                print("", *home_lines(home, airflow.lake), sep="\n")
             failed = len(runs) < len(order) or any(run["state"] != "success" for run in runs)
             if failed:
                 print(f"\nA DAG failed. The end of Airflow's log:\n\n{airflow.tail()}")
@@ -75,6 +96,9 @@ def main(*dag_ids: str) -> int:
         return 1
     if [run["writes"] for run in as_code[1:]] != [0, len(EDITS)] and AS_CODE in dag_ids:
         print(f"\n{DEFINITION} took more or fewer writes than its edits need.", file=sys.stderr)
+        return 1
+    if wrong or len({str(rows_of(run)) for run in home}) > 1:
+        print("\nFiles and tables are not what the sandbox has.", *wrong, sep="\n  ", file=sys.stderr)
         return 1
     print(
         "\nNext steps",
@@ -84,6 +108,18 @@ def main(*dag_ids: str) -> int:
         sep="\n",
     )
     return 0
+
+
+def add_prospects(lemlist: Sandbox) -> None:
+    """Add two running campaigns whose leads the sandbox simulates."""
+    for name in SAMPLE_CAMPAIGNS:
+        campaign = lemlist.campaign(name, status="running")
+        for step in SAMPLE_STEPS:
+            lemlist.step(campaign["sequenceId"], **step)
+        for number in range(SAMPLE_LEADS):
+            lemlist.lead(
+                campaign["_id"], f"{name[:6].lower()}-{number}@example.com", firstName=f"No. {number}"
+            )
 
 
 def run_all(airflow: PrivateAirflow, lemlist: Sandbox, dags: Path, dag_ids: list[str]) -> list[State]:
@@ -161,9 +197,13 @@ def campaign_lines(campaign: State, state: State) -> Iterator[str]:
     yield f"{campaign['name'].partition('manual__')[0].strip()}  {campaign['_id']}, {campaign['status']}"
     sequences = campaign["sequences"]
     yield from (f"  {line}" for line in tree(campaign["sequenceId"], sequences))
-    for lead in state["leads"]:
-        if lead["campaignId"] == campaign["_id"]:
-            yield from (f"  {line}" for line in lead_lines(lead, state))
+    leads = [lead for lead in state["leads"] if lead["campaignId"] == campaign["_id"]]
+    if len(leads) == SAMPLE_LEADS:
+        happened = sum(activity["campaignId"] == campaign["_id"] for activity in state["activities"])
+        yield f"  {len(leads)} leads with {happened} activities"
+        return
+    for lead in leads:
+        yield from (f"  {line}" for line in lead_lines(lead, state))
 
 
 def tree(sequence_id: str, sequences: dict[str, State]) -> Iterator[str]:
@@ -216,12 +256,14 @@ def return_lines(runs: list[State]) -> Iterator[str]:
         for task in run["tasks"]:
             name = task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else "")
             returned = task["returned"]
-            yield f"    {name:<18} {short(returned) if task['state'] == 'success' else task['state']}"
+            yield f"    {name:<20} {short(returned) if task['state'] == 'success' else task['state']}"
 
 
 def short(returned: Any) -> str:
     if returned is None:
         return "-"
+    if isinstance(returned, str) and "\n" in returned:
+        return f"a table of {len(returned.splitlines()) - 1} rows"
     if isinstance(returned, list) and returned and isinstance(returned[0], dict):
         kinds = {str(each.get("type", "row")) for each in returned}
         return f"{len(returned)} x {', '.join(sorted(kinds))}"
@@ -232,6 +274,29 @@ def short(returned: Any) -> str:
             f"{name} {count}" for name, count in returned.items() if count and isinstance(count, int)
         )
     return str(returned)
+
+
+def home_lines(runs: list[State], lake: Path) -> Iterator[str]:
+    """Show what each run brought home, the files, and the table that the last run printed."""
+    yield "Brought home: rows written" + "".join(f"{f'run {number}':>8}" for number, _ in enumerate(runs, 1))
+    written = [rows_of(run) for run in runs]
+    for task_id in written[-1]:
+        yield f"  {task_id:<24}" + "".join(f"{rows.get(task_id, '-'):>8}" for rows in written)
+    yield "  the files, with the rows of each manifest"
+    yield from (f"    {line}" for line in lake_lines(lake))
+    yield "  replies, by a query on the tables"
+    for task in runs[-1]["tasks"]:
+        if task["task_id"] == "replies":
+            yield from (f"    {line}" for line in str(task["returned"]).splitlines())
+
+
+def rows_of(run: State) -> dict[str, int]:
+    """Return how many rows each transfer of a run wrote."""
+    return {
+        task["task_id"]: task["returned"]["rows"]
+        for task in run["tasks"]
+        if isinstance(task["returned"], dict) and "rows" in task["returned"]
+    }
 
 
 def request_lines(state: State, refused: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -54,6 +55,9 @@ class PrivateAirflow:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
             "AIRFLOW__LEMLIST__BUDGET_DIR": str(self.home / "budget"),
+            # What lemlist_to_warehouse.py writes to.
+            "AIRFLOW_VAR_LEMLIST_LAKE": str(self.lake),
+            "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(self.warehouse)}),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "OPENLINEAGE_DISABLED": "true",
             # These servers listen on all addresses; avoid ports that are in use.
@@ -88,6 +92,16 @@ class PrivateAirflow:
     def database(self) -> Path:
         """The file of the metadata database."""
         return self.home / "airflow.db"
+
+    @property
+    def lake(self) -> Path:
+        """The directory of the variable ``lemlist_lake``."""
+        return self.home / "lake"
+
+    @property
+    def warehouse(self) -> Path:
+        """The SQLite database of the connection ``warehouse``."""
+        return self.home / "warehouse.db"
 
     # --- Processes --------------------------------------------------------------------------------------
 

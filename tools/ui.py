@@ -21,6 +21,7 @@ from urllib.request import urlopen
 
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.sandbox import Sandbox
+from tools.demo import add_prospects
 from tools.private_airflow import AIRFLOW_3, VERSION, PrivateAirflow
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,7 @@ def main() -> int:
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
         ) as airflow,
     ):
+        add_prospects(lemlist)
         lemlist.simulate(opens=1, clicks=0, accepts=1, replies=0.5)
         print(f"Starting Airflow {VERSION} …", flush=True)
         # Airflow 2 gives this role to users without login; Airflow 3 makes every user an admin.
@@ -53,7 +55,7 @@ def main() -> int:
             print(f"Airflow did not start. The end of its log:\n\n{airflow.tail()}", file=sys.stderr)
             return 1
         print(
-            f"  {airflow.url:<26} Airflow, without login: trigger lemlist_outreach, open the connection",
+            f"  {airflow.url:<26} Airflow, without login: trigger a DAG, open the connection",
             f"  {lemlist.origin:<26} the sandbox: campaigns, leads, activities",
             "Ctrl-C stops both and removes everything.",
             sep="\n",

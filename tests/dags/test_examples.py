@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.dags.conftest import EXAMPLES, dag_bag, states, xcom
-from tools.demo import AS_CODE, DEFINITION, changes_campaign, edit
+from tools.brought_home import differences, lake_lines
+from tools.demo import AS_CODE, DEFINITION, WAREHOUSE, add_prospects, changes_campaign, edit
 
 pytestmark = pytest.mark.airflow
 
@@ -173,6 +176,35 @@ def test_a_definition_builds_its_campaign_once_and_an_edit_sends_only_what_diffe
     voice = only(campaign["sequences"][accepted]["steps"])
     assert {audio["stepId"] for audio in state["audio"]} == {voice["_id"]}
     assert only(state["leads"])["_id"] == xcom(dag_run, "lead")
+
+
+def test_files_and_tables_have_every_row_of_lemlist_once_also_after_a_second_run(
+    lemlist: Sandbox, examples, run, monkeypatch, tmp_path: Path
+):
+    lake, warehouse = tmp_path / "lake", tmp_path / "warehouse.db"
+    monkeypatch.setenv("AIRFLOW_VAR_LEMLIST_LAKE", str(lake))
+    connection = {"conn_type": "sqlite", "host": str(warehouse)}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
+    add_prospects(lemlist)
+    lemlist.fill_activities(150, time.time() - 20 * 3600, time.time())
+    for _ in range(2):
+        dag_run = run(examples[WAREHOUSE])
+        assert str(dag_run.state) == "success"
+        assert xcom(dag_run, "activities_to_table")["rows"] == 150
+        assert differences(lake, warehouse, lemlist.state()) == []
+    assert {line.partition("=")[0] for line in lake_lines(lake)} == {
+        "activities/day", "leads/night", "sequences/night",
+    }  # fmt: skip
+
+    names, *table = [line.split() for line in xcom(dag_run, "replies").splitlines()]
+    assert names == ["campaign", "level", "step", "type", "replies", "people"]
+    replies = [each for each in lemlist.state()["activities"] if each["type"].endswith("Replied")]
+    assert sum(int(row[-2]) for row in table) == len(replies)
+    assert {(*row[:2], row[-4], row[-3]) for row in table} == {
+        (*name.split(), step, type)
+        for name in ("Autumn webinar", "Product tour")
+        for step, type in (("1", "email"), ("3", "linkedinSend"))
+    }
 
 
 def test_the_dag_of_the_readme_waits_for_a_reply(lemlist: Sandbox, examples, run, monkeypatch):
