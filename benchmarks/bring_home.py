@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -161,27 +162,30 @@ def plain_loop(url: str, key: str, folder: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), folder / "activities.parquet")
 
 
-def dlt_rest_api(url: str, key: str, folder: Path) -> None:
+def dlt_rest_api(url: str, key: str, folder: Path, windows: int = 1) -> None:
+    """Read with dlt's source for REST APIs and its own retries, one window or several at the same time."""
     import dlt
     from dlt.sources.rest_api import rest_api_source
 
-    source = rest_api_source(
-        {
-            "client": {
-                "base_url": url,
-                "auth": {"type": "http_basic", "username": "", "password": key},
-                "paginator": {"type": "offset", "limit": PAGE, "total_path": None},
-            },
-            "resources": [
-                {
-                    "name": "activities",
-                    "primary_key": "_id",
-                    "write_disposition": "replace",
-                    "endpoint": {"path": "activities", "params": {"version": "v2", **WINDOW}},
-                }
-            ],
+    def resource(number: int) -> dict[str, Any]:
+        since = SINCE + number * (UNTIL - SINCE) / windows
+        until = since + (UNTIL - SINCE) / windows - timedelta(milliseconds=1)
+        params = {"version": "v2", "minDate": since.isoformat(), "maxDate": until.isoformat()}
+        return {
+            "name": f"activities_{number}",
+            "table_name": "activities",
+            "primary_key": "_id",
+            "write_disposition": "append",
+            "endpoint": {"path": "activities", "params": params},
         }
-    )
+
+    client = {
+        "base_url": url,
+        "auth": {"type": "http_basic", "username": "", "password": key},
+        "paginator": {"type": "offset", "limit": PAGE, "total_path": None},
+    }
+    resources = [resource(number) for number in range(windows)]
+    source = rest_api_source({"client": client, "resources": resources}, parallelized=True)
     lake = dlt.destinations.filesystem(folder.as_uri())
     pipeline = dlt.pipeline(
         "lemlist", destination=lake, dataset_name="lake", pipelines_dir=f"{folder.parent}/dlt"
@@ -256,6 +260,9 @@ def airbyte_cdk(url: str, key: str, folder: Path) -> None:
         pyarrow.parquet.write_table(pyarrow.table(columns), folder / f"{number}.parquet")
 
 
+DLT, DLT_MODULES = ("dlt[parquet]==1.31.0",), ("dlt.sources.rest_api", "dlt.destinations")
+
+
 class Way(NamedTuple):
     title: str
     run: Callable[[str, str, Path], None]
@@ -270,12 +277,13 @@ WAYS = {
         ("airflow_provider_lemlist.transfers.object_storage", "airflow_provider_lemlist.hooks.lemlist"),
     ),
     "loop": Way("a plain loop", plain_loop, ("requests", "pyarrow.parquet")),
-    "dlt": Way("dlt", dlt_rest_api, ("dlt.sources.rest_api", "dlt.destinations"), ["dlt[parquet]==1.31.0"]),
+    "dlt": Way("dlt", dlt_rest_api, DLT_MODULES, DLT),
+    "dlt-4": Way("dlt, 4 windows at once", partial(dlt_rest_api, windows=4), DLT_MODULES, DLT),
     "airbyte": Way(
         "Airbyte's CDK",
         airbyte_cdk,
         ("airbyte_cdk.sources.declarative.concurrent_declarative_source",),
-        ["airbyte-cdk==7.39.1", "pyarrow"],
+        ("airbyte-cdk==7.39.1", "pyarrow"),
     ),
 }
 
