@@ -21,11 +21,9 @@ import argparse
 import json
 import multiprocessing
 import os
-import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -55,56 +53,30 @@ HEAD = (
 
 
 def serve(pipe: Connection, rows: int, changes: bool) -> None:
-    """Fill a sandbox, send its address, and on demand the ids that the day held from start to end."""
+    """Fill a sandbox, send its address, and on request what it saw and what it held from start to end."""
     from airflow_provider_lemlist.sandbox import Sandbox
 
+    since, until, day = SINCE.timestamp(), UNTIL.timestamp(), 86_400
     with Sandbox(latency=LATENCY, seed=1) as lemlist:
-        leads = fill(lemlist, rows)
-        held = day(lemlist)
+        lemlist.fill_activities(rows, since, until, burst=20)
+        lemlist.fill_activities(rows // 3, since - day, since, burst=20)
+        lemlist.fill_activities(rows // 3, until, until + day, burst=20)
+        started = time.time()
         if changes:
-            threading.Thread(target=change, args=(lemlist, leads), daemon=True).start()
+            lemlist.churn(since, until)
         pipe.send({"url": lemlist.url, "key": lemlist.api_key})
         pipe.recv()
+        lemlist.stop_churn()
         (meter,) = lemlist.state()["limit"]["keys"].values()
-        pipe.send({"ids": held & day(lemlist), **meter})
+        held = [
+            each.activity["_id"]
+            for each in lemlist.activity_history()
+            if each.listed_at <= started
+            and each.vanished_at is None
+            and SINCE <= datetime.fromisoformat(each.activity["createdAt"]) < UNTIL
+        ]
+        pipe.send({"held": held, **meter})
         pipe.recv()
-
-
-def fill(lemlist: Any, rows: int) -> list[str]:
-    """Add the rows of the day, a third as many before it, and as many after it."""
-    campaign = lemlist.campaign(status="running")["_id"]
-    leads = [
-        lemlist.lead(campaign, f"p{n}@example.com", firstName=f"P {n}", plan="pro")["_id"]
-        for n in range(rows // 30)
-    ]
-    types = ("emailsSent", "emailsOpened", "emailsClicked", "emailsReplied")
-    for start, number in ((SINCE - timedelta(days=1), rows // 3), (SINCE, rows), (UNTIL, rows // 3)):
-        for n in range(number):
-            at = start + timedelta(days=n / number)
-            lemlist.activity(
-                lead_id=leads[n % len(leads)], type=types[n % len(types)], created_at=at.timestamp()
-            )
-    return leads
-
-
-def day(lemlist: Any) -> set[str]:
-    world = lemlist.service.world
-    with world.lock:
-        return {
-            each.id for each in world.activities if SINCE.timestamp() <= each.created_at < UNTIL.timestamp()
-        }
-
-
-def change(lemlist: Any, leads: Sequence[str]) -> None:
-    """Let 5 activities a second appear, in the day and after it, and one vanish."""
-    world, choose = lemlist.service.world, random.Random(1)
-    while True:
-        for _ in range(5):
-            at = SINCE.timestamp() + choose.uniform(0, 2 * 86_400)
-            lemlist.activity(lead_id=choose.choice(leads), type="emailsOpened", created_at=at)
-        with world.lock:
-            world.activities.pop(choose.randrange(len(world.activities)))
-        time.sleep(1)
 
 
 @contextmanager
@@ -120,23 +92,18 @@ def sandbox(rows: int, changes: bool) -> Iterator[Connection]:
 # --- The ways, each in its own process --------------------------------------------------------------------
 
 
-def operator(url: str, key: str, folder: Path) -> None:
-    from types import SimpleNamespace
-
-    from airflow_provider_lemlist.transfers.object_storage import LemlistToObjectStorageOperator
+def provider(url: str, key: str, folder: Path) -> None:
+    """Read and write as LemlistToObjectStorageOperator does."""
+    from airflow_provider_lemlist.extract.files import stage
+    from airflow_provider_lemlist.extract.options import ReadOptions
+    from airflow_provider_lemlist.extract.reader import read
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
     os.environ["AIRFLOW_CONN_LEMLIST_DEFAULT"] = json.dumps(
         {"conn_type": "lemlist", "host": url, "password": key}
     )
-    task = LemlistToObjectStorageOperator(
-        task_id="day",
-        dataset="activities",
-        path=f"file://{folder}",
-        since=SINCE.isoformat(),
-        until=UNTIL.isoformat(),
-    )
-    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="day", map_index=-1, try_number=1)
-    task.execute({"ti": ti})  # type: ignore[arg-type]  # the part of a context that the operator needs
+    options = ReadOptions.of("activities", since=SINCE, until=UNTIL, now=datetime.now(UTC))
+    stage(read(LemlistHook(), options), options.columns, "parquet", folder)
 
 
 def plain_loop(url: str, key: str, folder: Path) -> None:
@@ -273,8 +240,8 @@ class Way(NamedTuple):
 WAYS = {
     "ours": Way(
         "**this provider**",
-        operator,
-        ("airflow_provider_lemlist.transfers.object_storage", "airflow_provider_lemlist.hooks.lemlist"),
+        provider,
+        ("airflow_provider_lemlist.hooks.lemlist", "airflow_provider_lemlist.extract.reader"),
     ),
     "loop": Way("a plain loop", plain_loop, ("requests", "pyarrow.parquet")),
     "dlt": Way("dlt", dlt_rest_api, DLT_MODULES, DLT),
@@ -375,7 +342,7 @@ def main() -> None:
 
 
 def print_row(title: str, took: dict[str, Any], truth: dict[str, Any], ours: float) -> None:
-    counts = [took["ids"].get(each, 0) for each in truth["ids"]]
+    counts = [took["ids"].get(each, 0) for each in truth["held"]]
     lost, twice = counts.count(0), sum(count > 1 for count in counts)
     rate = len(counts) / took["seconds"]
     speed = f"{took['seconds']:>9.1f}{took['seconds'] / ours:>8.1f}x{rate:>8.0f}{rate / LIMIT:>10.1%}"
