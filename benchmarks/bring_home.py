@@ -5,6 +5,7 @@ Measure how fast, how completely and with how much memory a day of activities is
     python benchmarks/bring_home.py                        # 60,000 of 100,000 activities, about 15 minutes
     python benchmarks/bring_home.py --ways ours --times 3
     python benchmarks/bring_home.py --changes              # activities arrive and vanish during the read
+    python benchmarks/bring_home.py --burst 20             # up to 20 in one second, as after an import
     python benchmarks/bring_home.py --rows 6000            # a tenth of everything
 
 One way after the other, each in its own process, against a sandbox in another one with lemlist's limit (20
@@ -52,15 +53,15 @@ HEAD = (
 # --- The sandbox, in its own process ----------------------------------------------------------------------
 
 
-def serve(pipe: Connection, rows: int, changes: bool) -> None:
+def serve(pipe: Connection, rows: int, burst: int, changes: bool) -> None:
     """Fill a sandbox, send its address, and on request what it saw and what it held from start to end."""
     from airflow_provider_lemlist.sandbox import Sandbox
 
     since, until, day = SINCE.timestamp(), UNTIL.timestamp(), 86_400
     with Sandbox(latency=LATENCY, seed=1) as lemlist:
-        lemlist.fill_activities(rows, since, until, burst=20)
-        lemlist.fill_activities(rows // 3, since - day, since, burst=20)
-        lemlist.fill_activities(rows // 3, until, until + day, burst=20)
+        lemlist.fill_activities(rows, since, until, burst=burst)
+        lemlist.fill_activities(rows // 3, since - day, since, burst=burst)
+        lemlist.fill_activities(rows // 3, until, until + day, burst=burst)
         started = time.time()
         if changes:
             lemlist.churn(since, until)
@@ -80,9 +81,9 @@ def serve(pipe: Connection, rows: int, changes: bool) -> None:
 
 
 @contextmanager
-def sandbox(rows: int, changes: bool) -> Iterator[Connection]:
+def sandbox(*what: Any) -> Iterator[Connection]:
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=serve, args=(theirs, rows, changes), daemon=True)
+    process = multiprocessing.Process(target=serve, args=(theirs, *what), daemon=True)
     process.start()
     yield ours
     ours.send("end")
@@ -239,7 +240,7 @@ class Way(NamedTuple):
 
 WAYS = {
     "ours": Way(
-        "**this provider**",
+        "this provider",
         provider,
         ("airflow_provider_lemlist.hooks.lemlist", "airflow_provider_lemlist.extract.reader"),
     ),
@@ -318,9 +319,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=60_000, help="activities of the day")
+    parser.add_argument("--burst", type=int, default=1, help="up to so many of them in one second")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--times", type=int, default=1)
-    parser.add_argument("--changes", action="store_true", help="5 activities a second arrive, one vanishes")
+    parser.add_argument("--changes", action="store_true", help="5 a second arrive, one vanishes")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -333,7 +335,7 @@ def main() -> None:
         pythons = {name: installed(WAYS[name], Path(folder, name)) for name in given.ways.split(",")}
         for name, python in pythons.items():
             for _ in range(given.times):
-                with sandbox(given.rows, given.changes) as pipe:
+                with sandbox(given.rows, given.burst, given.changes) as pipe:
                     took = in_process(name, python, **pipe.recv())
                     pipe.send("account")
                     truth = pipe.recv()
