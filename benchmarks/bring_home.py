@@ -93,18 +93,19 @@ def sandbox(*what: Any) -> Iterator[Connection]:
 # --- The ways, each in its own process --------------------------------------------------------------------
 
 
-def provider(url: str, key: str, folder: Path) -> None:
-    """Read and write as LemlistToObjectStorageOperator does."""
-    from airflow_provider_lemlist.extract.files import stage
-    from airflow_provider_lemlist.extract.options import ReadOptions
-    from airflow_provider_lemlist.extract.reader import read
-    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+def operator(url: str, key: str, folder: Path) -> None:
+    from types import SimpleNamespace
+
+    from airflow_provider_lemlist.transfers.object_storage import LemlistToObjectStorageOperator
 
     os.environ["AIRFLOW_CONN_LEMLIST_DEFAULT"] = json.dumps(
         {"conn_type": "lemlist", "host": url, "password": key}
     )
-    options = ReadOptions.of("activities", since=SINCE, until=UNTIL, now=datetime.now(UTC))
-    stage(read(LemlistHook(), options), options.columns, "parquet", folder)
+    task = LemlistToObjectStorageOperator(
+        task_id="day", dataset="activities", path=folder, since=SINCE, until=UNTIL
+    )
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="day", map_index=-1, try_number=1)
+    task.execute({"ti": ti})  # type: ignore[arg-type]  # the part of a context that the operator needs
 
 
 def plain_loop(url: str, key: str, folder: Path) -> None:
@@ -241,8 +242,8 @@ class Way(NamedTuple):
 WAYS = {
     "ours": Way(
         "this provider",
-        provider,
-        ("airflow_provider_lemlist.hooks.lemlist", "airflow_provider_lemlist.extract.reader"),
+        operator,
+        ("airflow_provider_lemlist.transfers.object_storage", "airflow_provider_lemlist.extract.reader"),
     ),
     "loop": Way("a plain loop", plain_loop, ("requests", "pyarrow.parquet")),
     "dlt": Way("dlt", dlt_rest_api, DLT_MODULES, DLT),
