@@ -202,8 +202,8 @@ def test_a_transfer_reads_the_data_interval(runs: Runs):
 
 
 def test_a_transfer_of_a_run_triggered_by_hand_reads_the_time_since_the_previous_run(runs: Runs):
-    now = runs.of("manual")[-1]["due"]
-    assert runs.windows("manual") == [None, (FIRST, SECOND), (SECOND, now)]
+    one, two, now = (run["due"] for run in runs.of("manual"))
+    assert runs.windows("manual") == [None, (one, two), (two, now)]
 
 
 def test_a_run_triggered_by_an_asset_counts_from_the_previous_run(runs: Runs):
