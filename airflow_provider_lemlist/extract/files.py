@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
 from gzip import GzipFile
 from hashlib import file_digest
 from io import StringIO
 from itertools import islice
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow_provider_lemlist.datasets import Column, Row, Value, fingerprint
@@ -39,6 +43,9 @@ PART_ROWS = 50_000
 #: Rows that are in memory together; a row group of Parquet.
 GROUP_ROWS = 5_000
 MANIFEST = "_manifest.json"
+
+#: Beginnings of the names of a directory for staged files: before and after it is locked.
+_NEW, _STAGED = "lemlist-new-", "lemlist-staged-"
 
 _NAME = rf"part-\d{{5,}}\.({'|'.join(map(re.escape, FORMATS.values()))})"
 #: A file of an earlier run, or what a killed one left on disk. All other files are foreign.
@@ -91,6 +98,38 @@ def described(columns: Sequence[Column]) -> dict[str, Any]:
         "schema": [{"name": column.name, "type": column.kind} for column in columns],
         "schema_fingerprint": fingerprint(columns),
     }
+
+
+@contextmanager
+def staging_directory() -> Iterator[Path]:
+    """
+    Yield a directory for ``stage``, and remove it, and those that killed processes left.
+
+    They may hold personal data. The process that uses one holds its lock, which ends with the process.
+    """
+    for left in Path(gettempdir()).glob(f"{_STAGED}*"):
+        _remove_unless_used(left)
+    directory = Path(mkdtemp(prefix=_NEW))
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        flock(lock, LOCK_EX)
+        # Not before it is locked; the lock stays with the directory.
+        directory = directory.rename(directory.with_name(directory.name.replace(_NEW, _STAGED, 1)))
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_unless_used(directory: Path) -> None:
+    # Another process may remove it at the same time, and one of another user cannot be opened.
+    with suppress(OSError):
+        lock = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def stage(rows: Iterable[Row], columns: Sequence[Column], file_format: str, directory: Path) -> list[Part]:

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lemlist.arguments import (
@@ -128,17 +126,17 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
     def _write(self, part: ReadOptions, target: ObjectStoragePath) -> tuple[list[str], int]:
         """Read a part, and replace the files of its target; return the files and the number of rows."""
         from airflow_provider_lemlist.extract.files import replace as replace_files
-        from airflow_provider_lemlist.extract.files import stage
+        from airflow_provider_lemlist.extract.files import stage, staging_directory
         from airflow_provider_lemlist.extract.reader import read
 
-        with TemporaryDirectory(prefix="lemlist-") as name:
-            staged: list[Part] = stage(read(self.hook, part), part.columns, self.file_format, Path(name))
+        with staging_directory() as directory:
+            staged: list[Part] = stage(read(self.hook, part), part.columns, self.file_format, directory)
             rows = sum(each.rows for each in staged)
             if not rows and self.if_empty != "write":
                 if self.if_empty == "fail":
                     self._refuse_empty_set()
                 return [], 0
-            files = replace_files(target, staged, Path(name), self._manifest(part))
+            files = replace_files(target, staged, directory, self._manifest(part))
         self._targets.append(target)
         return files, rows
 

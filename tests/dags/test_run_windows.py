@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The default ``since`` of the sensor under every kind of DAG run, and loads of cleared nights, in a running
-Airflow.
+The default ``since`` of the sensor and the default window of a transfer under every kind of DAG run, and
+loads of cleared nights, in a running Airflow.
 
 It runs without Airflow's unit test mode, which gives cron schedules data intervals with a width. By default,
 Airflow 3 does not do that.
@@ -67,15 +67,18 @@ ALL = {"cron": 6, "interval": 3, "trigger": 3, "consume": 4, "manual": 3, "backf
 class Runs:
     """What a running Airflow did: its runs, and the ``since`` that each attempt of their sensor requested."""
 
-    def __init__(self, airflow: PrivateAirflow, lemlist: Sandbox) -> None:
+    def __init__(self, airflow: PrivateAirflow, lemlist: Sandbox, lake: Path) -> None:
         self.airflow = airflow
         self.lemlist = lemlist
+        self.lake = lake
 
     def requested(self) -> dict[str, dict[str, list[datetime]]]:
         """Return the lower bounds of all requests by DAG and run."""
         found: dict[str, dict[str, list[datetime]]] = {}
         for request in self.lemlist.requests("GET /activities"):
             query = dict(parse_qsl(request["query"]))
+            if "leadId" not in query:
+                continue  # the transfer
             since = datetime.fromisoformat(query["minDate"])
             found.setdefault(query["campaignId"], {}).setdefault(query["leadId"], []).append(since)
         return found
@@ -88,6 +91,17 @@ class Runs:
         loads = self.airflow.query("SELECT try_number FROM task_instance WHERE dag_id = 'nights'")
         ended = states == {"success"} and len(loads) == len(NIGHTS)
         return ended and all(sent.get(name, 0) >= count for name, count in expected.items())
+
+    def windows(self, dag_id: str) -> list[tuple[datetime, datetime] | None]:
+        """Return the window that the transfer of each run has written, in the order of the runs."""
+        found = []
+        for run in self.of(dag_id):
+            manifest = self.lake / dag_id / run["run_id"] / "_manifest.json"
+            content = json.loads(manifest.read_text()) if manifest.exists() else None
+            found.append(
+                content and tuple(datetime.fromisoformat(content[name]) for name in ("since", "until"))
+            )
+        return found
 
     def of(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the runs of a DAG in the order in which they were due, with their bounds as ``since``."""
@@ -114,13 +128,15 @@ def moment(value: str | None) -> datetime | None:
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[Runs]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    lake = tmp_path_factory.mktemp("lake")
     with (
         Sandbox() as lemlist,
         PrivateAirflow(
             Path(__file__).parent / "windows",
             AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
             AIRFLOW_VAR_CAMPAIGN=lemlist.campaign()["_id"],
+            AIRFLOW_VAR_LAKE=str(lake),
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
             AIRFLOW__CORE__PARALLELISM="4",
             AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME="0.2",
@@ -128,7 +144,7 @@ def runs() -> Iterator[Runs]:
     ):
         airflow.run("db", "migrate")
         airflow.start(*ENGINE)
-        runs = Runs(airflow, lemlist)
+        runs = Runs(airflow, lemlist, lake)
         wait_until(lambda: runs.have_sent(SCHEDULED), "A scheduled run", airflow)
         with airflow.log.open("ab") as log:
             done = subprocess.run(
@@ -171,6 +187,23 @@ def test_a_run_triggered_by_hand_counts_from_the_previous_run(runs: Runs):
     assert one["since"][0] == one["due"], "there is no run before"
     assert two["since"][0] == one["due"]
     assert now["since"][0] == two["due"]
+
+
+def test_a_transfer_reads_the_time_since_the_previous_run_of_a_cron_schedule(runs: Runs):
+    since_previous = [None, (FIRST, SECOND), (SECOND, THIRD)]
+    of_interval = [(night, night + DAY) for night in NIGHTS]
+    assert runs.windows("cron") == (since_previous if AIRFLOW_3 else of_interval)
+    assert runs.windows("trigger") == since_previous
+    assert runs.windows("backfilled") == runs.windows("cron")
+
+
+def test_a_transfer_reads_the_data_interval(runs: Runs):
+    assert runs.windows("interval") == [(night, night + DAY) for night in NIGHTS]
+
+
+def test_a_transfer_of_a_run_triggered_by_hand_reads_the_time_since_the_previous_run(runs: Runs):
+    one, two, now = (run["due"] for run in runs.of("manual"))
+    assert runs.windows("manual") == [None, (one, two), (two, now)]
 
 
 def test_a_run_triggered_by_an_asset_counts_from_the_previous_run(runs: Runs):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DAGs of ``test_run_windows.py``: one sensor under every kind of run, and a load."""
+"""The DAGs of ``test_run_windows.py``: a sensor and a transfer under every kind of run, and a load."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from airflow.timetables.trigger import CronTriggerTimetable
 from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.sensors.activity import ActivitySensor
 from airflow_provider_lemlist.templating import AirflowText
+from airflow_provider_lemlist.transfers.object_storage import LemlistToObjectStorageOperator
 
 THREE_DAYS = {"start_date": datetime(2026, 3, 1, tzinfo=UTC), "end_date": datetime(2026, 3, 3, tzinfo=UTC)}
 #: Airflow starts tasks before its API server listens.
@@ -30,6 +31,17 @@ def wait() -> ActivitySensor:
         timeout=0,
         soft_fail=True,
         deferrable=False,
+        trigger_rule="all_done",
+    )
+
+
+def bring() -> LemlistToObjectStorageOperator:
+    """Write the window of the run into a directory of the run; fail if there is none."""
+    return LemlistToObjectStorageOperator(
+        task_id="bring",
+        dataset="activities",
+        path="{{ var.value.lake }}/{{ dag.dag_id }}/{{ run_id }}",
+        file_format="ndjson",
     )
 
 
@@ -39,10 +51,10 @@ for dag_id, schedule in {
     "trigger": CronTriggerTimetable("0 0 * * *", timezone="UTC"),
 }.items():
     with DAG(dag_id, schedule=schedule, catchup=True, default_args=RETRIES, **THREE_DAYS):
-        wait()
+        bring() >> wait()
 
 with DAG("backfilled", schedule="0 0 * * *", catchup=False, default_args=RETRIES, **THREE_DAYS):
-    wait()
+    bring() >> wait()
 
 with DAG("nights", schedule="0 0 * * *", catchup=True, max_active_runs=1, default_args=RETRIES, **THREE_DAYS):
     LoadLeadsOperator(
@@ -59,7 +71,7 @@ with DAG("nights", schedule="0 0 * * *", catchup=True, max_active_runs=1, defaul
     )
 
 with DAG("manual", schedule=None, start_date=datetime(2026, 3, 1, tzinfo=UTC), default_args=RETRIES):
-    wait()
+    bring() >> wait()
 
 with DAG("produce", schedule="@once", start_date=datetime(2026, 3, 1, tzinfo=UTC), default_args=RETRIES):
 

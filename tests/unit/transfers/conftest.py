@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,9 @@ from airflow_provider_lemlist.transfers.object_storage import LemlistToObjectSto
 from airflow_provider_lemlist.transfers.sql import LemlistToSqlOperator
 from tests.contract.documents import departures
 from tests.unit.worker import Worker
+
+# Where processes of tests find the module that they run.
+sys.path.insert(0, str(Path(__file__).parent))
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
