@@ -168,6 +168,10 @@ class LemlistTransfer(LemlistOperator):
             raise LemlistError(f"lemlist has no {self.dataset} to write, and if_empty is 'fail'.")
         raise AirflowSkipException(f"lemlist has no {self.dataset} to write.")
 
+    def _log_written(self, place: str, rows: int, window: Window | None) -> None:
+        bounds = "" if window is None else f", {window.since} to {window.until}"
+        self.log.info("%s: %s rows of %s%s", place, f"{rows:,}", self.dataset, bounds)
+
     def _report(self, context: Context, window: Window | None, **written: Any) -> dict[str, Any]:
         """Return what was written, and put it into the events of the outlets."""
         report = {

@@ -21,7 +21,7 @@ from airflow_provider_lemlist.datasets import dataset_named
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.extract.files import FileFormat
 from airflow_provider_lemlist.extract.windows import days_of, reaching_back
-from airflow_provider_lemlist.storage import name_in_storage, storage_path
+from airflow_provider_lemlist.storage import name_in_storage, shown, storage_path
 from airflow_provider_lemlist.templating import is_open
 from airflow_provider_lemlist.transfers.base import READ_FIELDS, LemlistTransfer
 
@@ -138,6 +138,7 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
                 return [], 0
             files = replace_files(target, staged, directory, self._manifest(part))
         self._targets.append(target)
+        self._log_written(shown(target), rows, part.window)
         return files, rows
 
     def _manifest(self, part: ReadOptions) -> dict[str, Any]:

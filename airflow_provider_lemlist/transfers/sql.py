@@ -105,6 +105,7 @@ class LemlistToSqlOperator(LemlistTransfer):
             table.prepare()
             table.replace((unpacked(line, options.columns) for line in file), scopes)
         self._table = table
+        self._log_written(f"Table {self.table}", rows, options.window)
         return self._report(context, options.window, rows=rows, table=self.table)
 
     def _written_places(self) -> list[tuple[str, str]]:
