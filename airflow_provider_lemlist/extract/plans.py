@@ -224,8 +224,11 @@ class OffsetPages:
                 self._ids.add(each)
         self._first_page = self._first_page or ids
         self._expected = ids[-1] if ids else self._expected
-        self._rereads = 0 if found else self._rereads + 1
         self._previous = self._offset
+        if found:
+            self._rereads = 0
+        elif self._offset >= len(self._ids):
+            self._count_reread()  # known ones are further up
         if len(ids) >= self._limit:
             self._claims = 0
             self._offset += self._limit - 1
@@ -233,10 +236,13 @@ class OffsetPages:
             left = PAGES_AHEAD if page.total is None else math.ceil((page.total - self._offset) / self._limit)
             self._ahead = max(1, min(left, PAGES_AHEAD))
             return found
-        is_end = page.total is None or self._offset + len(ids) >= page.total
-        self._claims = self._claims + 1 if is_end and not found else 0
-        if self._rereads > MAX_REREADS:
-            raise moved_too_often(self._what)
+        # A page that is short for another reason shows more than the record it begins with.
+        if found or (len(ids) > 1 and ids != self._first_page):
+            self._claims = 0
+        elif page.total is None or self._offset + len(ids) >= page.total:
+            self._claims += 1
+        else:
+            self._count_reread()
         self._line_up(self._offset + max(len(ids) - 1, 0))
         return found
 
@@ -245,15 +251,20 @@ class OffsetPages:
         if self._expected is not None:
             # Some routes ignore the offset; then a short first page is the whole list.
             return ids[:1] == [self._expected] or (ids == self._first_page and len(ids) < self._limit)
-        return self._offset == 0 or (bool(ids) and ids[0] in self._ids)
+        if not ids or not self._ids:
+            return not self._ids  # where some were listed before, an empty page is not the end
+        return self._offset == 0 or ids[0] in self._ids
 
     def _go_back(self) -> None:
-        self._rereads += 1
-        if self._rereads > MAX_REREADS:
-            raise moved_too_often(self._what)
+        self._count_reread()
         self._previous = max(0, min(self._previous, self._offset) - self._limit)
         self._expected, self._claims = None, 0
         self._line_up(self._previous)
+
+    def _count_reread(self) -> None:
+        self._rereads += 1
+        if self._rereads > MAX_REREADS:
+            raise moved_too_often(self._what)
 
     def _line_up(self, offset: int) -> None:
         """Continue at an offset; pages that were requested ahead are void."""

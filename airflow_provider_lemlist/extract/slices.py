@@ -68,8 +68,6 @@ class _Listing:
 
     query: Mapping[str, Any]
     oldest: float = math.inf
-    #: The moment below which lemlist lists nothing, as it claimed often enough.
-    end: float = -math.inf
 
 
 @dataclass
@@ -87,7 +85,9 @@ class _Slice:
     known: dict[str, int] = field(default_factory=dict)
     #: Activities per millisecond, from the last page or the slice that this one was cut from.
     density: float = 0.0
+    #: How often lemlist claimed that nothing is below this moment.
     claims: int = 0
+    end: int = 0
     rereads: int = 0
     is_busy: bool = False
     is_done: bool = False
@@ -97,9 +97,13 @@ class _Slice:
         return self.is_busy or not self.is_done
 
     @property
+    def has_claimed_end(self) -> bool:
+        return self.claims >= END_CLAIMS and not self.is_done
+
+    @property
     def left(self) -> float:
         """How many activities are left, as far as can be told."""
-        return 0.0 if self.is_done else self.density * max(0, self.until - self.low)
+        return 0.0 if self.is_done or self.claims else self.density * max(0, self.until - self.low)
 
 
 class TimeSlices:
@@ -130,9 +134,12 @@ class TimeSlices:
         return min((each.low for each in self._slices if each.is_open), default=math.inf)
 
     def take(self) -> WindowPage | None:
-        number = next(
-            (number for number, each in enumerate(self._slices) if not (each.is_busy or each.is_done)), None
+        free = (
+            number
+            for number, each in enumerate(self._slices)
+            if not (each.is_busy or each.is_done or each.has_claimed_end)
         )
+        number = next(free, None)
         if number is None:
             number = self._halve()
         if number is None:
@@ -157,6 +164,9 @@ class TimeSlices:
 
     def settle(self, request: WindowPage) -> None:
         self._slices[request.number].is_busy = False
+        for part in sorted(self._slices, key=lambda each: each.high, reverse=True):
+            if part.has_claimed_end:
+                self._conclude(part)
 
     def _halve(self) -> int | None:
         """Cut the lower half off the slice with the most left; return the number of the new one."""
@@ -175,7 +185,7 @@ class TimeSlices:
             return not part.known and part.listing.oldest > part.until
         if any(below.at > above.at for above, below in zip(seen, seen[1:], strict=False)):
             return False
-        if seen[0].at >= part.until + SECOND or seen[-1].at < max(self._since, part.listing.end):
+        if seen[0].at >= part.until + SECOND or seen[-1].at < self._since:
             return False
         if part.offset == 0 and part.until % SECOND == 0:
             return True
@@ -192,7 +202,8 @@ class TimeSlices:
                 part.is_done = True
                 return
         if len(seen) <= 1 and not is_new:
-            self._claim_end(part, seen)
+            part.claims += 1
+            part.end = seen[0].at if seen else part.until + 1
             return
         part.claims = 0
         if len(seen) >= self._limit:
@@ -208,16 +219,13 @@ class TimeSlices:
         else:
             part.offset += len(seen) - 1
 
-    def _claim_end(self, part: _Slice, seen: list[_Seen]) -> None:
-        """Believe after some claims that nothing follows; if something was listed there, after some more."""
-        part.claims += 1
-        if part.claims < END_CLAIMS:
+    def _conclude(self, part: _Slice) -> None:
+        """Believe that nothing follows when the slice above is done, unless something was listed there."""
+        if any(each.is_open and each.listing is part.listing and each.low == part.high for each in self._slices):
             return
-        is_missed = bool(seen) and part.listing.oldest < seen[-1].at
-        if is_missed and part.rereads < MISSED_OFTEN_ENOUGH:
+        if part.listing.oldest < part.end and part.rereads < MISSED_OFTEN_ENOUGH:
             self._go_back(part)
         else:
-            part.listing.end = seen[-1].at if seen else part.until
             part.is_done = True
 
     def _go_back(self, part: _Slice) -> None:

@@ -22,7 +22,7 @@ from airflow_provider_lemlist.extract.slices import TimeSlices, WindowPage
 from tests.unit.extract.listing import SECOND, Activities, Read, carry_out, is_sorted
 
 #: A read takes a few milliseconds.
-many = settings(max_examples=400 if settings.get_current_profile_name() == "steady" else 20_000)
+many = settings(max_examples=400 if settings.get_current_profile_name() == "steady" else 5_000)
 
 #: A whole second.
 START = 1_772_445_600_000
@@ -120,7 +120,7 @@ def test_all_activities_are_found_in_few_requests(window: Window, compares: str,
 
 @many
 @given(windows(), st.sampled_from(("milliseconds", "floored", "seconds")), st.sampled_from((2, 5, 10**9)),
-       st.sampled_from((0.02, 0.1, 0.3)))
+       st.sampled_from((0.02, 0.1)))
 def test_activities_that_arrive_and_vanish_hide_none(window: Window, compares: str, cap: int, rate: float) -> None:
     rng = Random(window.seed)
     listing = Activities(window.moments, window.campaigns, rng, compares=compares, cap=cap)
@@ -135,7 +135,7 @@ def test_activities_that_arrive_and_vanish_hide_none(window: Window, compares: s
             listing.add(rng.choice((rng.choice(moments), rng.randrange(window.low - 1500, window.high + 1500))))
 
     try:
-        found = read(window, listing, rng, happen=happen, most_requests=60 * len(moments) + 500)
+        found = read(window, listing, rng, happen=happen, most_requests=200 * len(moments) + 1000)
     except LemlistUnexpectedReplyError:
         event("error")
         return
