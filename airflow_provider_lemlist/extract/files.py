@@ -41,7 +41,7 @@ FORMATS: Mapping[str, str] = {"parquet": "parquet", "ndjson": "ndjson.gz", "csv"
 #: Most rows of one file.
 PART_ROWS = 50_000
 #: Rows that are in memory together; a row group of Parquet.
-GROUP_ROWS = 5_000
+GROUP_ROWS = 2_500
 MANIFEST = "_manifest.json"
 
 #: Beginnings of the names of a directory for staged files: before and after it is locked.
