@@ -100,6 +100,10 @@ class _Slice:
     def has_claimed_end(self) -> bool:
         return self.claims >= END_CLAIMS and not self.is_done
 
+    def finish(self) -> None:
+        self.is_done = True
+        self.known.clear()
+
     @property
     def left(self) -> float:
         """How many activities are left, as far as can be told."""
@@ -199,7 +203,7 @@ class TimeSlices:
         if seen:
             part.listing.oldest = min(part.listing.oldest, seen[-1].at)
             if seen[-1].at < part.low:
-                part.is_done = True
+                part.finish()
                 return
         if len(seen) <= 1 and not is_new:
             part.claims += 1
@@ -220,13 +224,15 @@ class TimeSlices:
             part.offset += len(seen) - 1
 
     def _conclude(self, part: _Slice) -> None:
-        """Believe that nothing follows when the slice above is done, unless something was listed there."""
-        if any(each.is_open and each.listing is part.listing and each.low == part.high for each in self._slices):
-            return
+        """Believe that nothing follows, unless something was listed there: then only when it stays away."""
+        if not part.known and any(
+            each.is_open and each.listing is part.listing and each.low == part.high for each in self._slices
+        ):
+            return  # the slice above ends with an activity of this one, if there is any
         if part.listing.oldest < part.end and part.rereads < MISSED_OFTEN_ENOUGH:
             self._go_back(part)
         else:
-            part.is_done = True
+            part.finish()
 
     def _go_back(self, part: _Slice) -> None:
         """Read on from whole seconds, then from the bound before: an offset of 0 leaves no gap there."""

@@ -143,6 +143,22 @@ def test_activities_that_arrive_and_vanish_hide_none(window: Window, compares: s
     check(window, listing, found)
 
 
+def test_a_long_read_keeps_only_what_the_next_pages_must_join() -> None:
+    rng = Random(1)
+    listing = Activities([START + 997 * number for number in range(3000)], (None,), rng)
+    plan = TimeSlices(from_milliseconds(START), from_milliseconds(START + 3_000_000), [{}], 10)
+    kept: list[int] = []
+
+    def answer(request: WindowPage) -> Any:
+        kept.append(sum(len(part.known) for part in plan._slices))
+        return listing.page(request)
+
+    with patch.object(slices, "WORTH_HALVING", 20):
+        found = carry_out(plan, answer, rng, threads=8, most_requests=600)
+    assert len(found.ids) == 3000
+    assert max(kept) <= 8 * 30
+
+
 # --- Lies -------------------------------------------------------------------------------------------------
 
 Page = list[dict[str, Any]]
