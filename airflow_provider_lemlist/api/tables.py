@@ -16,7 +16,7 @@ def read_rows(file: BinaryIO) -> Iterator[dict[str, str]]:
     """
     Yield the lines of a table by the names in its header line, from its start.
 
-    :raises ValueError: The table has no header line with an ``_id``, or a line has more or fewer cells than it.
+    :raises ValueError: The table has no header line with an ``_id``, or a line has more or fewer cells.
     :raises csv.Error: It is not CSV.
     """
     file.seek(0)

@@ -4,15 +4,17 @@ The plan that reads all activities of a window: by time, in slices that several 
 
 lemlist lists activities newest first, between two inclusive moments, by offset. Offsets shift while new
 activities arrive and old ones vanish. So the next page is requested by time: up to the moment of the last
-activity of the page before. An offset passes over those of the same moment, except for that last one, with
-which the page must begin. Nothing that arrives or vanishes at other moments moves such a page.
+activity of the page before. An offset passes over those of the same moment, except for that last one. A page
+must begin with an activity that was listed before, so that there is no gap. Nothing that arrives or vanishes
+at other moments moves such a page.
 
 It is not documented whether lemlist compares milliseconds or whole seconds. Milliseconds are tried first,
-because the offsets are smaller then; when a page does not begin as it must, whole seconds are requested.
+because the offsets are smaller then; when a page leaves a gap, whole seconds are requested, from offset 0.
 
 A thread without work takes the lower half of the slice with the most left. All slices are requested down to
 the beginning of the window, so a slice ends with an activity that belongs to the one below it, and not
-because a page was short. Only the end of the window rests on lemlist's word, and that is asked for twice.
+because a page was short. Only the end of the window rests on lemlist's word, and that is asked for twice. A
+slice that seems to be empty waits until the one above it is done, which lists the first of its activities.
 """
 
 from __future__ import annotations

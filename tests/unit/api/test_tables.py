@@ -52,8 +52,11 @@ def test_a_table_may_have_no_lines_empty_lines_and_long_cells() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"\n", b"email\n", b'[{"_id": "lea_1"}]', b"_id,email\n1", b"_id,email\n1,a,b\n", b'_id,email\n1,"a', b'_id,email\n1,"a"b\n', b"_id\n\xff\n"],
-)
+    [
+        b"", b"\n", b"email\n", b'[{"_id": "lea_1"}]', b"_id,email\n1", b"_id,email\n1,a,b\n",
+        b'_id,email\n1,"a', b'_id,email\n1,"a"b\n', b"_id\n\xff\n",
+    ],
+)  # fmt: skip
 def test_what_is_no_whole_table_is_an_error(raw: bytes) -> None:
     with pytest.raises((ValueError, csv.Error)):
         rows(raw)

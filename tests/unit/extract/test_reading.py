@@ -237,17 +237,18 @@ def test_an_error_in_a_thread_is_raised_with_its_class_instead_of_an_end(
 ) -> None:
     lemlist.fault("GET /activities", "status", status=401, skip=12)
     rows = connect(lemlist).read("activities", **busy_hour)
-    seen = 0
+    seen: list[Any] = []
     with pytest.raises(LemlistAuthError):
-        for _ in rows:
-            seen += 1
-    assert seen < 3000
+        seen.extend(rows)
+    assert len(seen) < 3000
     assert reading_threads() == []
 
 
 # --- All datasets -----------------------------------------------------------------------------------------
 
-VARIABLES = {"lucky number": "7", "quoted": 'He said "no", twice', "lines": "one\ntwo\r\nthree", "ünï": "€ 5; 6"}
+VARIABLES = {
+    "lucky number": "7", "quoted": 'He said "no", twice', "lines": "one\ntwo\r\nthree", "ünï": "€ 5; 6",
+}  # fmt: skip
 
 
 def fill(lemlist: Sandbox) -> list[dict[str, Any]]:
@@ -255,7 +256,8 @@ def fill(lemlist: Sandbox) -> list[dict[str, Any]]:
     campaigns = [lemlist.campaign(name) for name in ("Spring", "Summer", "Autumn")]
     for number, (campaign, count) in enumerate(zip(campaigns, (2, 1, 0), strict=True)):
         for each in range(count):
-            lead = lemlist.lead(campaign["_id"], f"p{number}-{each}@example.com", firstName="Ana", **VARIABLES)
+            email = f"p{number}-{each}@example.com"
+            lead = lemlist.lead(campaign["_id"], email, firstName="Ana", **VARIABLES)
             lemlist.activity(lead_id=lead["_id"], type="emailsSent", created_at=MIDNIGHT.timestamp())
     lemlist.step(campaigns[0]["sequenceId"], "email", subject="Hello", message="Hello {{firstName}}")
     lemlist.step(campaigns[0]["sequenceId"], "linkedinInvite", delay=1)
@@ -324,7 +326,7 @@ def test_an_unknown_campaign_is_refused_before_its_rows_are_requested(
 ) -> None:
     window = DAY if dataset == "campaign_stats" else {}
     wanted = [team[0]["_id"], "cam_0123456789abcdefg"]
-    with pytest.raises(LemlistValidationError, match="no campaign 'cam_0123456789abcdefg'. Nothing was written"):
+    with pytest.raises(LemlistValidationError, match="no campaign 'cam_0123456789abcdefg'"):
         list(connect(lemlist).read(dataset, campaign_id=wanted, **window))
     assert {each["path"] for each in lemlist.requests()} == {"/campaigns"}
 
