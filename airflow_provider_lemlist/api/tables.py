@@ -16,7 +16,7 @@ def read_rows(file: BinaryIO) -> Iterator[dict[str, str]]:
     """
     Yield the lines of a table by the names in its header line, from its start.
 
-    :raises ValueError: The table has no header line, or a line has more or fewer cells than it.
+    :raises ValueError: The table has no header line with an ``_id``, or a line has more or fewer cells.
     :raises csv.Error: It is not CSV.
     """
     file.seek(0)
@@ -25,8 +25,8 @@ def read_rows(file: BinaryIO) -> Iterator[dict[str, str]]:
         csv.field_size_limit(MAX_CELL)
         lines = csv.reader(text, strict=True)
         names = next(lines, None)
-        if not names:
-            raise ValueError("the header line is missing")
+        if not names or "_id" not in names:
+            raise ValueError("the header line is missing")  # what is there could be a JSON array, or a text
         for cells in lines:
             if cells:  # an empty line is none
                 yield dict(zip(names, cells, strict=True))

@@ -4,15 +4,17 @@ The plan that reads all activities of a window: by time, in slices that several 
 
 lemlist lists activities newest first, between two inclusive moments, by offset. Offsets shift while new
 activities arrive and old ones vanish. So the next page is requested by time: up to the moment of the last
-activity of the page before. An offset passes over those of the same moment, except for that last one, with
-which the page must begin. Nothing that arrives or vanishes at other moments moves such a page.
+activity of the page before. An offset passes over those of the same moment, except for that last one. A page
+must begin with an activity that was listed before, so that there is no gap. Nothing that arrives or vanishes
+at other moments moves such a page.
 
 It is not documented whether lemlist compares milliseconds or whole seconds. Milliseconds are tried first,
-because the offsets are smaller then; when a page does not begin as it must, whole seconds are requested.
+because the offsets are smaller then; when a page leaves a gap, whole seconds are requested, from offset 0.
 
 A thread without work takes the lower half of the slice with the most left. All slices are requested down to
 the beginning of the window, so a slice ends with an activity that belongs to the one below it, and not
-because a page was short. Only the end of the window rests on lemlist's word, and that is asked for twice.
+because a page was short. Only the end of the window rests on lemlist's word, and that is asked for twice. A
+slice that seems to be empty waits until the one above it is done, which lists the first of its activities.
 """
 
 from __future__ import annotations
@@ -99,6 +101,10 @@ class _Slice:
     @property
     def has_claimed_end(self) -> bool:
         return self.claims >= END_CLAIMS and not self.is_done
+
+    def finish(self) -> None:
+        self.is_done = True
+        self.known.clear()
 
     @property
     def left(self) -> float:
@@ -199,7 +205,7 @@ class TimeSlices:
         if seen:
             part.listing.oldest = min(part.listing.oldest, seen[-1].at)
             if seen[-1].at < part.low:
-                part.is_done = True
+                part.finish()
                 return
         if len(seen) <= 1 and not is_new:
             part.claims += 1
@@ -220,13 +226,15 @@ class TimeSlices:
             part.offset += len(seen) - 1
 
     def _conclude(self, part: _Slice) -> None:
-        """Believe that nothing follows when the slice above is done, unless something was listed there."""
-        if any(each.is_open and each.listing is part.listing and each.low == part.high for each in self._slices):
-            return
+        """Believe that nothing follows, unless something was listed there: then only when it stays away."""
+        if not part.known and any(
+            each.is_open and each.listing is part.listing and each.low == part.high for each in self._slices
+        ):
+            return  # the slice above ends with an activity of this one, if there is any
         if part.listing.oldest < part.end and part.rereads < MISSED_OFTEN_ENOUGH:
             self._go_back(part)
         else:
-            part.is_done = True
+            part.finish()
 
     def _go_back(self, part: _Slice) -> None:
         """Read on from whole seconds, then from the bound before: an offset of 0 leaves no gap there."""

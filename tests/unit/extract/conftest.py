@@ -16,10 +16,10 @@ from tests.unit.conftest import OpenBudget
 
 
 class QuickBudget(OpenBudget):
-    """A budget without a limit, in which some threads are worth it."""
+    """A budget without a limit, for which three or four threads are enough."""
 
     def state(self) -> dict[str, Any]:
-        return {"capacity": 600, "period": 1.0}
+        return {"capacity": 60, "period": 1.0}
 
 
 @pytest.fixture

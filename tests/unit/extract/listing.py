@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -55,7 +55,6 @@ class Activities:
         self.cap = cap
         self.ignores_offset = ignores_offset
         self.rows: list[Happened] = []
-        self.vanished: set[str] = set()
         self.number = 0
         for at in moments:
             self.add(at)
@@ -182,9 +181,3 @@ def carry_out(
 def is_sorted(read: Read) -> bool:
     keys = [(found.order, found.id) for found in read.used]
     return keys == sorted(keys)
-
-
-def moment(record: Mapping[str, Any]) -> int:
-    at = record["createdAt"]
-    assert isinstance(at, int)
-    return at

@@ -62,9 +62,9 @@ def test_records_that_arrive_and_vanish_hide_none(
         elif records.rows:
             records.remove(max(0, min(rng.choice(places), len(records.rows) - 1)))
 
-    plan = OffsetPages("records", limit)
+    plan, most = OffsetPages("records", limit), 100 * count + 1000
     try:
-        found = carry_out(plan, records.page, rng, threads=threads, happen=happen, most_requests=100 * count + 1000)
+        found = carry_out(plan, records.page, rng, threads=threads, happen=happen, most_requests=most)
     except LemlistUnexpectedReplyError:
         event("error")
         return
@@ -135,7 +135,8 @@ def test_one_lie_hides_nothing(name: str, threads: int, says_total: bool) -> Non
     for number in range(1, 25):
         for seed in range(20):
             numbers = range(number, number + 1)
-            assert lied_to(LIES[name], numbers, seed, threads, says_total=says_total) is not None, (number, seed)
+            found = lied_to(LIES[name], numbers, seed, threads, says_total=says_total)
+            assert found is not None, (number, seed)
 
 
 @pytest.mark.parametrize("says_total", [False, True])

@@ -19,7 +19,7 @@ from airflow_provider_lemlist.datasets import from_milliseconds
 from airflow_provider_lemlist.exceptions import LemlistUnexpectedReplyError
 from airflow_provider_lemlist.extract import slices
 from airflow_provider_lemlist.extract.slices import TimeSlices, WindowPage
-from tests.unit.extract.listing import SECOND, Activities, Read, carry_out, is_sorted
+from tests.unit.extract.listing import Activities, Read, carry_out, is_sorted
 
 #: A read takes a few milliseconds.
 many = settings(max_examples=400 if settings.get_current_profile_name() == "steady" else 5_000)
@@ -43,13 +43,17 @@ class Window:
 @st.composite
 def windows(draw: st.DrawFn, most: int = 60) -> Window:
     low = START + draw(st.integers(0, 2500))
-    high = low + draw(st.sampled_from((1, 7, 999, 1000, 1001, 5000, 30_000, 86_400_000)) | st.integers(1, 20_000))
+    high = low + draw(
+        st.sampled_from((1, 7, 999, 1000, 1001, 5000, 30_000, 86_400_000)) | st.integers(1, 20_000)
+    )
     moment = (
         st.integers(low - 2500, high + 2500)
         | st.sampled_from((low, low - 1, high - 1, high))
         | st.integers(low, high - 1)
     )
-    bursts = draw(st.lists(st.tuples(moment, st.integers(1, 25), st.sampled_from((1, 1, 9, 1000))), max_size=6))
+    bursts = draw(
+        st.lists(st.tuples(moment, st.integers(1, 25), st.sampled_from((1, 1, 9, 1000))), max_size=6)
+    )
     rng = Random(draw(st.integers(0, 2**32)))
     moments = [at + rng.randrange(width) for at, count, width in bursts for _ in range(count)]
     moments += draw(st.lists(moment, max_size=most))
@@ -90,7 +94,7 @@ def read(
 
 
 def check(window: Window, listing: Activities, found: Read) -> None:
-    """Check that all activities that were listed during the whole read were found, and only real ones, once."""
+    """Check that all that were listed during the whole read were found, and only real ones, once."""
     always = {row.id for row in listing.at_first if window.low <= row.at < window.high}
     assert always <= set(found.ids), "lost"
     assert len(set(found.ids)) == len(found.ids), "twice"
@@ -119,9 +123,15 @@ def test_all_activities_are_found_in_few_requests(window: Window, compares: str,
 
 
 @many
-@given(windows(), st.sampled_from(("milliseconds", "floored", "seconds")), st.sampled_from((2, 5, 10**9)),
-       st.sampled_from((0.02, 0.1)))
-def test_activities_that_arrive_and_vanish_hide_none(window: Window, compares: str, cap: int, rate: float) -> None:
+@given(
+    windows(),
+    st.sampled_from(("milliseconds", "floored", "seconds")),
+    st.sampled_from((2, 5, 10**9)),
+    st.sampled_from((0.02, 0.1)),
+)
+def test_activities_that_arrive_and_vanish_hide_none(
+    window: Window, compares: str, cap: int, rate: float
+) -> None:
     rng = Random(window.seed)
     listing = Activities(window.moments, window.campaigns, rng, compares=compares, cap=cap)
     moments = [*window.moments, window.low, window.high]
@@ -132,7 +142,9 @@ def test_activities_that_arrive_and_vanish_hide_none(window: Window, compares: s
         if listing.rows and rng.random() < 0.5:
             listing.remove(rng.choice(listing.rows))
         else:
-            listing.add(rng.choice((rng.choice(moments), rng.randrange(window.low - 1500, window.high + 1500))))
+            listing.add(
+                rng.choice((rng.choice(moments), rng.randrange(window.low - 1500, window.high + 1500)))
+            )
 
     try:
         found = read(window, listing, rng, happen=happen, most_requests=200 * len(moments) + 1000)
@@ -141,6 +153,22 @@ def test_activities_that_arrive_and_vanish_hide_none(window: Window, compares: s
         return
     event("complete")
     check(window, listing, found)
+
+
+def test_a_long_read_keeps_only_what_the_next_pages_must_join() -> None:
+    rng = Random(1)
+    listing = Activities([START + 997 * number for number in range(3000)], (None,), rng)
+    plan = TimeSlices(from_milliseconds(START), from_milliseconds(START + 3_000_000), [{}], 10)
+    kept: list[int] = []
+
+    def answer(request: WindowPage) -> Any:
+        kept.append(sum(len(part.known) for part in plan._slices))
+        return listing.page(request)
+
+    with patch.object(slices, "WORTH_HALVING", 20):
+        found = carry_out(plan, answer, rng, threads=8, most_requests=600)
+    assert len(found.ids) == 3000
+    assert max(kept) <= 8 * 30
 
 
 # --- Lies -------------------------------------------------------------------------------------------------
@@ -217,8 +245,9 @@ def test_one_lie_hides_nothing(name: str, threads: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 4])
+# Cut to half, the last activity is never listed, so that nothing can tell.
 @pytest.mark.parametrize("name", [each for each in (*LIES, *BROKEN) if each != "cut to half"])
 def test_lemlist_that_keeps_lying_ends_in_an_error_and_not_in_a_part(name: str, threads: int) -> None:
     for number in range(2, 40):
-        for seed in range(6):  # (cut to half, the last one is never listed)
+        for seed in range(6):
             lied_to(busy_window(seed, threads), (LIES | BROKEN)[name], number, math.inf)

@@ -51,7 +51,9 @@ def test_a_window_that_is_shorter_than_a_millisecond_is_empty_or_holds_one() -> 
 
 @pytest.mark.parametrize("until", [NOON, NOON - MILLISECOND, NOON + timedelta(microseconds=999)])
 def test_an_empty_window_is_refused(until: datetime) -> None:
-    with pytest.raises(LemlistConfigurationError, match=r"since .* must be before until .*Nothing was requested"):
+    with pytest.raises(
+        LemlistConfigurationError, match=r"since .* must be before until .*Nothing was requested"
+    ):
         closed_window(NOON, until, NOW)
 
 
