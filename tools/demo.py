@@ -82,7 +82,8 @@ def main(*dag_ids: str) -> int:
             for campaign in state["campaigns"]:
                 print("", *campaign_lines(campaign, state), sep="\n")
             as_code = [run for run in runs if run["dag_id"] == AS_CODE]
-            print("", *as_code_lines(as_code), sep="\n")
+            if as_code:
+                print("", *as_code_lines(as_code), sep="\n")
             print("", *return_lines(runs), sep="\n")
             print("", *request_lines(state, refused), sep="\n")
             home = [run for run in runs if run["dag_id"] == WAREHOUSE]
