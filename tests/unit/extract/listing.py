@@ -170,7 +170,7 @@ def carry_out(
             for found in plan.accept(request, page):
                 assert found.order >= settled, f"{found} comes after what is above {settled} was used"
                 kept[found.order, found.id] = found
-            use()
+                assert found.order >= plan.settled, "complete before it is kept"
             plan.settle(request)
     assert plan.done
     settled = float("inf")

@@ -59,8 +59,9 @@ def test_records_that_arrive_and_vanish_hide_none(
             return
         if rng.random() < 0.5 and records.number < 3 * count + 20:
             records.add(max(0, rng.choice(places)))
-        elif records.rows:
-            records.remove(max(0, min(rng.choice(places), len(records.rows) - 1)))
+        else:
+            for _ in range(min(rng.choice((1, 1, 12)), len(records.rows))):
+                records.remove(max(0, min(rng.choice(places), len(records.rows) - 1)))
 
     plan, most = OffsetPages("records", limit), 100 * count + 1000
     try:
