@@ -22,8 +22,9 @@ Record = Mapping[str, Any]
 
 #: How often a part is read again, because it changed meanwhile or lemlist contradicted itself.
 MAX_REREADS = 20
-#: How often lemlist has to say that nothing follows.
-END_CLAIMS = 2
+#: How often lemlist has to say that nothing follows. If a tenth of its empty pages were wrong, one end in a
+#: thousand would be.
+END_CLAIMS = 3
 #: Pages that are requested beyond the last one that is known to exist.
 PAGES_AHEAD = 8
 

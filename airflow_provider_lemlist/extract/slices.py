@@ -13,7 +13,7 @@ because the offsets are smaller then; when a page leaves a gap, whole seconds ar
 
 A thread without work takes the lower half of the slice with the most left. All slices are requested down to
 the beginning of the window, so a slice ends with an activity that belongs to the one below it, and not
-because a page was short. Only the end of the window rests on lemlist's word, and that is asked for twice. A
+because a page was short. Only the end of the window rests on lemlist's word, which is asked for repeatedly. A
 slice that seems to be empty waits until the one above it is done, which lists the first of its activities.
 """
 

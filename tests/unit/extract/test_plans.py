@@ -12,7 +12,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_lemlist.exceptions import LemlistUnexpectedReplyError
-from airflow_provider_lemlist.extract.plans import EachJob, Listed, OffsetPage, OffsetPages
+from airflow_provider_lemlist.extract.plans import END_CLAIMS, EachJob, Listed, OffsetPage, OffsetPages
 from tests.unit.extract.listing import Read, Records, carry_out, is_sorted
 
 many = settings(max_examples=400 if settings.get_current_profile_name() == "steady" else 5_000)
@@ -39,7 +39,7 @@ def test_a_list_is_read_in_order_and_in_few_requests(
     found = carry_out(plan, records.page, Random(seed), threads=threads, most_requests=2 * count + 10)
     assert found.ids == records.rows
     ahead = 1 if cap < limit else min(threads, 8)
-    assert found.requests <= count / (min(limit, cap) - 1) + 3 + ahead
+    assert found.requests <= count / (min(limit, cap) - 1) + 1 + END_CLAIMS + ahead
 
 
 @many
