@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
-#: The longest cell. Python's default of 131,072 would refuse a lead with a longer variable.
+#: The longest cell of a CSV file. Python's default of 131,072 would refuse a lead with a longer variable.
 MAX_CELL = 16 * 1024 * 1024
 
 

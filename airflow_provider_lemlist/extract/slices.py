@@ -36,7 +36,7 @@ from airflow_provider_lemlist.extract.plans import (
     record_id,
 )
 
-#: Activities that must be left in a slice, as far as can be told, so that halving it saves time.
+#: How many activities a slice must have left, by estimate, so that halving it saves time.
 WORTH_HALVING = 500
 
 #: After how many further reads an activity that was listed counts as deleted.
@@ -108,7 +108,7 @@ class _Slice:
 
     @property
     def left(self) -> float:
-        """How many activities are left, as far as can be told."""
+        """How many activities are left, estimated by the density of the last page."""
         return 0.0 if self.is_done or self.claims else self.density * max(0, self.until - self.low)
 
 

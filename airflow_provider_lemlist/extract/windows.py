@@ -53,7 +53,7 @@ def reaching_back(window: Window, reread: timedelta) -> Window:
 
 
 def days_of(window: Window, now: datetime) -> list[Window]:
-    """Return the days that a window touches, each whole; today as far as it has gone."""
+    """Return the days that a window touches, each whole; today up to now."""
     found, day = [], datetime.combine(window.since.date(), time(), UTC)
     while day < window.until:
         found.append(Window(day, min(day + DAY, max(_whole(now), window.until))))

@@ -20,6 +20,7 @@ from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_lemlist.api.tables import MAX_CELL
 from airflow_provider_lemlist.databases import database_hook
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistValidationError
 from airflow_provider_lemlist.storage import shown
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 #: Rows that are fetched at a time from a database or a Parquet file.
 BATCH = 1000
-#: The longest cell of a CSV file. Python's default of 131,072 would end the load at a longer one.
-_MAX_CELL = 16 * 1024 * 1024
 #: An address or a profile, which is not the name of a column.
 _PERSONAL = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|.*\blinkedin\.com/.*", re.IGNORECASE)
 
@@ -137,7 +136,7 @@ def _invalid(file: str, why: str) -> LemlistValidationError:
 
 def _csv(stream: BinaryIO, name: str) -> Iterator[Row]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    csv.field_size_limit(_MAX_CELL)
+    csv.field_size_limit(MAX_CELL)
     head = text.readline()
     records = _records(csv.reader(chain([head], text), delimiter=_delimiter(head, name), strict=True), name)
     columns = [column.strip() for column in next(records, None) or ()]

@@ -50,7 +50,7 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
 
     :param path: The directory, such as ``s3://lake/lemlist/leads/{{ ds }}``. With ``{day}``, such as
         ``s3://lake/lemlist/activities/day={day}``, each day of the window, in UTC, is read whole and replaces
-        its own directory; today as far as it has gone. (templated)
+        its own directory; today is read up to now. (templated)
     :param storage_conn_id: Connection of the object storage. (templated)
     :param file_format: ``parquet``, which needs pyarrow, or ``ndjson`` or ``csv``, compressed by gzip.
     :param kwargs: The arguments of ``LemlistTransfer``, which say what is read.
