@@ -455,13 +455,18 @@ def _moment(value: Any) -> datetime | None:
             moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             return None
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        return whole_milliseconds(moment)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
-            return _EPOCH + timedelta(milliseconds=int(value))
+            return from_milliseconds(int(value))
         except (OverflowError, ValueError):
             return None
     return None
+
+
+def whole_milliseconds(moment: datetime) -> datetime:
+    """Return a moment cut to milliseconds, as lemlist writes its moments."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def milliseconds(moment: datetime) -> int:

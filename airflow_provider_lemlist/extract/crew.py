@@ -13,7 +13,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
+from itertools import islice
 from typing import Any, Generic
 
 from airflow_provider_lemlist.concurrency import ADAPT_INTERVAL, Concurrency
@@ -147,20 +148,9 @@ class Crew(Generic[SomeRequest]):
 
     def _keep(self, request: SomeRequest, page: Any) -> None:
         with self._changed:
-            found = self._plan.accept(request, page)
-        for batch in _batches(found):
+            found = iter(self._plan.accept(request, page))
+        while batch := list(islice(found, BATCH)):
             self._spool.add([(each.order, each.id, self._pack(each)) for each in batch])
         with self._changed:
             self._plan.settle(request)
             self._changed.notify_all()
-
-
-def _batches(found: Iterable[Found]) -> Iterator[list[Found]]:
-    batch: list[Found] = []
-    for each in found:
-        batch.append(each)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

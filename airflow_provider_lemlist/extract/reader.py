@@ -29,6 +29,7 @@ from airflow_provider_lemlist.datasets import (
     packed,
     selected_columns,
     unpacked,
+    whole_milliseconds,
 )
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 from airflow_provider_lemlist.extract.crew import Crew
@@ -79,8 +80,7 @@ class _Reader:
         self._options = options
         self._call = hook.get_conn().call
         self._rate = request_rate(hook.budget)
-        now = datetime.now(UTC)
-        self._read_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        self._read_at = whole_milliseconds(datetime.now(UTC))
 
     def by_time(self) -> Generator[str]:
         options, window = self._options, self._window

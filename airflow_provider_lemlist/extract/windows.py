@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
+from airflow_provider_lemlist.datasets import whole_milliseconds
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 
 DAY = timedelta(days=1)
@@ -62,5 +63,4 @@ def days_of(window: Window, now: datetime) -> list[Window]:
 
 
 def _whole(moment: datetime) -> datetime:
-    moment = moment.astimezone(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return whole_milliseconds(moment.astimezone(UTC))
