@@ -9,6 +9,10 @@ from collections.abc import Callable
 #: Timeout in seconds, much longer than any operation takes on a busy machine.
 LONGEST = 120
 
+#: Seconds in which a sandbox allows 20 requests, where a test counts refusals. lemlist's window has two: the
+#: difference is for a busy machine, which may delay a request on its way and not the twentieth after it.
+WINDOW = 1.0
+
 
 def wait_for(condition: Callable[[], object]) -> None:
     """Return when the condition is true."""

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.contract.documents import departures
+from tests.waiting import WINDOW
 
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 #: Timeout of a test in seconds; Airflow limits neither a run nor a deferred task.
@@ -50,7 +51,7 @@ def _executor(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lemlist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Yield the sandbox of the connection ``lemlist_default``; then check its requests."""
-    with Sandbox() as sandbox:
+    with Sandbox(window=WINDOW) as sandbox:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
         yield sandbox
         assert_within_the_documents(sandbox)

@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.dags.conftest import EXAMPLES, assert_within_the_documents
 from tests.dags.cut_off import cut_off, has_ended, running, wait_until
+from tests.waiting import WINDOW
 from tools.private_airflow import VERSION, PrivateAirflow
 
 pytestmark = pytest.mark.airflow
@@ -93,7 +94,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene() -> Iterator[tuple[Scene, PrivateAirflow]]:
     """Run the tasks in Airflow, kill each during its request, and wait for the end of the run."""
-    with Sandbox() as lemlist:
+    with Sandbox(window=WINDOW) as lemlist:
         scene = Scene(lemlist)
         with running("killed", lemlist, tasks=len(TASKS), variables=scene.variables()) as airflow:
             waiting = set(TASKS)

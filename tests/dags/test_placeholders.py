@@ -16,6 +16,7 @@ from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.steps import Email, LinkedinSend, Manual
 from airflow_provider_lemlist.templating import AirflowText
 from tests.dags.conftest import assert_within_the_documents, states
+from tests.waiting import WINDOW
 
 pytestmark = pytest.mark.airflow
 
@@ -123,7 +124,7 @@ class Stored:
 
 @pytest.fixture(scope="module")
 def stored(run) -> Iterator[Stored]:
-    with Sandbox() as lemlist, pytest.MonkeyPatch.context() as patch:
+    with Sandbox(window=WINDOW) as lemlist, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
         campaigns = {way: lemlist.campaign(way)["_id"] for way in WAYS}
         dag_run = run(write_dag(campaigns))

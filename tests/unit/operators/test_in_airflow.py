@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
+from tests.waiting import WINDOW
 
 pytestmark = pytest.mark.airflow
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.airflow
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Run the DAG once and return the resulting state of lemlist."""
     home = tmp_path_factory.mktemp("airflow")
-    with Sandbox() as lemlist:
+    with Sandbox(window=WINDOW) as lemlist:
         campaign = lemlist.campaign()
         environment = {
             **os.environ,

@@ -40,7 +40,7 @@ from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.ledger.summary import summarize
 from airflow_provider_lemlist.operators.lead import UploadVoiceAudiosOperator
 from airflow_provider_lemlist.sandbox import Sandbox
-from tests.waiting import wait_for
+from tests.waiting import WINDOW, wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
 
@@ -458,7 +458,7 @@ def test_with_faults_on_every_tenth_call_every_lead_gets_its_file(campaign: Camp
 
 @pytest.mark.slow
 def test_every_request_is_booked_in_the_rate_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Sandbox(api_key=uuid4().hex, limit="sliding") as lemlist:
+    with Sandbox(api_key=uuid4().hex, window=WINDOW) as lemlist:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
         campaign = Campaign(lemlist, tmp_path / "notes")
         Runner(campaign, str(tmp_path / "ledger"))(campaign.folder)
