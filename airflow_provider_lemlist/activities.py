@@ -8,6 +8,7 @@ sensors read together. Nothing here imports Airflow, sends requests or reads the
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -25,6 +26,15 @@ Bots = Literal["ignore", "count"]
 #: Most activities that a sensor returns, unless ``min_count`` is higher. They pass through Airflow's
 #: database, and a task mapped over them must stay below Airflow's ``max_map_length`` of 1024.
 RESULT_LIMIT = 500
+
+#: How far a read of the news reaches back behind the read before it, for activities that are listed late.
+OVERLAP = timedelta(hours=1)
+
+#: How far an event trigger reaches back now and then, for activities that are listed hours late.
+LOOKBACK = timedelta(days=1)
+
+#: The ``min_count`` of a condition that needs all activities, however many there are.
+ALL = sys.maxsize
 
 _FIELD_NAMES = """
 _id type createdAt isFirst bot stopped relatedSentAt sendUserId
@@ -102,7 +112,7 @@ class Activity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WaitCondition:
-    """What one sensor waits for; its arguments are those of ``ActivitySensor``, with ``since`` in UTC."""
+    """What one sensor or event trigger waits for; its arguments are theirs, with ``since`` in UTC."""
 
     types: tuple[str, ...]
     since: datetime
@@ -110,6 +120,7 @@ class WaitCondition:
     lead_id: str | None = None
     is_first: bool | None = None
     bots: Bots = "ignore"
+    overlap: timedelta = OVERLAP
 
     @classmethod
     def of(cls, waiter: Any, since: datetime) -> WaitCondition:

@@ -88,7 +88,7 @@ def get_provider_info() -> dict[str, Any]:
             _from_lemlist("Common IO", "transfers.object_storage"),
             _from_lemlist("Common SQL", "transfers.sql"),
         ],
-        "triggers": _of_lemlist("triggers.activity"),
+        "triggers": _of_lemlist("triggers.activity", "triggers.events"),
         "config": {
             "lemlist": {
                 "description": "Settings of the lemlist provider.",

@@ -14,12 +14,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow.providers.common.compat.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
 
 @cache
 def airflow_version() -> str:
     """Return the version of the running Airflow, without importing it."""
     return version("apache-airflow")
+
+
+def event_trigger_class() -> type[BaseTrigger]:
+    """Return the base class of triggers that start DAGs; on Airflow 2, which has none, that of all."""
+    from airflow.triggers import base
+
+    return getattr(base, "BaseEventTrigger", base.BaseTrigger)
+
+
+def has_asset_watchers() -> bool:
+    """Return whether this Airflow can start DAGs by the events of a trigger, as it can since 3.0."""
+    return not airflow_version().startswith("2.")
+
+
+def asset_states(trigger: Any) -> list[Any]:
+    """Return the state store of each asset that an event trigger watches; Airflow has them since 3.3."""
+    stores = getattr(trigger, "asset_state_store", None)
+    # Assets with equal watchers share a trigger, which then has to name the asset whose state it wants.
+    # Nothing public tells it the names.
+    return [] if stores is None else [*stores._by_name.values(), *stores._by_uri.values()]
 
 
 def stats() -> Callable[[str, float], None]:

@@ -72,6 +72,19 @@ def read(hook: LemlistHook, options: ReadOptions) -> Iterator[Row]:
             yield unpacked(text, options.columns)
 
 
+def activities(hook: LemlistHook, window: Window, query: Mapping[str, Any]) -> Iterator[Record]:
+    """
+    Yield the activities of a window as lemlist sends them, one page after another and about newest first.
+
+    None is missed while activities arrive or vanish, for which lists by offset are not safe.
+    """
+    plan = TimeSlices(window.since, window.until, [query], DATASETS["activities"].page_size)
+    while (page := plan.take()) is not None:
+        found = plan.accept(page, _fetch_by_time(hook, page))
+        plan.settle(page)
+        yield from (each.record for each in found)
+
+
 class _Reader:
     """The ways to read. Each yields the rows as text."""
 
@@ -88,7 +101,7 @@ class _Reader:
         queries = [{"campaignId": campaign_id, "type": type} for campaign_id, type in filters]
         dataset = options.dataset
         plan = TimeSlices(window.since, window.until, queries, dataset.page_size)
-        return self._carry_out(dataset, options.columns, plan, partial(self._fetch_by_time, dataset))
+        return self._carry_out(dataset, options.columns, plan, partial(_fetch_by_time, self._hook))
 
     def by_offset(self) -> Generator[str]:
         return self._list(self._options.dataset, self._options.columns)
@@ -117,11 +130,6 @@ class _Reader:
         log.warning("%s.", problem)
 
     # --- Requests ---------------------------------------------------------------------------------------
-
-    def _fetch_by_time(self, dataset: Dataset, page: WindowPage) -> Any:
-        bounds = {"minDate": page.since, "maxDate": page.until}
-        query = {**dataset.query, **page.query, **bounds, "limit": page.limit, "offset": page.offset}
-        return self._call(ops.LIST_ACTIVITIES, query=query)
 
     def _fetch_by_offset(self, dataset: Dataset, page: OffsetPage) -> Listed:
         method, path = dataset.operation.split()
@@ -218,6 +226,18 @@ class _Reader:
             return packed(make_row(found.record, {"read_at": self._read_at, **found.known}))
 
         return Crew(plan, fetch, pack, self._rate, dataset.name).rows()
+
+
+def _fetch_by_time(hook: LemlistHook, page: WindowPage) -> Any:
+    query = {
+        **DATASETS["activities"].query,
+        **page.query,
+        "minDate": page.since,
+        "maxDate": page.until,
+        "limit": page.limit,
+        "offset": page.offset,
+    }
+    return hook.get_conn().call(ops.LIST_ACTIVITIES, query=query)
 
 
 def _placed(

@@ -81,7 +81,9 @@ class ActivityTrigger(BaseTrigger):
         with ExitStack() as stack:
             feeds = [
                 stack.enter_context(
-                    join_feed(FeedKey(self.lemlist_conn_id, self.campaign_id, name, self.is_first), condition)
+                    join_feed(
+                        FeedKey(self.lemlist_conn_id, self.campaign_id, name, self.is_first), self, condition
+                    )
                 )
                 for name in condition.types
             ]

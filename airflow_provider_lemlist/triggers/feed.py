@@ -28,18 +28,16 @@ from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_lemlist.activities import Activity, WaitCondition, listing_bounds
+from airflow_provider_lemlist.activities import ALL, LOOKBACK, Activity, WaitCondition, listing_bounds
 from airflow_provider_lemlist.exceptions import LemlistError
+from airflow_provider_lemlist.extract.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
-#: How far a read of the news reaches back behind the read before it.
-OVERLAP = timedelta(hours=1)
-
-#: How often the whole window is read again, for activities that lemlist lists later than ``OVERLAP``. At one
+#: How often the whole window is read again, for activities that lemlist lists later than the overlap. At one
 #: read per minute this adds one long read to thirty short ones.
 FULL_READ_INTERVAL = timedelta(minutes=30)
 
@@ -90,7 +88,7 @@ class Feed:
 
     def __init__(self, key: FeedKey, readers: ThreadPoolExecutor) -> None:
         self.key = key
-        #: What each trigger that has joined waits for.
+        #: What each trigger that has joined waits for. An event trigger's moment moves on.
         self.waiting: dict[object, WaitCondition] = {}
         self.reading = Reading({None: []})
         self.error: Exception | None = None
@@ -148,7 +146,8 @@ class Feed:
         known = {each.id: each for each in self.reading.activities[None] if each.at >= plan.since}
         strictest = _strictest(conditions)
         counted = set()
-        for activity in self._list(plan.lead_id, listing_bounds(start, now)):
+        is_whole = any(condition.min_count == ALL for condition in conditions)
+        for activity in self._list(plan.lead_id, listing_bounds(start, now), is_whole=is_whole):
             known[activity.id] = activity
             if strictest and strictest.counts(activity):
                 counted.add(activity.id)
@@ -156,19 +155,28 @@ class Feed:
                     return Reading(_by_lead(known.values()))  # enough for all; other pages stay unread
         return plan._replace(activities=_by_lead(known.values()))
 
-    def _list(self, lead_id: str | None, bounds: dict[str, datetime]) -> Iterator[Activity]:
+    def _list(
+        self, lead_id: str | None, bounds: dict[str, datetime], *, is_whole: bool
+    ) -> Iterator[Activity]:
+        from airflow_provider_lemlist.extract.reader import activities
         from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
+        key, window = self.key, Window(**bounds)
         # A hook for each read: a changed connection takes effect, and no socket is idle between two reads.
-        with closing(LemlistHook(self.key.conn_id)) as hook:
-            for row in hook.list_activities(
-                activity_type=self.key.activity_type,
-                campaign_id=self.key.campaign_id,
-                lead_id=lead_id,
-                is_first=self.key.is_first,
-                **bounds,
-            ):
-                yield Activity.of(row)
+        with closing(LemlistHook(key.conn_id)) as hook:
+            if is_whole and window.until - window.since > LOOKBACK:
+                # What a shorter read misses because pages shift, the following ones find.
+                filters = {"campaignId": key.campaign_id, "leadId": lead_id, "isFirst": key.is_first}
+                rows = activities(hook, window, {"type": key.activity_type, **filters})
+            else:
+                rows = hook.list_activities(
+                    activity_type=key.activity_type,
+                    campaign_id=key.campaign_id,
+                    lead_id=lead_id,
+                    is_first=key.is_first,
+                    **bounds,
+                )
+            yield from map(Activity.of, rows)
 
 
 def plan_read(last: Reading, conditions: frozenset[WaitCondition], now: datetime) -> tuple[Reading, datetime]:
@@ -181,7 +189,8 @@ def plan_read(last: Reading, conditions: frozenset[WaitCondition], now: datetime
     # Never narrower than before, or the next trigger that joins would need all of it again.
     if now - last.full_read >= FULL_READ_INTERVAL:
         return last._replace(since=since, until=now, full_read=now), since
-    return last._replace(since=since, until=now), max(since, last.until - OVERLAP)
+    overlap = max(condition.overlap for condition in conditions)
+    return last._replace(since=since, until=now), max(since, last.until - overlap)
 
 
 def is_retryable(error: Exception) -> bool:
@@ -224,9 +233,9 @@ _LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopFeeds] = WeakKeyDictio
 
 
 @contextmanager
-def join_feed(key: FeedKey, condition: WaitCondition) -> Iterator[Feed]:
+def join_feed(key: FeedKey, trigger: object, condition: WaitCondition) -> Iterator[Feed]:
     """Yield the feed of this event loop, and remove it when the last trigger has left."""
-    loop, trigger = asyncio.get_running_loop(), object()
+    loop = asyncio.get_running_loop()
     feeds = _LOOPS.setdefault(loop, _LoopFeeds())
     feed = feeds[key]
     feed.waiting[trigger] = condition

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_lemlist.activities import RESULT_LIMIT
+from airflow_provider_lemlist.activities import OVERLAP, RESULT_LIMIT
 from airflow_provider_lemlist.exceptions import (
     LemlistAuthError,
     LemlistRateLimitError,
@@ -162,7 +162,7 @@ class TestOneTrigger:
         first, second = lemlist.queries[:2]
         assert first["minDate"] < ago(days=29).isoformat()
         reached_back = datetime.fromisoformat(first["maxDate"]) - datetime.fromisoformat(second["minDate"])
-        assert reached_back == feed.OVERLAP
+        assert reached_back == OVERLAP
 
     @pytest.mark.asyncio
     async def test_activities_of_earlier_reads_still_count(self, lemlist: Listing):
