@@ -114,13 +114,17 @@ def main(*dag_ids: str) -> int:
 def add_prospects(lemlist: Sandbox) -> None:
     """Add two running campaigns whose leads the sandbox simulates."""
     for name in SAMPLE_CAMPAIGNS:
-        campaign = lemlist.campaign(name, status="running")
-        for step in SAMPLE_STEPS:
-            lemlist.step(campaign["sequenceId"], **step)
+        campaign_id = add_campaign(lemlist, name)
         for number in range(SAMPLE_LEADS):
-            lemlist.lead(
-                campaign["_id"], f"{name[:6].lower()}-{number}@example.com", firstName=f"No. {number}"
-            )
+            lemlist.lead(campaign_id, f"{name[:6].lower()}-{number}@example.com", firstName=f"No. {number}")
+
+
+def add_campaign(lemlist: Sandbox, name: str) -> str:
+    """Add a running campaign without leads; return its id."""
+    campaign = lemlist.campaign(name, status="running")
+    for step in SAMPLE_STEPS:
+        lemlist.step(campaign["sequenceId"], **step)
+    return str(campaign["_id"])
 
 
 def run_all(airflow: PrivateAirflow, lemlist: Sandbox, dags: Path, dag_ids: list[str]) -> list[State]:

@@ -5,7 +5,7 @@
     python -m tools.ui
 
 The connection ``lemlist_default`` points at the sandbox. Both listen on this machine only, require no login,
-and are removed at the end.
+and are removed at the end. Prospects are added all the time, so that there are new replies.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ from urllib.request import urlopen
 
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.sandbox import Sandbox
-from tools.demo import add_prospects
+from tools.demo import add_campaign, add_prospects
 from tools.private_airflow import AIRFLOW_3, VERSION, PrivateAirflow
 
 ROOT = Path(__file__).parents[1]
 HEALTH = "/api/v2/monitor/health" if AIRFLOW_3 else "/health"
 #: Timeout of Airflow's start, in seconds.
 TIMEOUT = 180
+#: Seconds between two prospects who are added while Airflow runs.
+NEXT_PROSPECT = 30
+REPLIES = (
+    f"A prospect is added every {NEXT_PROSPECT} s. Most of them reply, and a reply starts the DAG "
+    "lemlist_on_reply."
+)
 
 
 def main() -> int:
@@ -57,11 +63,16 @@ def main() -> int:
         print(
             f"  {airflow.url:<26} Airflow, without login: trigger a DAG, open the connection",
             f"  {lemlist.origin:<26} the sandbox: campaigns, leads, activities",
+            *([REPLIES] if AIRFLOW_3 else []),
             "Ctrl-C stops both and removes everything.",
             sep="\n",
             flush=True,
         )
+        campaign_id, added, started = add_campaign(lemlist, "Sign-ups"), 0, time.monotonic()
         while airflow.is_alive:
+            if time.monotonic() - started >= added * NEXT_PROSPECT:
+                added += 1
+                lemlist.lead(campaign_id, f"sign-up-{added}@example.com", firstName=f"No. {added}")
             time.sleep(0.5)
         print(f"Airflow has ended. The end of its log:\n\n{airflow.tail()}", file=sys.stderr)
         return 1
