@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.dags.conftest import EXAMPLES, dag_bag
+from tools.private_airflow import AIRFLOW_3
 
 pytestmark = pytest.mark.airflow
 
@@ -28,7 +29,9 @@ with DAG("wrong", schedule=None, start_date=datetime(2026, 1, 1)):
 """
 
 #: Examples that change nothing in lemlist.
-ONLY_READ = {"lemlist_to_warehouse"}
+ONLY_READ = {"lemlist_on_reply", "lemlist_to_warehouse"}
+#: Examples whose file has no DAG on Airflow 2, which has no asset watchers.
+AIRFLOW_3_ONLY = {"lemlist_on_reply"}
 
 
 def test_the_examples_have_no_import_errors():
@@ -39,7 +42,11 @@ def test_the_examples_have_no_import_errors():
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
 def test_each_example_is_documented_and_runs_only_when_triggered_unless_it_only_reads(file: Path):
-    [dag] = dag_bag(file).dags.values()
+    bag = dag_bag(file)
+    if file.stem in AIRFLOW_3_ONLY and not AIRFLOW_3:
+        assert (bag.dags, bag.import_errors) == ({}, {})
+        return
+    [dag] = bag.dags.values()
     assert dag.dag_id == file.stem
     docstring = ast.get_docstring(ast.parse(file.read_text()), clean=False)
     assert docstring
