@@ -85,7 +85,7 @@ def store(triggering_asset_events: Any = None) -> int:
     return len(rows)
 
 
-@task
+@task(max_active_tis_per_dag=1)  # two at a time would notify of the same rows
 def notify(**context: Any) -> int:
     """Call the notifier for each reply that it was not called for, also those of a run that failed."""
     database = BaseHook.get_connection("warehouse").get_hook()
@@ -125,7 +125,6 @@ if AssetWatcher:
         schedule=[replies],
         start_date=datetime(2026, 1, 1),
         catchup=False,
-        max_active_runs=1,  # or two runs would notify of the same rows
         default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
         tags=["lemlist", "example"],
         doc_md=__doc__,

@@ -29,7 +29,7 @@ HEALTH = "/api/v2/monitor/health" if AIRFLOW_3 else "/health"
 #: Timeout of Airflow's start, in seconds.
 TIMEOUT = 180
 #: Seconds between two prospects who are added while Airflow runs.
-NEXT_PROSPECT = 30
+NEXT_PROSPECT = 40
 REPLIES = (
     f"A prospect is added every {NEXT_PROSPECT} s. Most of them reply, and a reply starts the DAG "
     "lemlist_on_reply."
