@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import BaseHook
 
-from tests.dags.conftest import EXAMPLES, dag_bag, states, xcom
+from tests.dags.conftest import EXAMPLES, dag_bag, states
+from tests.postgres import connect, postgres
 from tools.private_airflow import AIRFLOW_3
 
 pytestmark = [
@@ -37,7 +37,7 @@ def told(*numbers: int) -> dict[str, Any]:
     return {"status": "success", "activities": [reply(number) for number in numbers]}
 
 
-ERROR = {"status": "error", "error": "LemlistAuthError", "message": "The key was refused.", "http_status": 401}
+ERROR = {"status": "error", "error": "LemlistAuthError", "message": "Refused.", "http_status": 401}
 
 
 @pytest.fixture
@@ -59,19 +59,28 @@ def notified(dag: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-@pytest.fixture
-def warehouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    path = tmp_path / "warehouse.db"
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-    return path
+POSTGRES = [pytest.param(driver, marks=pytest.mark.postgres) for driver in ("psycopg2", "psycopg")]
 
 
-def stored(warehouse: Path) -> list[tuple[str, bool]]:
+@pytest.fixture(params=["sqlite", *POSTGRES])
+def warehouse(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
+    """Set the connection to an empty database."""
+    if request.param == "sqlite":
+        conn = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(conn))
+        yield
+        return
+    with postgres() as directory:
+        connect(directory, request.param, monkeypatch)
+        yield
+
+
+def stored() -> list[tuple[str, bool]]:
     """Return the id of each reply in the table, and whether the notifier was called for it."""
-    with closing(sqlite3.connect(warehouse)) as database:
-        return database.execute(
-            "SELECT id, notified_at IS NOT NULL FROM lemlist_replies ORDER BY id"
-        ).fetchall()
+    sql = "SELECT id, notified_at IS NOT NULL FROM lemlist_replies ORDER BY id"
+    return [(id, bool(done)) for id, done in BaseHook.get_connection("warehouse").get_hook().get_records(sql)]
 
 
 @pytest.fixture
@@ -107,14 +116,15 @@ def triggered(
 
 def test_each_reply_is_stored_and_notified_once_however_often_it_is_told(triggered, notified, warehouse):
     assert triggered(told(1, 2), told(2, 3)) == {"store": ["success"], "notify": ["success"]}
-    assert stored(warehouse) == [("act_1", True), ("act_2", True), ("act_3", True)]
+    assert stored() == [("act_1", True), ("act_2", True), ("act_3", True)]
     assert notified == [f"Lead lea_{number}: emailsReplied in campaign cam_1" for number in (1, 2, 3)]
 
     assert triggered(told(3, 4)) == {"store": ["success"], "notify": ["success"]}
-    assert stored(warehouse)[3:] == [("act_4", True)]
+    assert stored()[3:] == [("act_4", True)]
     assert notified[3:] == ["Lead lea_4: emailsReplied in campaign cam_1"]
 
 
+@pytest.mark.parametrize("warehouse", ["sqlite"], indirect=True)
 def test_a_reply_whose_notification_failed_is_notified_by_the_next_run(
     dag, triggered, notified, warehouse, monkeypatch
 ):
@@ -130,14 +140,15 @@ def test_a_reply_whose_notification_failed_is_notified_by_the_next_run(
     with monkeypatch.context() as outage:
         outage.setattr(notifier, "notify", fails_for_2)
         assert triggered(told(1, 2)) == {"store": ["success"], "notify": ["failed"]}
-    assert stored(warehouse) == [("act_1", True), ("act_2", False)]
+    assert stored() == [("act_1", True), ("act_2", False)]
 
     assert triggered(told(3)) == {"store": ["success"], "notify": ["success"]}
-    assert stored(warehouse) == [("act_1", True), ("act_2", True), ("act_3", True)]
+    assert stored() == [("act_1", True), ("act_2", True), ("act_3", True)]
     assert [text.partition(":")[0] for text in notified] == ["Lead lea_1", "Lead lea_2", "Lead lea_3"]
 
 
 @pytest.mark.parametrize("payloads", [[], [ERROR]], ids=["by hand", "an error"])
+@pytest.mark.parametrize("warehouse", ["sqlite"], indirect=True)
 def test_a_run_without_replies_is_skipped(triggered, notified, warehouse, payloads):
     assert triggered(*payloads) == {"store": ["skipped"], "notify": ["skipped"]}
-    assert (notified, warehouse.exists()) == ([], False)
+    assert notified == []
