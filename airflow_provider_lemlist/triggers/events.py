@@ -50,6 +50,11 @@ class Told:
     payload: dict[str, Any]
     is_stored: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def settled(self) -> None:
+        """Wait until Airflow has stored the event, and has had the time to make a run of it."""
+        await self.is_stored.wait()
+        await asyncio.sleep(SETTLE)
+
 
 class ActivityEventTrigger(BaseEventTrigger):
     """
@@ -177,7 +182,9 @@ class ActivityEventTrigger(BaseEventTrigger):
                 }
                 if self.tell_errors:
                     for message in errors.keys() - told_errors:
-                        yield Told(error_event(errors[message]))
+                        told = Told(error_event(errors[message]))
+                        yield told
+                        await told.settled()
                 told_errors = {*errors}
                 found = iter(
                     sorted(
@@ -188,8 +195,7 @@ class ActivityEventTrigger(BaseEventTrigger):
                 while part := list(islice(found, self.batch)):
                     told = Told({"status": "success", "activities": [activity.row for activity, _ in part]})
                     yield told
-                    await told.is_stored.wait()
-                    await asyncio.sleep(SETTLE)
+                    await told.settled()
                     for watch in due:
                         await watch.note([activity for activity, owner in part if owner is watch])
                 for watch in due:
@@ -211,7 +217,9 @@ def activities_in(triggering_asset_events: Mapping[Any, Sequence[Any]]) -> list[
     found: dict[str, dict[str, Any]] = {}
     for events in triggering_asset_events.values():
         for event in events:
-            payload = event.extra.get("payload") or {}
+            payload = event.extra.get("payload")
+            if not isinstance(payload, dict):
+                continue  # of another asset of the DAG
             found |= {activity["_id"]: activity for activity in payload.get("activities", ())}
     return sorted(found.values(), key=lambda activity: activity.get("createdAt", ""))
 
