@@ -107,8 +107,8 @@ class ActivityEventTrigger(BaseEventTrigger):
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow ships it without annotations
         if not has_asset_watchers():
             raise LemlistConfigurationError(
-                "ActivityEventTrigger needs the asset watchers of Airflow 3. On Airflow 2, schedule a DAG "
-                "that begins with ActivitySensor(deferrable=True)."
+                "ActivityEventTrigger needs the asset watchers of Airflow 3. On Airflow 2, use "
+                "ActivitySensor in a DAG that runs every few minutes."
             )
         # As Airflow stores them: a datetime would come back as one of another class.
         self.activity_type = list(checked_types(activity_type))
@@ -173,9 +173,10 @@ class ActivityEventTrigger(BaseEventTrigger):
                 stack.enter_context(watch.joined())
             while True:
                 await asyncio.sleep(min(watch.due for watch in watches) - clock())
-                due = [watch for watch in watches if watch.due <= clock()]
-                for watch in due:
-                    await watch.look()
+                # Together, or the second type would have to wait until what the first one found is told.
+                together = clock() + self.poll_interval / 10
+                due = [watch for watch in watches if watch.due <= together]
+                await asyncio.gather(*(watch.look() for watch in due))
                 # Several types fail in the same way, again and again; each way is told once.
                 errors = {
                     str(error): error for error in (watch.error for watch in watches) if is_lasting(error)
