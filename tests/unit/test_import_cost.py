@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow parses DAG files continuously: importing an operator must load no heavy module."""
+"""Airflow parses DAG files continuously: importing an operator or a trigger must load no heavy module."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+from airflow_provider_lemlist.version_compat import has_asset_watchers
 
 HEAVY = {
     "aiohttp",
@@ -23,6 +25,7 @@ HEAVY = {
     "uvicorn",
     "zoneinfo",
 }
+OURS = tuple(f"airflow_provider_lemlist.{name}" for name in ("api", "hooks", "sandbox"))
 CODE = """
 import json, sys
 from airflow.providers.common.compat.sdk import (
@@ -30,12 +33,19 @@ from airflow.providers.common.compat.sdk import (
     XCom, conf,
 )
 base = set(sys.modules)
-import {module}
-print(json.dumps(sorted(set(sys.modules) - base)))
+import {operators}
+added = set(sys.modules) - base
+import airflow.triggers.base
+if {has_asset_watchers}:
+    from airflow.sdk import AssetWatcher
+base = set(sys.modules)
+import airflow_provider_lemlist.triggers.events
+print(json.dumps(sorted(added | set(sys.modules) - base)))
 """
 
 
 def test_modules_of_dag_files_import_no_heavy_module() -> None:
+    """The event trigger is compared with a DAG file that has an asset watcher."""
     package = Path(__file__).parents[2] / "airflow_provider_lemlist"
     modules = [
         f"airflow_provider_lemlist.{kind}.{path.stem}"
@@ -43,13 +53,9 @@ def test_modules_of_dag_files_import_no_heavy_module() -> None:
         for path in sorted((package / kind).glob("[!_]*.py"))
     ]
     assert {"airflow_provider_lemlist.operators.lead", "airflow_provider_lemlist.transfers.sql"} <= {*modules}
-    code = CODE.format(module=", ".join(modules))
+    code = CODE.format(operators=", ".join(modules), has_asset_watchers=has_asset_watchers())
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     added = json.loads(result.stdout.splitlines()[-1])
+    assert "airflow_provider_lemlist.triggers.events" in added
     assert not {name.split(".")[0] for name in added} & HEAVY
-    assert not [name for name in added if name.startswith("airflow.")]
-    assert not [
-        name
-        for name in added
-        if name.startswith(("airflow_provider_lemlist.api", "airflow_provider_lemlist.hooks"))
-    ]
+    assert not [name for name in added if name.startswith(("airflow.", *OURS))]
