@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 #: Maximum number of activities that a cursor names: more would exceed the 64 kB of JSON above which Airflow
 #: warns. If more are told in a day, the cursor reaches back less far.
 MAX_TOLD = 1_500
+
+MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,9 @@ class Cursor:
         named = {**self.told, **{each.id: each.at for each in told}}
         since = max(self.since, complete_until - max(LOOKBACK, overlap))
         if len(named) > MAX_TOLD:
-            oldest_to_name = sorted(named.values(), reverse=True)[MAX_TOLD - 1]
-            since = max(since, min(oldest_to_name, complete_until - overlap))
+            # Above the newest that is one too many, or those of its moment would all have to be named.
+            one_too_many = sorted(named.values(), reverse=True)[MAX_TOLD]
+            since = max(since, min(one_too_many, complete_until - overlap - MILLISECOND) + MILLISECOND)
         since = whole_milliseconds(since)  # as precise as what is told
         return Cursor(since, {id: at for id, at in named.items() if at >= since})
 
@@ -160,7 +164,11 @@ class NoStore:
         pass
 
 
+#: One thread: triggers that share a file must not write it at the same time.
+_FILE_THREAD = ThreadPoolExecutor(1, thread_name_prefix="lemlist-cursors")
+
+
 async def _in_thread(function: Any, *arguments: Any) -> Any:
-    # Not asyncio.to_thread: before Airflow 3.3 the connection of a storage can be looked up in the triggerer
+    # Not run_in_executor: before Airflow 3.3 the connection of a storage can be looked up in the triggerer
     # only from a thread that asgiref has started.
-    return await sync_to_async(function, thread_sensitive=False)(*arguments)
+    return await sync_to_async(function, thread_sensitive=False, executor=_FILE_THREAD)(*arguments)
