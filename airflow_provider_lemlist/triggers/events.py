@@ -122,7 +122,9 @@ class ActivityEventTrigger(BaseEventTrigger):
         self.overlap = _checked_number("overlap", seconds)
         self.tell_errors = _checked_choice("tell_errors", tell_errors, (True, False))
         self.state_path = _checked_path("state_path", state_path)
-        self.lemlist_conn_id = lemlist_conn_id
+        self.lemlist_conn_id = checked_id(
+            lemlist_conn_id, _the("lemlist_conn_id"), error=LemlistConfigurationError
+        )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the constructor's arguments, which Airflow stores and compares."""
@@ -237,11 +239,13 @@ def _checked_id(name: str, value: str | None) -> str | None:
 
 
 def _checked_number(name: str, value: Any, *, whole: bool = False) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value > 0:
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    # Python's moments do not reach back for any number of seconds.
+    if not (is_number and 0 < value < 1e9):
         raise LemlistConfigurationError(
-            f"{_the(name)} must be a {'whole ' if whole else ''}number above 0, not {value!r}."
+            f"{_the(name)} must be a {'whole ' if whole else ''}number above 0 and below 1e9, not {value!r}."
         )
-    return value
+    return value if whole else float(value)  # 60 and 60.0 are the same trigger
 
 
 def _checked_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:

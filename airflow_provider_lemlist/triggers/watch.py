@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeGuard
 
 from airflow_provider_lemlist.activities import ALL, WaitCondition
+from airflow_provider_lemlist.datasets import whole_milliseconds
 from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.run_window import parse_moment
 from airflow_provider_lemlist.triggers.cursors import Cursor, joined
@@ -50,8 +51,9 @@ class Watch:
         scope = (trigger.lemlist_conn_id, trigger.campaign_id or "*", trigger.lead_id or "*", activity_type)
         # With the type, so that a type which is added later does not change the cursors of the others.
         self._cursor_key = ":".join(("lemlist", *scope))
-        # Determined now: the moment must not move while the first looks fail.
-        self._start = utc_now() if trigger.start == "now" else parse_moment(trigger.start)
+        # Determined now: the moment must not move while the first looks fail. As precise as a cursor, whose
+        # next moment is not before it then, which would take another read of the whole window.
+        self._start = whole_milliseconds(utc_now() if trigger.start == "now" else parse_moment(trigger.start))
         self._overlap = timedelta(seconds=trigger.overlap)
         self._cursor: Cursor | None = None
         self._saved: Cursor | None = None
