@@ -22,11 +22,10 @@ from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.triggers import feed
 from airflow_provider_lemlist.triggers.activity import ActivityTrigger
 from tests.unit.activity_listing import ago
+from tests.unit.triggers.watching import cancel, until
 from tests.waiting import LONGEST, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.unit.activity_listing import Listing
 
 HOUR_AGO = ago(hours=1).isoformat()
@@ -52,12 +51,6 @@ async def event_of(a_trigger: ActivityTrigger) -> dict[str, Any]:
 def found(event: dict[str, Any]) -> list[str]:
     assert event["status"] == "success", event
     return [activity["_id"] for activity in event["activities"]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LONGEST):
-        while not condition():  # noqa: ASYNC110  what is waited for happens in a thread, or in a server
-            await asyncio.sleep(0.01)
 
 
 class TestSerialization:
@@ -568,9 +561,3 @@ class TestCleanup:
         [the_feed] = loop_feeds.values()
         await until(lambda: not the_feed.reading.activities[None])
         await cancel(waiting)
-
-
-async def cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
