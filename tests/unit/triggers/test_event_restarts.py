@@ -20,6 +20,7 @@ from tests.unit.triggers.watching import (
     LINKEDIN,
     NEVER,
     REPLY,
+    KeptInFile,
     Watcher,
     needs_watchers,
     trigger,
@@ -87,17 +88,6 @@ class Kept(Protocol):
     def trigger(self, **changes: Any) -> ActivityEventTrigger: ...
 
     def text(self) -> str: ...
-
-
-class KeptInFile:
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def trigger(self, **changes: Any) -> ActivityEventTrigger:
-        return trigger(state_path=str(self.file), **changes)
-
-    def text(self) -> str:
-        return self.file.read_text() if self.file.exists() else ""
 
 
 class KeptByAirflow:

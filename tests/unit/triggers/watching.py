@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -86,3 +87,16 @@ class Watcher:
         """Wait until so many are told; they must be these, in this order."""
         await until(lambda: len(self.ids) >= len(ids) or self.task.done())
         assert self.ids == [*ids]
+
+
+class KeptInFile:
+    """Triggers whose cursors a file keeps."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def trigger(self, **changes: Any) -> ActivityEventTrigger:
+        return trigger(state_path=str(self.file), **changes)
+
+    def text(self) -> str:
+        return self.file.read_text() if self.file.exists() else ""
