@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from airflow_provider_lemlist.triggers import events, feed
-from tests.unit.triggers.watching import HOUR_AGO, NEVER, REPLY, KeptInFile, Watcher, cancel, trigger, until
+from tests.unit.triggers.watching import (
+    HOUR_AGO,
+    NEVER,
+    REPLY,
+    KeptInFile,
+    Watcher,
+    cancel,
+    reads_end,
+    trigger,
+    until,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +46,7 @@ class Triggerer:
     async def __aexit__(self, *error: object) -> None:
         await cancel(self.tasks)
         await self.streams.stop_all()
+        await reads_end()
 
     def start(self, event_trigger: ActivityEventTrigger) -> int:
         number = event_trigger.trigger_id = len(self.tasks)

@@ -46,6 +46,13 @@ async def cancel(tasks: list[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def reads_end() -> None:
+    """Wait for the read of triggers that are gone, before its server goes too."""
+    reads = [task for task in asyncio.all_tasks() if "Feed._read" in repr(task.get_coro())]
+    if reads:
+        await asyncio.wait(reads)
+
+
 class Watcher:
     """A running trigger and its events, until the ``with`` block kills it."""
 
@@ -60,6 +67,7 @@ class Watcher:
     async def __aexit__(self, *error: object) -> None:
         ended = self.task.done()
         await cancel([self.task])
+        await reads_end()
         assert not ended, f"the trigger ended: {self.task!r}"
 
     async def _run(self) -> None:
