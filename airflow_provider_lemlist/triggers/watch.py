@@ -64,7 +64,7 @@ class Watch:
         self._failures = 0
         #: The moment of the next look, by the loop's clock.
         self.due = self._clock()
-        #: What the last look found, the oldest first.
+        #: What the last look found.
         self.found: list[Activity] = []
         #: Why the last look failed.
         self.error: Exception | None = None
@@ -101,7 +101,7 @@ class Watch:
 
     async def end_look(self) -> None:
         """Move the cursor on, because everything that the look found was told."""
-        if self._cursor is None or self.error:
+        if self._cursor is None:
             return
         self._cursor = self._cursor.after((), self._complete_until, self._overlap)
         if self._saved is None or self._cursor.since - self._saved.since > UNSAVED:
@@ -127,10 +127,9 @@ class Watch:
             raise self._feed.error
         reading = self._feed.reading
         self._complete_until = reading.until
-        found = (
+        self.found = [
             each for each in reading.matching(condition) if condition.counts(each) and cursor.is_new(each)
-        )
-        self.found = list(found)[::-1]
+        ]
 
     # --- Errors -----------------------------------------------------------------------------------------
 
