@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,7 +48,7 @@ def faults(monkeypatch) -> list[Exception]:
 
     def list_activities(self: LemlistHook, **kwargs: Any) -> Any:
         if coming:
-            raise coming.pop(0)
+            raise copy(coming.pop(0))  # the traceback of an exception that stays would keep the feed
         return real(self, **kwargs)
 
     monkeypatch.setattr(LemlistHook, "list_activities", list_activities)

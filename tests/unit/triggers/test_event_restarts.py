@@ -16,7 +16,6 @@ from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.triggers import events, watch
 from tests.unit.activity_listing import ago
 from tests.unit.triggers.watching import (
-    HOUR_AGO,
     LINKEDIN,
     NEVER,
     REPLY,
@@ -149,13 +148,16 @@ class TestKills:
             await watcher.tells(reply)
 
     @pytest.mark.asyncio
-    async def test_a_kill_between_two_parts_of_a_look_loses_none(self, lemlist: Listing, kept: Kept):
-        """Also when the parts are of one moment."""
-        ids = [lemlist.add(at=HOUR_AGO + timedelta(minutes=5)) for _ in range(5)]
-        async with aclosing(kept.trigger(batch=2).tell()) as all_told:
+    @pytest.mark.parametrize(
+        "apart", [timedelta(hours=15), timedelta(0)], ids=["days apart", "of one moment"]
+    )
+    async def test_a_kill_between_two_parts_of_a_look_loses_none(self, lemlist: Listing, kept: Kept, apart):
+        start = ago(days=4)
+        ids = [lemlist.add(at=start + timedelta(minutes=5) + number * apart) for number in range(5)]
+        async with aclosing(kept.trigger(batch=2, start=start).tell()) as all_told:
             (await anext(all_told)).is_stored.set()
             await anext(all_told)
-        async with Watcher(kept.trigger(batch=9)) as watcher:
+        async with Watcher(kept.trigger(batch=9, start=start)) as watcher:
             await watcher.tells(*ids[2:])
 
     @pytest.mark.asyncio
@@ -204,26 +206,50 @@ class TestKills:
             await until(is_saved)
 
     @pytest.mark.asyncio
-    async def test_a_type_that_is_added_leaves_the_cursors_of_the_others(self, lemlist: Listing, kept: Kept):
-        linkedin, reply = lemlist.add(LINKEDIN), lemlist.add(REPLY)
-        async with Watcher(kept.trigger(activity_type=REPLY)) as watcher:
-            await watcher.tells(reply)
-            await until(lambda: reply in kept.text())
-        async with Watcher(kept.trigger(activity_type=[LINKEDIN, REPLY])) as watcher:
-            await watcher.tells(linkedin)
-
-    @pytest.mark.asyncio
     @pytest.mark.parametrize(
         "other",
-        [{"campaign_id": "cam_2"}, {"campaign_id": None}, {"lead_id": "lea_1"}, {"activity_type": LINKEDIN}],
+        [
+            {"activity_type": LINKEDIN},
+            {"campaign_id": "cam_2"},
+            {"campaign_id": None},
+            {"lead_id": "lea_1"},
+            {"lemlist_conn_id": "other"},
+        ],
+        ids=str,
     )
-    async def test_triggers_of_one_store_have_separate_cursors(self, lemlist: Listing, kept: Kept, other):
-        ids = [lemlist.add(), lemlist.add(campaignId="cam_2"), lemlist.add(LINKEDIN)]
-        async with Watcher(kept.trigger(**other)) as watcher:
+    async def test_what_another_trigger_was_told_is_still_new(
+        self, lemlist: Listing, kept: Kept, clock: Clock, monkeypatch, other
+    ):
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", lemlist.connection)
+        start, at = ago(days=3), ago(days=2)
+        ids = [lemlist.add(at=at), lemlist.add(at=at, campaignId="cam_2"), lemlist.add(LINKEDIN, at=at)]
+        async with Watcher(kept.trigger(start=start, **other)) as watcher:
             await until(lambda: watcher.events)
-            await until(lambda: watcher.ids[0] in kept.text())
-        async with Watcher(kept.trigger()) as watcher:
+            await until(lambda: (clock.now - timedelta(days=1)).isoformat()[:19] in kept.text())
+        async with Watcher(kept.trigger(start=start)) as watcher:
             await watcher.tells(ids[0])
+
+    @pytest.mark.asyncio
+    async def test_a_type_that_is_added_begins_at_the_start_and_leaves_the_others(
+        self, lemlist: Listing, kept: Kept, clock: Clock
+    ):
+        start = ago(days=3)
+        linkedin, reply = lemlist.add(LINKEDIN, at=ago(days=2)), lemlist.add(REPLY, at=clock.now)
+        async with Watcher(kept.trigger(activity_type=REPLY, start=start)) as watcher:
+            await watcher.tells(reply)
+            await until(lambda: (clock.now - timedelta(days=1)).isoformat()[:19] in kept.text())
+        async with Watcher(kept.trigger(activity_type=[LINKEDIN, REPLY], start=start)) as watcher:
+            await watcher.tells(linkedin)
+            await watcher.tells(linkedin, lemlist.add(REPLY, at=clock.now))
+
+    @pytest.mark.asyncio
+    async def test_a_cursor_names_activities_of_its_type_only(self, lemlist: Listing, tmp_path):
+        kept = KeptInFile(tmp_path / "replies.json")
+        ids = {lemlist.add(LINKEDIN), lemlist.add(REPLY)}
+        async with Watcher(kept.trigger(activity_type=[LINKEDIN, REPLY])):
+            await until(lambda: all(each in kept.text() for each in ids))
+        cursors = json.loads(kept.text())
+        assert [[*cursors[key]["told"]] for key in sorted(cursors)] == [["act_1"], ["act_0"]]
 
 
 class TestStores:
@@ -273,6 +299,35 @@ class TestStores:
             assert not any(other in kept.text() for other in others)
             assets.is_down = False
             await until(lambda: all(other in kept.text() for other in others))
+
+    @pytest.mark.asyncio
+    async def test_a_save_that_failed_is_tried_again_although_lemlist_fails(
+        self, lemlist: Listing, assets: StateStores, monkeypatch
+    ):
+        monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.02)
+        kept = KeptByAirflow(assets)
+        async with Watcher(kept.trigger()) as watcher:
+            await until(kept.text)
+            assets.is_down = True
+            reply = lemlist.add()
+            await watcher.tells(reply)
+            lemlist.unknown.add("cam_1")
+            await until(lambda: watch._FAILING)
+            assets.is_down = False
+            await until(lambda: reply in kept.text())
+
+    @pytest.mark.asyncio
+    async def test_now_is_the_first_start_although_the_store_fails_then(
+        self, lemlist: Listing, assets: StateStores, clock: Clock
+    ):
+        assets.is_down = True
+        async with Watcher(KeptByAirflow(assets).trigger(start="now")) as watcher:
+            await until(lambda: watch._FAILING)
+            clock.now += timedelta(minutes=5)
+            reply = lemlist.add(at=clock.now)
+            clock.now += timedelta(minutes=5)
+            assets.is_down = False
+            await watcher.tells(reply)
 
     @pytest.mark.asyncio
     async def test_a_save_that_fails_repeats_after_a_kill_what_it_lacks(

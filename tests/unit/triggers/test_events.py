@@ -264,6 +264,15 @@ class TestTelling:
             await watcher.tells(first, late)
 
     @pytest.mark.asyncio
+    async def test_the_longest_overlap_of_a_feed_is_read(self, lemlist: Listing, clock: Clock):
+        long, short = trigger(start=ago(hours=9)), trigger(start=ago(hours=9), overlap=60)
+        async with Watcher(long) as watcher, Watcher(short) as other:
+            first = lemlist.add(at=clock.now)
+            await watcher.tells(first)
+            await other.tells(first)
+            await watcher.tells(first, lemlist.add(at=clock.now - timedelta(minutes=59)))
+
+    @pytest.mark.asyncio
     async def test_what_is_listed_hours_late_is_told_within_half_an_hour(
         self, lemlist: Listing, clock: Clock
     ):
@@ -324,6 +333,14 @@ class TestTelling:
             await until(lambda: watcher.events)
         assert {*lasting} <= {*watcher.ids}
         assert len(watcher.ids) == len({*watcher.ids})
+
+    @pytest.mark.asyncio
+    async def test_a_window_of_days_is_requested_for_what_is_watched_only(self, lemlist: Listing):
+        async with Watcher(trigger(start=ago(days=3), lead_id="lea_1")) as watcher:
+            await watcher.tells(lemlist.add())
+        assert {(each["type"], each["campaignId"], each["leadId"]) for each in lemlist.queries} == {
+            (REPLY, "cam_1", "lea_1")
+        }
 
 
 class TestActivitiesIn:
@@ -399,14 +416,13 @@ class TestTogether:
         await cancel(sensors)
 
     @pytest.mark.asyncio
-    async def test_watchers_that_look_rarely_use_the_reads_of_others(self, lemlist: Listing):
-        async with Watcher(trigger(poll_interval=NEVER)) as rare, Watcher(trigger()) as often:
-            await until(lambda: len(lemlist.reads) >= 5)
-            async with Watcher(trigger(poll_interval=NEVER)) as later:
-                reply = lemlist.add()
-                await often.tells(reply)
-                assert not rare.ids
-                assert len(later.ids) <= 1
+    async def test_a_watcher_that_starts_later_uses_a_recent_read(self, lemlist: Listing):
+        reply = lemlist.add()
+        async with Watcher(trigger(poll_interval=NEVER)) as first:
+            await first.tells(reply)
+            async with Watcher(trigger(poll_interval=NEVER, start=ago(minutes=50))) as later:
+                await later.tells(reply)
+        assert len(lemlist.queries) == 1
 
     @pytest.mark.asyncio
     async def test_a_watcher_that_joins_a_sensor_reads_what_the_sensor_did_not_need(self, lemlist: Listing):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from tests.unit.activity_listing import Listing
 
 streams = pytest.importorskip("airflow.triggers.shared_stream", reason="Airflow has shared streams since 3.3")
+
+from airflow_provider_lemlist.triggers.receipts import Receipts  # noqa: E402  (where there are streams)
+
 pytestmark = pytest.mark.usefixtures("settled")
 
 
@@ -149,6 +152,18 @@ class TestReceipts:
             assert reply not in kept.text()
             again = triggerer.start(kept.trigger())
             await until(lambda: triggerer.ids(again) == [reply])
+
+    @pytest.mark.asyncio
+    async def test_only_what_airflow_reports_as_stored_is_stored(self):
+        outcomes = {"stored": (1, 0, 0), "failed": (0, 1, 0), "rejected": (0, 0, 1), "for nobody": (0, 0, 0)}
+        is_stored = {name: asyncio.Event() for name in outcomes}
+        await Receipts().advance(
+            [
+                streams.AdvanceItem(is_stored[name], streams.AdvanceOutcome(*counts))
+                for name, counts in outcomes.items()
+            ]
+        )
+        assert [name for name, event in is_stored.items() if event.is_set()] == ["stored"]
 
     @pytest.mark.asyncio
     async def test_each_trigger_has_its_own_receipts(self, lemlist: Listing, tmp_path: Path):
