@@ -314,7 +314,10 @@ class TestTelling:
         assert "Activity type 'emailReplied' is unknown here" in caplog.text + capsys.readouterr().out
 
     @pytest.mark.asyncio
-    async def test_a_window_of_days_is_read_completely_while_it_changes(self, lemlist: Listing, monkeypatch):
+    @pytest.mark.parametrize("beside_a_sensor", [False, True])
+    async def test_a_window_of_days_is_read_completely_while_it_changes(
+        self, lemlist: Listing, monkeypatch, beside_a_sensor
+    ):
         """Each page that is read shifts the following ones: activities vanish, and one arrives."""
         lasting = [lemlist.add(at=ago(minutes=10 * number)) for number in range(350)]
         vanishing = [lemlist.add(at=ago(minutes=10 * number + 1)) for number in range(100)]
@@ -329,8 +332,12 @@ class TestTelling:
             return rows
 
         monkeypatch.setattr(lemlist, "page", page_and_change)
-        async with Watcher(trigger(start=ago(days=3), poll_interval=NEVER, batch=1000)) as watcher:
+        since = ago(days=3).isoformat()
+        sensor = ActivityTrigger(REPLY, since=since, campaign_id="cam_1", min_count=9999, poke_interval=NEVER)
+        waiting = [asyncio.create_task(anext(sensor.run()))] if beside_a_sensor else []
+        async with Watcher(trigger(start=since, poll_interval=NEVER, batch=1000)) as watcher:
             await until(lambda: watcher.events)
+        await cancel(waiting)
         assert {*lasting} <= {*watcher.ids}
         assert len(watcher.ids) == len({*watcher.ids})
 
