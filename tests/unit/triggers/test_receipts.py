@@ -179,15 +179,20 @@ class TestReceipts:
             assert len(lemlist.reads) <= 2
 
     @pytest.mark.asyncio
-    async def test_an_error_event_waits_for_nothing(self, lemlist: Listing):
+    async def test_what_follows_an_error_event_is_told_when_that_is_stored(
+        self, lemlist: Listing, others: KeptInFile
+    ):
         lemlist.unknown.add("emailReplied")
         reply = lemlist.add()
         async with Triggerer() as triggerer:
             triggerer.start(trigger(activity_type=["emailReplied", REPLY], tell_errors=True))
-            await until(triggerer.ids)
-        [(error, _), (told, _)] = triggerer.events[0]
-        assert error["status"] == "error"
-        assert [activity["_id"] for activity in told["activities"]] == [reply]
+            await until(lambda: triggerer.events[0])
+            async with Watcher(others.trigger()):
+                await until(lambda: reply in others.text())
+            [(error, _)] = triggerer.events[0]
+            assert error["status"] == "error"
+            triggerer.store()
+            await until(lambda: triggerer.ids() == [reply])
 
     @pytest.mark.asyncio
     async def test_a_trigger_that_airflow_ends_leaves_the_feed(self, lemlist: Listing):
