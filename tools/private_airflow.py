@@ -132,6 +132,13 @@ class PrivateAirflow:
                 for command in commands
             ]
 
+    def kill(self, command: str) -> None:
+        """Kill a started command and its children at once, as when their machine fails."""
+        process = next(each for each in self._processes if each.args[-1] == command)  # type: ignore[index]
+        signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+        self._processes.remove(process)
+
     @property
     def is_alive(self) -> bool:
         """Whether all started processes are running."""
