@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DAG of ``replies_start_dags.py`` that replies start: as many watchers as asked for, all of one campaign."""
+"""The DAG of ``replies_start_dags.py`` that replies start: many watchers of one campaign."""
 
 from __future__ import annotations
 
