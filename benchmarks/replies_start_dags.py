@@ -447,7 +447,7 @@ def per_minute(sandboxes: list[Sandbox], minutes: float) -> list[float]:
 
 
 def beside_by_hand(given: argparse.Namespace, interval: float) -> None:
-    """Compare a watcher with a continuous DAG: in one Airflow, with the same replies, each with its sandbox."""
+    """Compare a watcher with a continuous DAG in one Airflow: the same replies, a sandbox each."""
     rng = random.Random(given.seed)
     with Sandbox() as lemlist, Sandbox() as other:
         campaign = other.campaign(status="running")["_id"]
