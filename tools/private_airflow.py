@@ -66,7 +66,7 @@ class PrivateAirflow:
             **(self._version_3() if AIRFLOW_3 else self._version_2()),
             **environment,
         }
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def _version_3(self) -> dict[str, str]:
         return {
@@ -120,8 +120,8 @@ class PrivateAirflow:
     def start(self, *commands: str) -> None:
         """Start long-running commands, each in its own process group; ``stop`` ends them."""
         with self.log.open("ab") as log:
-            self._processes += [
-                subprocess.Popen(
+            self._processes |= {
+                command: subprocess.Popen(
                     (sys.executable, "-m", "airflow", command),
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
@@ -130,22 +130,30 @@ class PrivateAirflow:
                     start_new_session=True,
                 )
                 for command in commands
-            ]
+            }
+
+    def kill(self, command: str) -> None:
+        """Kill a started command and its children at once, as when their machine fails."""
+        process = self._processes.pop(command)
+        signal_group(process.pid, signal.SIGKILL)
+        process.wait()
 
     @property
     def is_alive(self) -> bool:
         """Whether all started processes are running."""
-        return all(process.poll() is None for process in self._processes)
+        return all(process.poll() is None for process in self._processes.values())
 
     def stop(self) -> None:
         """End the started processes and their children."""
         for number, timeout in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, 2)):
-            for process in self._processes:
+            for process in self._processes.values():
                 # If the leader has ended, its children are still in the group.
                 signal_group(process.pid, number)
             deadline = time.monotonic() + timeout
-            while time.monotonic() < deadline and any(signal_group(each.pid, 0) for each in self._processes):
-                for process in self._processes:
+            while time.monotonic() < deadline and any(
+                signal_group(each.pid, 0) for each in self._processes.values()
+            ):
+                for process in self._processes.values():
                     process.poll()
                 time.sleep(0.1)
         self._processes.clear()

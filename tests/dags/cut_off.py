@@ -18,13 +18,14 @@ LONGEST = 600
 
 @contextmanager
 def running(
-    dag_id: str, lemlist: Sandbox, *, tasks: int, variables: Mapping[str, str]
+    dag_id: str, lemlist: Sandbox, *, tasks: int, variables: Mapping[str, str], **environment: str
 ) -> Iterator[PrivateAirflow]:
     """
     Run Airflow with the DAG in the folder of the same name.
 
     :param tasks: Number of tasks that run at the same time.
     :param variables: Airflow variables of the DAG.
+    :param environment: Further variables of the environment.
     """
     with PrivateAirflow(
         Path(__file__).parent / dag_id,
@@ -32,6 +33,7 @@ def running(
         AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
         AIRFLOW__CORE__PARALLELISM=str(tasks),
         **{f"AIRFLOW_VAR_{name.upper()}": value for name, value in variables.items()},
+        **environment,
     ) as airflow:
         airflow.run("db", "migrate")
         airflow.start(*ENGINE)
