@@ -40,7 +40,7 @@ def asset_states(trigger: Any) -> list[Any]:
     stores = getattr(trigger, "asset_state_store", None)
     # Assets with equal watchers share a trigger, which then has to name the asset whose state it wants.
     # Nothing public tells it the names.
-    return [] if stores is None else [*stores._by_name.values(), *stores._by_uri.values()]
+    return [] if stores is None else [*stores._by_name.values()]
 
 
 def stats() -> Callable[[str, float], None]:

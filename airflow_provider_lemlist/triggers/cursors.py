@@ -66,9 +66,15 @@ class Cursor:
         }
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> Cursor:
-        told = {str(id): from_milliseconds(at) for id, at in value["told"].items()}
-        return cls(datetime.fromisoformat(value["since"]), told)
+    def of_json(cls, value: Any) -> Cursor:
+        try:
+            told = {str(id): from_milliseconds(at) for id, at in value["told"].items()}
+            return cls(datetime.fromisoformat(value["since"]), told)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+            raise LemlistConfigurationError(
+                f"What is kept as a cursor is none: {value!r:.200}. "
+                "Remove it, and the trigger begins at start again."
+            ) from None
 
 
 def joined(cursors: Sequence[Cursor]) -> Cursor:

@@ -37,9 +37,9 @@ else:
     BaseEventTrigger = event_trigger_class()
 
 #: Seconds from Airflow's receipt for an event to the cursor that names its activities. Airflow also gives a
-#: receipt for an event that it drops because the DAG was paused meanwhile; it then ends the trigger within a
-#: second or two, before the cursor has moved. This also keeps events apart: if an event follows another one
-#: before the scheduler has made a run, Airflow 3.3 leaves it to the run after that.
+#: receipt for an event that it drops because the watcher was removed, as when its DAG is paused; it then ends
+#: the trigger within a second or two, before the cursor has moved. This also keeps events apart: Airflow 3.3
+#: leaves an event that follows another one before the scheduler has made a run to the run of the next event.
 SETTLE = 5.0
 
 

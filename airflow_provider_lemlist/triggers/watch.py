@@ -14,6 +14,7 @@ from airflow_provider_lemlist.activities import ALL, WaitCondition
 from airflow_provider_lemlist.datasets import whole_milliseconds
 from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.run_window import parse_moment
+from airflow_provider_lemlist.triggers.activity import error_event
 from airflow_provider_lemlist.triggers.cursors import Cursor, joined
 from airflow_provider_lemlist.triggers.feed import FeedKey, join_feed, utc_now
 
@@ -57,6 +58,7 @@ class Watch:
         self._overlap = timedelta(seconds=trigger.overlap)
         self._cursor: Cursor | None = None
         self._saved: Cursor | None = None
+        #: Before this moment, everything was read: at the last look, or before the cursor was saved.
         self._complete_until = self._start
         self._feed: Feed
         self._clock = asyncio.get_running_loop().time
@@ -139,18 +141,15 @@ class Watch:
             self._leave_failing()
         self.error, self._failures = error, self._failures + 1
         interval = self._trigger.poll_interval
-        pause = (
-            LONGEST_PAUSE
-            if is_lasting(error)
-            else min(interval * 2 ** min(self._failures, 16), LONGEST_PAUSE)
-        )
+        doubled = interval * 2 ** min(self._failures, 16)  # more is longer than the longest
+        pause = LONGEST_PAUSE if is_lasting(error) else min(doubled, LONGEST_PAUSE)
         pause = max(interval, pause)
         self.due = self._clock() + pause
         others = _FAILING.setdefault(self._failure, set())
         if not others:
             level = logging.ERROR if is_lasting(error) else logging.WARNING
-            conn_id = self._trigger.lemlist_conn_id
-            log.log(level, "Connection %s: reading failed, next read in %.0f s: %s", conn_id, pause, error)
+            conn_id, what = self._trigger.lemlist_conn_id, error_event(error)["message"]
+            log.log(level, "Connection %s: reading failed, next read in %.0f s: %s", conn_id, pause, what)
         others.add(self)
 
     def _succeeded(self) -> None:
@@ -181,7 +180,7 @@ class Watch:
             # Or "now" would be later after a restart. Airflow also finds none while an asset is not active;
             # then this fails, and the cursor is loaded again.
             await self._store.save(self._cursor_key, cursor.as_json())
-        self._saved = cursor
+        self._saved, self._complete_until = cursor, cursor.since
         return cursor
 
     async def _save(self, cursor: Cursor) -> None:

@@ -187,6 +187,22 @@ class TestKills:
             await watcher.tells(late, meanwhile)
 
     @pytest.mark.asyncio
+    async def test_what_happened_while_the_triggerer_was_down_is_told_even_if_the_first_looks_fail(
+        self, lemlist: Listing, kept: Kept, clock: Clock, monkeypatch
+    ):
+        monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.02)
+        async with Watcher(kept.trigger(start="now")):
+            await until(kept.text)
+        meanwhile = lemlist.add(at=clock.now + timedelta(hours=1))
+        clock.now += timedelta(hours=50)
+        lemlist.unknown.add(REPLY)
+        async with Watcher(kept.trigger(start="now")) as watcher:
+            failed = len(lemlist.reads)
+            await until(lambda: len(lemlist.reads) > failed + 3)
+            lemlist.unknown.clear()
+            await watcher.tells(meanwhile)
+
+    @pytest.mark.asyncio
     async def test_a_quiet_cursor_is_saved_once_an_hour_so_that_a_restart_does_not_read_weeks(
         self, lemlist: Listing, kept: Kept, clock: Clock
     ):
@@ -367,19 +383,26 @@ class TestStores:
                 await watcher.tells(reply)
 
     @pytest.mark.asyncio
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("name,email\n", "replies.json is not a file of cursors"),
+            ('{"lemlist:lemlist_default:cam_1:*:emailsReplied": 5}', "kept as a cursor is none: 5"),
+        ],
+    )
     async def test_a_file_of_something_else_is_a_clear_error_until_it_is_removed(
-        self, lemlist: Listing, tmp_path, monkeypatch, caplog
+        self, lemlist: Listing, tmp_path, monkeypatch, caplog, text, problem
     ):
         monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.02)
         file = tmp_path / "replies.json"
-        file.write_text("name,email\n")
+        file.write_text(text)
         reply = lemlist.add()
         async with Watcher(trigger(state_path=str(file), tell_errors=True)) as watcher:
             await until(lambda: watcher.errors)
             [error] = watcher.errors
             assert error["error"] == LemlistConfigurationError.__name__
-            assert f"{file} is not a file of cursors" in error["message"]
-            assert caplog.text.count("is not a file of cursors") == 1
+            assert problem in error["message"]
+            assert caplog.text.count(problem) == 1
             file.unlink()
             await watcher.tells(reply)
             await until(lambda: file.exists() and reply in file.read_text())

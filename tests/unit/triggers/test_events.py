@@ -371,6 +371,13 @@ class TestActivitiesIn:
     def test_an_event_of_a_task_or_a_person_has_none(self):
         assert activities_in({"replies": [self.event(), self.event(rows=3), self.event(payload=None)]}) == []
 
+    @pytest.mark.parametrize("payload", ["a text", ["a", "list"], 7, None, {"message": {}}], ids=str)
+    def test_events_of_other_assets_hold_no_activities(self, payload: object):
+        row = {"_id": "act_1", "createdAt": "2026-03-02T08:00:00.000Z"}
+        ours = SimpleNamespace(extra={"from_trigger": True, "payload": {"activities": [row]}})
+        other = SimpleNamespace(extra={"from_trigger": True, "payload": payload})
+        assert activities_in({"replies": [ours], "orders": [other]}) == [row]
+
 
 @needs_watchers
 class TestTogether:
