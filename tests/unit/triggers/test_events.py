@@ -395,6 +395,20 @@ class TestTogether:
         return lambda: max(counts.values())
 
     @pytest.mark.asyncio
+    async def test_all_types_are_looked_at_together_also_if_their_reads_end_apart(self, monkeypatch):
+        all_types, looks = asyncio.Barrier(2), []
+
+        async def look(self: watch.Watch) -> None:
+            await all_types.wait()
+            looks.append(self)
+            apart = 0.001 * len({*looks})
+            self.due = asyncio.get_running_loop().time() + 0.02 + apart
+
+        monkeypatch.setattr(watch.Watch, "look", look)
+        async with Watcher(trigger(activity_type=[REPLY, LINKEDIN])):
+            await until(lambda: len(looks) >= 20)
+
+    @pytest.mark.asyncio
     async def test_a_hundred_watchers_and_a_thousand_sensors_cost_the_requests_of_one(
         self, lemlist: Listing, looks
     ):
