@@ -95,6 +95,15 @@ def checked_id(value: Any, what: str, *, error: type[LemlistError] = LemlistVali
     return value.strip()
 
 
+def checked_choice(value: Any, what: str, choices: Sequence[Any]) -> Any:
+    """Return a value that must be one of a few."""
+    if value not in choices:
+        raise LemlistConfigurationError(
+            f"{what} must be one of {', '.join(map(str, choices))}, not {value!r}."
+        )
+    return value
+
+
 # --- As they are written in the DAG file ------------------------------------------------------------------
 
 
@@ -112,10 +121,7 @@ def check_id(name: str, arguments: Mapping[str, Any], *, optional: bool = False)
 
 def check_choice(name: str, arguments: Mapping[str, Any], choices: Any) -> None:
     """Check an argument that takes one of the words of a ``Literal``."""
-    if arguments[name] not in get_args(choices):
-        raise LemlistConfigurationError(
-            f"{the(name, arguments)} must be one of {', '.join(get_args(choices))}, not {arguments[name]!r}."
-        )
+    checked_choice(arguments[name], the(name, arguments), get_args(choices))
 
 
 def check_flag(name: str, arguments: Mapping[str, Any]) -> None:

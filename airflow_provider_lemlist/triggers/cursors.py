@@ -72,7 +72,7 @@ class Cursor:
             return cls(datetime.fromisoformat(value["since"]), told)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             raise LemlistConfigurationError(
-                f"What is kept as a cursor is none: {value!r:.200}. "
+                f"The stored cursor is not valid: {value!r:.200}. "
                 "Remove it, and the trigger begins at start again."
             ) from None
 

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_lemlist.activities import OVERLAP, Bots, checked_types, unknown_type_warning
-from airflow_provider_lemlist.arguments import checked_id, given_but_empty
+from airflow_provider_lemlist.arguments import checked_choice, checked_id, given_but_empty
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.run_window import parse_moment
 from airflow_provider_lemlist.triggers.activity import error_event
 from airflow_provider_lemlist.triggers.cursors import AssetStates, NoStore, StateFile
-from airflow_provider_lemlist.triggers.watch import Watch, is_lasting
+from airflow_provider_lemlist.triggers.feed import is_lasting
+from airflow_provider_lemlist.triggers.watch import Watch
 from airflow_provider_lemlist.version_compat import asset_states, event_trigger_class, has_asset_watchers
 
 if TYPE_CHECKING:
@@ -117,10 +118,10 @@ class ActivityEventTrigger(BaseEventTrigger):
         self.poll_interval = _checked_number("poll_interval", poll_interval)
         self.start = start if start == "now" else parse_moment(start, "start").isoformat()
         self.batch = _checked_number("batch", batch, whole=True)
-        self.bots = _checked_choice("bots", bots, get_args(Bots))
+        self.bots = checked_choice(bots, _the("bots"), get_args(Bots))
         seconds = overlap.total_seconds() if isinstance(overlap, timedelta) else overlap
         self.overlap = _checked_number("overlap", seconds)
-        self.tell_errors = _checked_choice("tell_errors", tell_errors, (True, False))
+        self.tell_errors = checked_choice(tell_errors, _the("tell_errors"), (True, False))
         self.state_path = _checked_path("state_path", state_path)
         self.lemlist_conn_id = checked_id(
             lemlist_conn_id, _the("lemlist_conn_id"), error=LemlistConfigurationError
@@ -246,14 +247,6 @@ def _checked_number(name: str, value: Any, *, whole: bool = False) -> Any:
             f"{_the(name)} must be a {'whole ' if whole else ''}number above 0 and below 1e9, not {value!r}."
         )
     return value if whole else float(value)  # 60 and 60.0 are the same trigger
-
-
-def _checked_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
-    if value not in choices:
-        raise LemlistConfigurationError(
-            f"{_the(name)} must be one of {', '.join(map(str, choices))}, not {value!r}."
-        )
-    return value
 
 
 def _checked_path(name: str, value: Any) -> str | None:

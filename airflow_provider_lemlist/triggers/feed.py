@@ -23,7 +23,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
@@ -196,6 +196,11 @@ def plan_read(last: Reading, conditions: frozenset[WaitCondition], now: datetime
 def is_retryable(error: Exception) -> bool:
     """Return whether the next read may succeed after an error."""
     return isinstance(error, LemlistError) and error.retryable
+
+
+def is_lasting(error: Exception | None) -> TypeGuard[LemlistError]:
+    """Return whether an error does not pass by itself, such as that of a refused key; an unknown one may."""
+    return isinstance(error, LemlistError) and not error.retryable
 
 
 def _by_lead(activities: Iterable[Activity]) -> Mapping[str | None, list[Activity]]:

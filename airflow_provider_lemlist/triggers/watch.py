@@ -8,15 +8,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from airflow_provider_lemlist.activities import ALL, WaitCondition
 from airflow_provider_lemlist.datasets import whole_milliseconds
-from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.run_window import parse_moment
 from airflow_provider_lemlist.triggers.activity import error_event
 from airflow_provider_lemlist.triggers.cursors import Cursor, joined
-from airflow_provider_lemlist.triggers.feed import FeedKey, join_feed, utc_now
+from airflow_provider_lemlist.triggers.feed import FeedKey, is_lasting, join_feed, utc_now
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.activities import Activity
@@ -52,13 +51,13 @@ class Watch:
         scope = (trigger.lemlist_conn_id, trigger.campaign_id or "*", trigger.lead_id or "*", activity_type)
         # With the type, so that a type which is added later does not change the cursors of the others.
         self._cursor_key = ":".join(("lemlist", *scope))
-        # Determined now: the moment must not move while the first looks fail. As precise as a cursor, whose
-        # next moment is not before it then, which would take another read of the whole window.
+        # Determined now: the moment must not move while the first looks fail. In whole milliseconds like a
+        # cursor, which would otherwise begin before what the feed has read, and cost another read of all.
         self._start = whole_milliseconds(utc_now() if trigger.start == "now" else parse_moment(trigger.start))
         self._overlap = timedelta(seconds=trigger.overlap)
         self._cursor: Cursor | None = None
         self._saved: Cursor | None = None
-        #: Before this moment, everything was read: at the last look, or before the cursor was saved.
+        #: Everything before this moment was read: at the last look, or before the cursor was saved.
         self._complete_until = self._start
         self._feed: Feed
         self._clock = asyncio.get_running_loop().time
@@ -193,8 +192,3 @@ class Watch:
             )
         else:
             self._saved = cursor
-
-
-def is_lasting(error: Exception | None) -> TypeGuard[LemlistError]:
-    """Return whether an error does not pass by itself, such as that of a refused key."""
-    return isinstance(error, LemlistError) and not error.retryable

@@ -387,7 +387,7 @@ class TestStores:
         ("text", "problem"),
         [
             ("name,email\n", "replies.json is not a file of cursors"),
-            ('{"lemlist:lemlist_default:cam_1:*:emailsReplied": 5}', "kept as a cursor is none: 5"),
+            ('{"lemlist:lemlist_default:cam_1:*:emailsReplied": 5}', "The stored cursor is not valid: 5"),
         ],
     )
     async def test_a_file_of_something_else_is_a_clear_error_until_it_is_removed(
