@@ -28,8 +28,14 @@ class Reason(Enum):
     WATCHLIST_FULL = "The limit of monitored entities is reached."
     ALREADY_IN_CAMPAIGN = "The lead is already in this campaign."
     ALREADY_IN_OTHER_CAMPAIGN = "The lead is already in another campaign, and deduplicate is on."
+    LEAD_LAUNCHED = "The lead was launched already."
+    LEAD_PAUSED = "The lead is paused, and a paused lead cannot be launched."
+    AI_VARIABLE_INVALID = "An AI variable of the lead is not valid."
+    NO_SENDER = "The campaign has no sender for the lead."
+    STEP_ERRORS = "A step of the campaign has an error."
     UNSUBSCRIBED = "The lead is unsubscribed and cannot be changed."
     NOT_UNSUBSCRIBED = "The value is not unsubscribed."
+    PROTECTED = "The person unsubscribed or reported abuse, so lemlist keeps the value unsubscribed."
     EMAIL_NEEDED = "Unsubscribing takes the email of the lead, not its id."
     NO_SEQUENCE = "The campaign has no sequence."
     CAMPAIGN_RUNNING = "The campaign is running."
@@ -172,6 +178,10 @@ class LemlistNetworkError(LemlistError):
 
 class LemlistUnexpectedReplyError(LemlistError):
     """Raise when a response claims success but is none: HTML, an empty body, or no id."""
+
+
+class LemlistGuardError(_Permanent):
+    """Raise when a campaign is not safe to send: too many bounces, or a check before a launch that fails."""
 
 
 class LemlistUncertainError(_Permanent):

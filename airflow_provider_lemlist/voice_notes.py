@@ -20,12 +20,12 @@ from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from airflow_provider_lemlist import audio
+from airflow_provider_lemlist import audio, sources
 from airflow_provider_lemlist.arguments import given_but_empty
 from airflow_provider_lemlist.concurrency import Concurrency, request_rate
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError, Reason
 from airflow_provider_lemlist.ledger.ledger import Ledger, LedgerEntry
-from airflow_provider_lemlist.load import preflight, sources
+from airflow_provider_lemlist.load import preflight
 from airflow_provider_lemlist.load.pool import SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import Sent, concerns_every_row, shortened

@@ -123,6 +123,9 @@ GET_LEAD = Operation("GET", "/leads", Effect.READ, Shape.RECORD)
 GET_LEADS_BY_EMAIL = Operation("GET", "/leads/{email}", Effect.READ, Shape.ARRAY)
 PAUSE_LEAD = Operation("POST", "/leads/pause/{leadId}", Effect.SET, Shape.ANY)
 RESUME_LEAD = Operation("POST", "/leads/start/{leadId}", Effect.SET, Shape.ANY)
+LAUNCH_LEAD = Operation(
+    "POST", "/leads/review/{leadId}", Effect.SET, Shape.OBJECT, already=Reason.LEAD_LAUNCHED
+)
 MARK_INTERESTED = Operation("POST", "/leads/interested/{leadIdOrEmail}", Effect.SET, Shape.ANY)
 MARK_NOT_INTERESTED = Operation("POST", "/leads/notinterested/{leadIdOrEmail}", Effect.SET, Shape.ANY)
 MARK_INTERESTED_IN_CAMPAIGN = Operation(
@@ -157,6 +160,7 @@ START_CAMPAIGN = Operation(
 PAUSE_CAMPAIGN = Operation(
     "POST", "/campaigns/{campaignId}/pause", Effect.SET, Shape.OBJECT, already=Reason.CAMPAIGN_NOT_RUNNING
 )
+GET_STATUTES = Operation("GET", "/campaigns/{campaignId}/statutes", Effect.READ, Shape.OBJECT)
 GET_CAMPAIGN_STATS = Operation("GET", "/v2/campaigns/{campaignId}/stats", Effect.READ, Shape.OBJECT)
 GET_CAMPAIGNS_STATS = Operation("POST", "/v2/campaigns/stats/batch", Effect.READ, Shape.OBJECT)
 
@@ -170,6 +174,7 @@ LIST_ACTIVITIES = Operation("GET", "/activities", Effect.READ, Shape.ARRAY)
 
 EXPORT_UNSUBSCRIBES = Operation("GET", "/v2/unsubscribes/exports/variables", Effect.READ, Shape.TABLE, _LONG)
 LIST_UNSUBSCRIBES = Operation("GET", "/v2/unsubscribes/variables", Effect.READ, Shape.ARRAY)
+GET_UNSUBSCRIBE = Operation("GET", "/v2/unsubscribes/variables/{value}", Effect.READ, Shape.OBJECT)
 UNSUBSCRIBE = Operation("POST", "/v2/unsubscribes/variables/{value}", Effect.SET, Shape.OBJECT)
 UNSUBSCRIBE_MANY = Operation("POST", "/v2/unsubscribes/variables", Effect.SET, Shape.ANY)
 RESUBSCRIBE = Operation("DELETE", "/v2/unsubscribes/variables/{value}", Effect.REMOVE, Shape.ANY)
@@ -181,7 +186,6 @@ OPERATIONS = tuple(row for row in list(globals().values()) if isinstance(row, Op
 UNLIKE_THEIR_METHOD: tuple[tuple[str, str, Effect], ...] = (
     ("GET", "/campaigns/{campaignId}/export/start", Effect.CREATE),
     ("POST", "/campaigns/{campaignId}/leads/import", Effect.CREATE),
-    ("POST", "/leads/review/{leadId}", Effect.SET),
     ("POST", "/v2/unsubscribes/contacts/{contactId}", Effect.SET),
     ("POST", "/contacts", Effect.SET),
     ("POST", "/companies", Effect.SET),

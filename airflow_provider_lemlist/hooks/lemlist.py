@@ -244,6 +244,17 @@ class LemlistHook(BaseHook):
     def resume_lead(self, lead_id: str) -> Any:
         return self._call(ops.RESUME_LEAD, {"leadId": lead_id})
 
+    def launch_lead(self, lead_id: str) -> dict[str, Any]:
+        """
+        Launch a lead that waits for review: **lemlist then sends messages to a real person**.
+
+        A lead that was launched before stays launched. Takes a plan with this route.
+
+        :raises LemlistValidationError: lemlist refuses: ``reason`` is ``LEAD_PAUSED``,
+            ``AI_VARIABLE_INVALID``, ``NO_SENDER`` or ``STEP_ERRORS``.
+        """
+        return self._object(ops.LAUNCH_LEAD, {"leadId": lead_id})
+
     def mark_lead_interested(self, lead: str, *, campaign_id: str | None = None) -> Any:
         """Mark a lead, by id or email, as interested in every campaign, or in one."""
         operation = ops.MARK_INTERESTED if campaign_id is None else ops.MARK_INTERESTED_IN_CAMPAIGN
@@ -325,7 +336,9 @@ class LemlistHook(BaseHook):
         """Return all leads of a campaign with their fields, as ``iter_leads`` yields them."""
         return list(self.iter_leads(campaign_id, state=state))
 
-    def iter_leads(self, campaign_id: str, *, state: str | Sequence[str] = "all") -> Iterator[dict[str, Any]]:
+    def iter_leads(
+        self, campaign_id: str, *, state: str | Sequence[str] = "all", with_variables: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """
         Yield all leads of a campaign with their fields, from one request.
 
@@ -333,10 +346,13 @@ class LemlistHook(BaseHook):
         and checked before the first lead is yielded.
 
         :param state: One state or several. Without any, lemlist returns none.
+        :param with_variables: Whether to read the CSV export, which has the custom variables; its values are
+            texts, empty where there is none.
         """
-        path, query = {"campaignId": campaign_id}, {"state": state, "format": "json"}
+        operation = ops.EXPORT_LEADS_WITH_VARIABLES if with_variables else ops.EXPORT_LEADS
+        query = {"state": state, "format": "csv" if with_variables else "json"}
         with TemporaryFile() as file:
-            yield from self._call(ops.EXPORT_LEADS, path, query=query, into=file)
+            yield from self._call(operation, {"campaignId": campaign_id}, query=query, into=file)
 
     # --- Campaigns --------------------------------------------------------------------------------------
 
@@ -476,6 +492,15 @@ class LemlistHook(BaseHook):
         """Pause a campaign; what is already scheduled may still be sent."""
         done = self._call(ops.PAUSE_CAMPAIGN, {"campaignId": campaign_id})
         return {"_id": campaign_id, "state": "paused", **done}
+
+    def get_statutes(self, campaign_id: str) -> list[dict[str, Any]]:
+        """
+        Return what lemlist says about the readiness of a campaign, as ``level``, ``message`` and more.
+
+        Level 3 blocks a launch, 2 is a warning, 1 is information. A message may contain HTML.
+        """
+        found = self._object(ops.GET_STATUTES, {"campaignId": campaign_id}).get("statutes")
+        return list(found or ())
 
     def get_campaign_stats(
         self,
@@ -699,8 +724,27 @@ class LemlistHook(BaseHook):
             self._call(ops.UNSUBSCRIBE_MANY, body={"values": wanted[start : start + UNSUBSCRIBE_AT_ONCE]})
         return len(wanted)
 
+    def get_unsubscribe(self, value: str) -> dict[str, Any] | None:
+        """Return the entry of an unsubscribed value, written as it is in lemlist, or None."""
+        try:
+            return self._object(ops.GET_UNSUBSCRIBE, {"value": value})
+        except LemlistNotFoundError as error:
+            # Any other 404 does not say that the person may be contacted.
+            if error.reason is not Reason.NOT_UNSUBSCRIBED:
+                raise
+            return None
+
+    def iter_unsubscribes(self) -> Iterator[dict[str, str]]:
+        """
+        Yield every unsubscribed value with its ``_id``, ``source`` and ``createdAt``, from one request.
+
+        The response is kept in a temporary file, complete and checked before the first value is yielded.
+        """
+        with TemporaryFile() as file:
+            yield from self._call(ops.EXPORT_UNSUBSCRIBES, into=file)
+
     def list_unsubscribes(self) -> Iterator[dict[str, Any]]:
-        """Yield every unsubscribed value with its source."""
+        """Yield every unsubscribed value with its source, by pages; ``iter_unsubscribes`` is faster."""
         return self._pages(ops.LIST_UNSUBSCRIBES, "offset")
 
     def resubscribe(self, value: str) -> Any:

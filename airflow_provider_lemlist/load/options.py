@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lemlist.ledger.ledger import Run
     from airflow_provider_lemlist.load.mapping import ColumnMapping
-    from airflow_provider_lemlist.load.sources import Row
+    from airflow_provider_lemlist.sources import Row
 
 #: The choices of a load among those of a single lead: a row cannot return a lead.
 IfExists = Literal["skip", "update"]

@@ -19,8 +19,8 @@ from airflow_provider_lemlist.delivery.identity import identifies
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.leads import LEAD_FIELDS
 from airflow_provider_lemlist.load.report import duration
-from airflow_provider_lemlist.load.sources import MalformedRow, Row
 from airflow_provider_lemlist.placeholders import Variables, texts_of, variables_of
+from airflow_provider_lemlist.sources import MalformedRow, Row
 from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from airflow_provider_lemlist.storage import is_local, shown
 if TYPE_CHECKING:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
     from airflow_provider_lemlist.load.options import LoadOptions
-    from airflow_provider_lemlist.load.sources import Row
+    from airflow_provider_lemlist.sources import Row
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
 
     from airflow_provider_lemlist.load.run import Load
-    from airflow_provider_lemlist.load.sources import Row
+    from airflow_provider_lemlist.sources import Row
 
 _CHOICES = {
     "if_exists": IfExists,
@@ -249,7 +249,7 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         return Load(self.hook, options)
 
     def _source(self) -> Callable[[], Iterator[Row]]:
-        from airflow_provider_lemlist.load import sources
+        from airflow_provider_lemlist import sources
 
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:

@@ -22,13 +22,12 @@ import yaml
 from airflow.providers.common.compat.sdk import BaseHook, ObjectStoragePath
 
 from airflow_provider_lemlist import __main__ as module
-from airflow_provider_lemlist import cli
+from airflow_provider_lemlist import cli, sources
 from airflow_provider_lemlist.api.budget import open_budget
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.ledger.ledger import Run
 from airflow_provider_lemlist.ledger.lock import lock_at
-from airflow_provider_lemlist.load import sources
 from airflow_provider_lemlist.load.mapping import ColumnMapping
 from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.run import Load

@@ -124,6 +124,23 @@ def test_an_unknown_text_is_not_a_duplicate(status: int, text: str) -> None:
             LemlistNotFoundError,
             Reason.LEAD_NOT_FOUND,
         ),
+        *(
+            (400, f'{{"error": "CAMPAIGN_LEAD_REVIEW_{code}"}}', LemlistValidationError, reason)
+            for code, reason in {
+                "LEAD_PAUSED": Reason.LEAD_PAUSED,
+                "LEAD_ALREADY_LAUNCHED": Reason.LEAD_LAUNCHED,
+                "LEAD_AI_VARIABLE_INVALID": Reason.AI_VARIABLE_INVALID,
+                "LEAD_NO_SENDER_AVAILABLE": Reason.NO_SENDER,
+                "CAMPAIGN_STEP_ERRORS": Reason.STEP_ERRORS,
+            }.items()
+        ),
+        (404, "Variable not found", LemlistNotFoundError, Reason.NOT_UNSUBSCRIBED),
+        (
+            409,
+            "Variable is protected and cannot be re-subscribed",
+            LemlistValidationError,
+            Reason.PROTECTED,
+        ),
         (404, "Lead not found", LemlistNotFoundError, Reason.LEAD_NOT_FOUND),
         (404, "Sequence not found", LemlistNotFoundError, Reason.SEQUENCE_NOT_FOUND),
         (404, "Step not found", LemlistNotFoundError, Reason.STEP_NOT_FOUND),

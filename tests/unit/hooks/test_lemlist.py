@@ -35,6 +35,7 @@ from airflow_provider_lemlist.sandbox import Sandbox
 from airflow_provider_lemlist.version_compat import runs_remotely
 from tests.unit.conftest import API_KEY, Act, OpenBudget, Stage
 
+CSV = {"Content-Type": "text/csv"}
 START = datetime(2026, 3, 1, tzinfo=UTC)
 END = datetime(2026, 3, 2, 12, 30, 0, 123000, tzinfo=UTC)
 
@@ -52,6 +53,39 @@ def hook(
 
 
 # --- The connection ---------------------------------------------------------------------------------------
+
+
+def test_only_lemlists_own_word_means_that_a_value_is_not_unsubscribed(
+    stage: Stage, hook: LemlistHook
+) -> None:
+    path = "/v2/unsubscribes/variables/ann%40example.com"
+    stage.routes[f"GET {path}"] = Act(404, b"Variable not found")
+    assert hook.get_unsubscribe("ann@example.com") is None
+    stage.routes[f"GET {path}"] = Act(404, b"No such page")
+    with pytest.raises(LemlistNotFoundError):
+        hook.get_unsubscribe("ann@example.com")
+
+
+def test_list_of_unsubscribes_is_read_with_one_request(stage: Stage, hook: LemlistHook) -> None:
+    table = b"_id,value,source,createdAt\r\nuns_1,ann@example.com,api,2026-03-02T10:45:21.367Z\r\n"
+    stage.routes["GET /v2/unsubscribes/exports/variables"] = Act(body=table, headers=CSV)
+    assert [row["value"] for row in hook.iter_unsubscribes()] == ["ann@example.com"]
+    assert len(stage.requests) == 1
+
+
+def test_launched_lead_stays_launched(stage: Stage, hook: LemlistHook) -> None:
+    refusal = {"error": "CAMPAIGN_LEAD_REVIEW_LEAD_ALREADY_LAUNCHED", "message": "It was launched"}
+    stage.routes["POST /leads/review/lea_1"] = Act(400, refusal)
+    assert hook.launch_lead("lea_1") == {}
+
+
+def test_leads_are_read_with_their_variables(stage: Stage, hook: LemlistHook) -> None:
+    stage.routes["GET /campaigns/cam_1/export/leads"] = Act(
+        body=b"email,plan,_id\r\na@x.io,trial,lea_1\r\n", headers=CSV
+    )
+    [lead] = hook.iter_leads("cam_1", with_variables=True)
+    assert lead == {"email": "a@x.io", "plan": "trial", "_id": "lea_1"}
+    assert parse_qs(stage.requests[0].query) == {"state": ["all"], "format": ["csv"]}
 
 
 def test_creating_a_hook_does_not_look_up_the_connection() -> None:
@@ -189,6 +223,7 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         [],
     ),
     (lambda h: h.resume_lead("lea_1"), "POST /leads/start/lea_1", {}, None, []),
+    (lambda h: h.launch_lead("lea_1"), "POST /leads/review/lea_1", {}, None, {"ok": True}),
     (lambda h: h.mark_lead_interested("lea_1"), "POST /leads/interested/lea_1", {}, None, []),
     (
         lambda h: h.mark_lead_not_interested("ann@example.com", campaign_id="cam_1"),
@@ -304,6 +339,13 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         {"_id": "cam_1", "state": "paused"},
     ),
     (
+        lambda h: h.get_statutes("cam_1"),
+        "GET /campaigns/cam_1/statutes",
+        {},
+        None,
+        {"statutes": [{"level": 3}]},
+    ),
+    (
         lambda h: h.get_campaign_stats("cam_1", START, END, variant="A", channels=["email"]),
         "GET /v2/campaigns/cam_1/stats",
         {
@@ -395,6 +437,13 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         {},
         None,
         "Variable subscribed",
+    ),
+    (
+        lambda h: h.get_unsubscribe("ann+x@example.com"),
+        "GET /v2/unsubscribes/variables/ann%2Bx%40example.com",
+        {},
+        None,
+        RECORD,
     ),
     (
         lambda h: list(h.list_unsubscribes()),

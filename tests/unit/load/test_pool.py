@@ -189,7 +189,8 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import ObjectStoragePath
-from airflow_provider_lemlist.load import preflight, sources
+from airflow_provider_lemlist import sources
+from airflow_provider_lemlist.load import preflight
 from airflow_provider_lemlist.ledger.ledger import Ledger
 from airflow_provider_lemlist.load.mapping import ColumnMapping
 from airflow_provider_lemlist.ledger.ledger import Run

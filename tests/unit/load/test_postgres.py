@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_lemlist import sources
 from airflow_provider_lemlist.exceptions import LemlistValidationError
-from airflow_provider_lemlist.load import sources
 
 pytestmark = pytest.mark.postgres
 

@@ -16,7 +16,7 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistValidationError
-from airflow_provider_lemlist.load.sources import MalformedRow, from_list, from_path, from_sql
+from airflow_provider_lemlist.sources import MalformedRow, from_list, from_path, from_sql
 
 Write = Callable[[str, bytes], ObjectStoragePath]
 
@@ -297,7 +297,7 @@ def test_connection_without_sql_is_rejected(monkeypatch: pytest.MonkeyPatch) -> 
     ("driver", "expected"), [("psycopg2", {"name": "lemlist_load"}), ("psycopg.x", {"name": "lemlist_load"})]
 )
 def test_postgresql_drivers_get_a_named_cursor(driver: str, expected: Any) -> None:
-    from airflow_provider_lemlist.load.sources import _streaming_cursor
+    from airflow_provider_lemlist.sources import _streaming_cursor
 
     class Connection:
         __module__ = driver
