@@ -73,6 +73,12 @@ def test_list_of_unsubscribes_is_read_with_one_request(stage: Stage, hook: Lemli
     assert len(stage.requests) == 1
 
 
+def test_statutes_are_those_of_the_response(stage: Stage, hook: LemlistHook) -> None:
+    statutes = [{"type": "issue", "level": 3, "message": "No sender", "category": "senders"}]
+    stage.routes["GET /campaigns/cam_1/statutes"] = Act(body={"status": "draft", "statutes": statutes})
+    assert hook.get_statutes("cam_1") == statutes
+
+
 def test_launched_lead_stays_launched(stage: Stage, hook: LemlistHook) -> None:
     refusal = {"error": "CAMPAIGN_LEAD_REVIEW_LEAD_ALREADY_LAUNCHED", "message": "It was launched"}
     stage.routes["POST /leads/review/lea_1"] = Act(400, refusal)
@@ -337,13 +343,6 @@ CASES: list[tuple[Callable[[LemlistHook], Any], str, dict[str, str], Any, Any]] 
         {},
         None,
         {"_id": "cam_1", "state": "paused"},
-    ),
-    (
-        lambda h: h.get_statutes("cam_1"),
-        "GET /campaigns/cam_1/statutes",
-        {},
-        None,
-        {"statutes": [{"level": 3}]},
     ),
     (
         lambda h: h.get_campaign_stats("cam_1", START, END, variant="A", channels=["email"]),

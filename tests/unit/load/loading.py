@@ -10,11 +10,12 @@ import time
 import bucket  # beside this file
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_lemlist import sources
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.ledger import lock
 from airflow_provider_lemlist.ledger.ledger import Run
-from airflow_provider_lemlist.load import run, sources
+from airflow_provider_lemlist.load import run
 from airflow_provider_lemlist.load.mapping import ColumnMapping
 from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.run import Load
