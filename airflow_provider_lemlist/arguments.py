@@ -139,6 +139,12 @@ def checked_flag(value: Any, what: str) -> bool | None:
     raise LemlistValidationError(f"{what} must be true or false, not {value!r}. Nothing was sent.")
 
 
+def check_switch(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check a flag that is not templated: a text such as ``"false"`` would count as true."""
+    if not isinstance(arguments[name], bool) and not is_open(arguments[name]):
+        raise LemlistConfigurationError(f"{the(name, arguments)} must be True or False.")
+
+
 def check_count(name: str, arguments: Mapping[str, Any]) -> None:
     """Check an argument that takes a number of rows."""
     number = arguments[name]

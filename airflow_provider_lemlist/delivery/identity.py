@@ -43,14 +43,13 @@ def identities(lead: Mapping[str, str], key: str | None = None) -> dict[Kind, st
     found: dict[Kind, str] = {}
     if key and (key := key.strip()):
         found[Kind.KEY] = key
-    # Not casefold: info@groß.de and info@gross.de are two addresses.
-    if email := lead.get("email", "").strip().lower():
-        found[Kind.EMAIL] = email
+    if address := address_of(lead.get("email", "")):
+        found[Kind.EMAIL] = address
     profile = profile_of(lead.get("linkedinUrl", ""))
     # A page that is not a person's, such as a company's, may be that of several people with an address.
-    if profile and (profile.startswith("/") or not email):
+    if profile and (profile.startswith("/") or not address):
         found[Kind.PROFILE] = profile
-    if phone := _phone(lead.get("phone", "")):
+    if phone := phone_of(lead.get("phone", "")):
         # With the name, because several people may share the number of a switchboard.
         names = [lead.get(field, "").strip().lower() for field in ("firstName", "lastName")]
         found[Kind.PHONE] = f"{phone} {json.dumps(names)}"
@@ -76,13 +75,19 @@ def is_same(a: Mapping[Kind, str], b: Mapping[Kind, str]) -> bool:
 
 def identifies(lead: Mapping[str, str]) -> bool:
     """Return whether a lead can be found again: by address, LinkedIn profile or phone number."""
-    return bool(lead.get("email") or lead.get("linkedinUrl") or _phone(lead.get("phone", "")))
+    return bool(lead.get("email") or lead.get("linkedinUrl") or phone_of(lead.get("phone", "")))
 
 
 def person_key(lead: Mapping[str, str]) -> bytes:
     """Return a hash of the strongest identity, which does not show who was contacted."""
     kind, text = min(identities(lead).items(), default=(Kind.CONTENT, ""))
     return blake2b(f"{kind.name} {text}".encode(), digest_size=16, person=b"lemlist row key").digest()
+
+
+def address_of(email: str) -> str:
+    """Return what all spellings of an email address have in common; a ``+`` and what follows it stays."""
+    # Not casefold: info@groß.de and info@gross.de are two addresses.
+    return email.strip().lower()
 
 
 def profile_of(url: str) -> str:
@@ -110,6 +115,6 @@ def profile_of(url: str) -> str:
     return f"{host}{path.lower()}?{parts.query}".lstrip("/").removesuffix("?")
 
 
-def _phone(number: str) -> str:
+def phone_of(number: str) -> str:
     """Return the digits of a phone number, without the sign or zeros of an international prefix."""
     return re.sub(r"\D", "", number).removeprefix("00")

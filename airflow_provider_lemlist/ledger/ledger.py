@@ -52,7 +52,7 @@ READDRESSED = "address_changed"
 LEFT = ("paused", "unsubscribed", "deleted")
 #: Outcomes that stay, and those that every attempt works out again.
 SETTLED = ("created", "updated", "exists", "unchanged", "elsewhere", "gone", READDRESSED, *LEFT)
-OPEN = ("duplicate", "newer", "waiting", "invalid", "failed", "uncertain")
+OPEN = ("duplicate", "suppressed", "newer", "waiting", "invalid", "failed", "uncertain")
 OUTCOMES = (*SETTLED, *OPEN)
 #: With those of voice notes.
 ANY_OUTCOME = ("uploaded", *OUTCOMES)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
+from airflow_provider_lemlist.suppression.lists import Exclusions
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -34,6 +35,7 @@ class LoadOptions(NamedTuple):
     mapping: ColumnMapping
     ledger_path: ObjectStoragePath
     run: Run
+    exclusions: Exclusions = Exclusions()
     if_exists: IfExists = "skip"
     if_elsewhere: IfElsewhere = "skip"
     if_gone: IfGone = "skip"

@@ -59,11 +59,13 @@ class Situation(NamedTuple):
     :param now: The present moment.
     :param newest: Order of the newest run that loaded from this source.
     :param sent: Returns the hashes of a lead's values that the campaign's export does not show.
+    :param suppressed_by: Returns by what a lead is suppressed; empty if it is not.
     """
 
     now: datetime
     newest: str
     sent: Callable[[Mapping[str, str]], Mapping[str, str]]
+    suppressed_by: Callable[[Mapping[str, str]], str] = lambda lead: ""
 
 
 def plan_row(

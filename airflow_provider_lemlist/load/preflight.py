@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,8 @@ class Findings:
     valid: int = 0
     problems: dict[str, Finding] = field(default_factory=lambda: defaultdict(Finding))
     duplicates: Finding = field(default_factory=Finding)
+    #: Valid rows that must not be sent, by what they are suppressed.
+    suppressed: dict[str, Finding] = field(default_factory=lambda: defaultdict(Finding))
     #: Variables of the campaign that are blank in some valid rows.
     blank: dict[str, Finding] = field(default_factory=lambda: defaultdict(Finding))
     #: Valid rows of which nothing tells whether the lead is in the campaign.
@@ -101,7 +103,11 @@ def read_sequences(hook: LemlistHook, campaign_id: str) -> tuple[dict[str, Any],
 
 
 def check_rows(
-    rows: Iterable[Row], mapping: ColumnMapping, worklist: Worklist, variables: Collection[str] = ()
+    rows: Iterable[Row],
+    mapping: ColumnMapping,
+    worklist: Worklist,
+    variables: Collection[str] = (),
+    suppressed_by: Callable[[Mapping[str, str]], str] = lambda lead: "",
 ) -> Findings:
     """Map and check every row, add it to the worklist, and count blank values of the variables."""
     found = Findings()
@@ -121,9 +127,13 @@ def check_rows(
             worklist.add_invalid(number, lead, key, "; ".join(reasons))
             continue
         found.valid += 1
-        for duplicate in worklist.add(number, lead, key):
+        reason = suppressed_by(lead)
+        for duplicate in worklist.add(number, lead, key, reason):
             found.valid -= 1
             found.duplicates.add(duplicate)
+        if reason:
+            found.suppressed[reason].add(number)
+            continue
         found.sent.update(lead.keys())
         if not identifies(lead):
             found.unidentified.add(number)
@@ -177,6 +187,8 @@ def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
     log_problems(found.problems)
     if twice:
         log.warning("The same person as another row: %s. Only one is sent.", found.duplicates)
+    for reason, finding in sorted(found.suppressed.items()):
+        log.info("Suppressed, because %s: %s.", reason, finding)
     if custom := sorted(name for name in found.sent if name not in LEAD_FIELDS):
         log.info("Sent as custom variables: %s.", _names(custom))
     if left_out := options.mapping.left_out:

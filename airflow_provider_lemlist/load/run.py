@@ -2,7 +2,8 @@
 """
 One load from start to end, one way.
 
-    read what earlier runs wrote -> look at the campaign -> check the rows -> plan -> send -> write
+    read who is suppressed, and what earlier runs wrote -> look at the campaign -> check the rows -> plan
+    -> send -> write
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import LeadSender
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import is_local, shown
+from airflow_provider_lemlist.suppression.lists import Suppressions
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -62,16 +64,21 @@ class Load:
                 options.ledger_path, options.campaign_id, options.run, read_only=options.dry_run
             ) as ledger,
             closing(Worklist(ledger.secret)) as worklist,
+            closing(Suppressions()) as suppressions,
         ):
+            suppressions.read(self._hook, options.exclusions)
             ledger.read(worklist.people)
             newest = worklist.people.newest_run(options.run.source)
             variables, latency = preflight.read_campaign(self._hook, options.campaign_id)
             self._look(worklist)
-            found = preflight.check_rows(self._until_stopped(), options.mapping, worklist, variables.needed)
+            found = preflight.check_rows(
+                self._until_stopped(), options.mapping, worklist, variables.needed, suppressions.find
+            )
             preflight.log_findings(found, options, worklist.people)
             if found.rows:
                 preflight.check_variables(variables, options)
-            replaced = worklist.plan(options, Situation(datetime.now(UTC), newest, worklist.people.sent))
+            situation = Situation(datetime.now(UTC), newest, worklist.people.sent, suppressions.find)
+            replaced = worklist.plan(options, situation)
             left, refusal = self._plan_departures(worklist, found.rows, newest)
             report = self.report = LoadReport(
                 worklist.rows(), worklist.kept(), left=left, departures=worklist.departures()

@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 from airflow_provider_lemlist.delivery.identity import Kind
 from airflow_provider_lemlist.ledger.ledger import LedgerEntry
-from airflow_provider_lemlist.ledger.people import Keyring, People, strength_of
+from airflow_provider_lemlist.ledger.people import Keyring, People, Person, strength_of
 from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.plan import Plan, Situation, plan_departure, plan_row
 
 _TABLES = """
 CREATE TABLE rows(
-    number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT, outcome TEXT, message TEXT, lead_id TEXT,
-    plan TEXT, is_kept INTEGER NOT NULL DEFAULT 0
+    number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT, suppressed_by TEXT NOT NULL DEFAULT '',
+    outcome TEXT, message TEXT, lead_id TEXT, plan TEXT, is_kept INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE departures(
     number INTEGER PRIMARY KEY, keys TEXT NOT NULL, lead TEXT NOT NULL, plan TEXT NOT NULL
@@ -72,25 +72,37 @@ class Worklist:
 
     # --- Reading the source -----------------------------------------------------------------------------
 
-    def add(self, number: int, lead: Mapping[str, str], key: str | None = None) -> list[int]:
+    def add(
+        self, number: int, lead: Mapping[str, str], key: str | None = None, suppressed_by: str = ""
+    ) -> list[int]:
         """
         Add a row. If two rows are one person, the one that says more about who it is stays.
 
+        :param suppressed_by: By what the row is suppressed; the other rows of the person are, too.
         :return: The rows that turned out to be duplicates.
         """
         keys = self.people.keys_of(lead, key)
-        query = "INSERT INTO rows(number, keys, lead) VALUES (?, ?, ?)"
-        self._database.execute(query, (number, _joined(keys), json.dumps(lead)))
+        query = "INSERT INTO rows(number, keys, lead, suppressed_by) VALUES (?, ?, ?, ?)"
+        self._database.execute(query, (number, _joined(keys), json.dumps(lead), suppressed_by))
         duplicates: list[int] = []
         for first in self._keys.find(keys):
             if strength_of(self._keys.of(first)) <= strength_of(keys):
                 self._reject(number, "duplicate", f"the same person as row {first}")
+                self._share_suppression(number, first)
                 return [*duplicates, number]
             self._keys.remove(first)
             self._reject(first, "duplicate", f"the same person as row {number}")
+            self._share_suppression(first, number)
             duplicates.append(first)
         self._keys.add(number, keys)
         return duplicates
+
+    def _share_suppression(self, duplicate: int, row: int) -> None:
+        self._database.execute(
+            "UPDATE rows SET suppressed_by = (SELECT suppressed_by FROM rows WHERE number = ?)"
+            " WHERE number = ? AND suppressed_by = ''",
+            (duplicate, row),
+        )
 
     def add_invalid(self, number: int, lead: Mapping[str, str], key: str | None, message: str) -> None:
         """Add a row that cannot be sent; ``lead`` holds what is valid in it."""
@@ -119,13 +131,16 @@ class Worklist:
         update = (
             "UPDATE rows SET outcome = ?, message = ?, lead_id = ?, plan = ?, is_kept = ? WHERE number = ?"
         )
-        for number, joined, text, outcome, message in self._all("number, keys, lead, outcome, message"):
+        columns = "number, keys, lead, suppressed_by, outcome, message"
+        for number, joined, text, suppressed_by, outcome, message in self._all(columns):
             keys = _split(joined)
             candidates = self.people.find(keys)
             moved = [each for each in candidates if self.people.has_other_address(each, keys)]
             other = bool(moved) and moved[0] == candidates[0]
             if outcome is not None:
                 plan = Plan(outcome, message=message)
+            elif reason := suppressed_by or _listed_suppression(candidates[:1], situation):
+                plan = Plan("suppressed", message=reason)
             else:
                 lead = json.loads(text) if options.if_exists == "update" else {}
                 plan = plan_row(lead, keys, candidates, options, situation, other_address=other)
@@ -208,6 +223,12 @@ class Worklist:
 
     def _count(self, what: str) -> int:
         return int(self._database.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
+
+
+def _listed_suppression(people: Sequence[Person], situation: Situation) -> str:
+    """Return by what a person is suppressed as lemlist lists the lead, whose address may be another one."""
+    leads = (json.loads(person.lead) for person in people if person.lead)
+    return next(filter(None, map(situation.suppressed_by, leads)), "")
 
 
 def _joined(keys: Sequence[bytes]) -> str:

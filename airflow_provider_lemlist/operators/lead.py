@@ -19,6 +19,7 @@ from airflow_provider_lemlist.arguments import (
     check_flag,
     check_id,
     check_names,
+    check_switch,
     checked_id,
     given_names,
     is_from_mapped,
@@ -78,6 +79,8 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         ``fail``.
     :param if_gone: What to do when the lead that this task has created was deleted in lemlist: ``skip`` the
         task, ``create`` the lead again, or ``fail``.
+    :param exclude_unsubscribed: Skip the task if lemlist's list of unsubscribed values has the address, the
+        domain or a domain above it, the LinkedIn profile or the phone number of the person.
     :param allow_without_email: Accept a lead with neither an address, a LinkedIn profile nor a phone number,
         which cannot be found again.
     :param variables: Custom variables whose names resemble a field of lemlist and are meant so.
@@ -103,6 +106,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         if_exists: IfExists = "return",
         if_elsewhere: IfElsewhere = "skip",
         if_gone: IfGone = "skip",
+        exclude_unsubscribed: bool = True,
         allow_without_email: bool = False,
         variables: Collection[str] = (),
         drop_empty: bool = True,
@@ -119,6 +123,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         self.if_exists = if_exists
         self.if_elsewhere = if_elsewhere
         self.if_gone = if_gone
+        self.exclude_unsubscribed = exclude_unsubscribed
         self.allow_without_email = allow_without_email
         self.variables = variables
         self.drop_empty = drop_empty
@@ -134,6 +139,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         check_choice("if_exists", arguments, IfExists)
         check_choice("if_elsewhere", arguments, IfElsewhere)
         check_choice("if_gone", arguments, IfGone)
+        check_switch("exclude_unsubscribed", arguments)
         check_names("variables", arguments)
         check_id("campaign_id", arguments)
         for name in FLAGS:
@@ -157,6 +163,8 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         campaign_id = self.campaign_id = self._id("campaign_id")
         flags = self._flags(FLAGS)
         lead = checked_lead(vars(self))
+        if self.exclude_unsubscribed:
+            self._skip_unsubscribed(lead)
         history = TaskHistory(context)
         # The person in the campaign; a hash, which does not show who it is.
         who = blake2b(person_key(lead) + campaign_id.encode(), digest_size=16).hexdigest()
@@ -187,6 +195,14 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         self._push(context, lead=dict(found))
         self._update_outlets(context, lead_id=lead_id, campaign_id=campaign_id)
         return lead_id
+
+    def _skip_unsubscribed(self, lead: Mapping[str, str]) -> None:
+        from airflow_provider_lemlist.suppression.lists import find_unsubscribed
+
+        if (form := find_unsubscribed(self.hook, lead)) is not None:
+            raise AirflowSkipException(
+                f"lemlist has the {form} of the person as unsubscribed; skipped. Nothing was sent."
+            )
 
     def _wanted(self, delivered: Delivered) -> Mapping[str, Any]:
         """Return the lead, or raise what the policy wants where there is none to return."""

@@ -15,6 +15,7 @@ from airflow_provider_lemlist.arguments import (
     check_flag,
     check_id,
     check_names,
+    check_switch,
     given_names,
     is_from_mapped,
     or_none,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lemlist.load.run import Load
     from airflow_provider_lemlist.sources import Row
+    from airflow_provider_lemlist.suppression.lists import Exclusions
 
 _CHOICES = {
     "if_exists": IfExists,
@@ -61,7 +63,16 @@ _MAPPING = ("column_map", "variables", "defaults", "drop_empty", "require", "key
 #: Arguments that a load takes as they are.
 _AS_GIVEN = (*_CHOICES, "resume_returned", "max_missing", "max_new", "recheck_elsewhere")
 #: If these are given, they must not be empty when the task runs.
-_OPTIONAL = ("sql", "sql_conn_id", "path", "storage_conn_id", "ledger_path")
+_OPTIONAL = (
+    "sql",
+    "sql_conn_id",
+    "path",
+    "exclude_sql",
+    "exclude_sql_conn_id",
+    "exclude_path",
+    "storage_conn_id",
+    "ledger_path",
+)
 
 
 class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
@@ -72,6 +83,9 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
     lemlist does not have. Every row is checked before the first one is sent, and a ledger, one for each
     campaign, records the outcome of each. After a kill, a stop or a clear, no person is created twice and no
     row is lost; runs may be repeated in any order.
+
+    People whom lemlist's list of unsubscribed values names, or a list of the user's, are never sent. An entry
+    is an email address, a domain with its subdomains, a LinkedIn profile or a phone number.
 
     Returns the count of every outcome and the path of the ledger. They are also pushed under the key
     ``report``, including when the task fails.
@@ -84,7 +98,14 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
     :param sql_parameters: Bind parameters of the query. (templated)
     :param sql_hook_params: Arguments of the database hook, such as ``{"use_legacy_sql": False}``.
     :param path: A CSV, NDJSON or Parquet file, or a directory of them, also in an object storage. (templated)
-    :param storage_conn_id: Connection of the object storage of ``path`` and the ledgers. (templated)
+    :param exclude_unsubscribed: Leave out the people on lemlist's list of unsubscribed values.
+    :param exclude_sql: A query for more entries by which people are left out, or a ``.sql`` file. (templated)
+    :param exclude_sql_conn_id: Connection of its database; that of ``sql`` by default. (templated)
+    :param exclude_path: A file of such entries, as for ``path``: with one column, or with columns such as
+        ``value``, ``email``, ``domain``, ``linkedinUrl`` or ``phone``. (templated)
+    :param allow_empty_exclusions: Go on if ``exclude_sql`` or ``exclude_path`` has no entries. Otherwise the
+        task fails, because a broken query would let everyone through.
+    :param storage_conn_id: Connection of the object storage of the paths and the ledgers. (templated)
     :param ledger_path: Directory of the campaign's ledger; by default one on the worker. (templated)
     :param column_map: Column to field or variable; None leaves the column out. Others keep their names.
     :param variables: The custom variables that may be sent; other columns are left out. All by default.
@@ -132,7 +153,12 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         "lemlist_conn_id",
     )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "leads": "json", "defaults": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "sql": "sql",
+        "exclude_sql": "sql",
+        "leads": "json",
+        "defaults": "json",
+    }
     operator_extra_links = (CampaignLink(),)
     placeholders_in = ("defaults", "leads")
     rows_in = "leads"
@@ -147,6 +173,11 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         sql_parameters: Any = None,
         sql_hook_params: Mapping[str, Any] | None = None,
         path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
+        exclude_unsubscribed: bool = True,
+        exclude_sql: str | XComArg | None = NOT_GIVEN,
+        exclude_sql_conn_id: str | XComArg | None = NOT_GIVEN,
+        exclude_path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
+        allow_empty_exclusions: bool = False,
         storage_conn_id: str | XComArg | None = NOT_GIVEN,
         ledger_path: str | os.PathLike[str] | ObjectStoragePath | XComArg | None = NOT_GIVEN,
         column_map: Mapping[str, str | None] | None = None,
@@ -183,6 +214,11 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         self.sql_parameters = sql_parameters
         self.sql_hook_params = sql_hook_params
         self.path = path
+        self.exclude_unsubscribed = exclude_unsubscribed
+        self.exclude_sql = exclude_sql
+        self.exclude_sql_conn_id = exclude_sql_conn_id
+        self.exclude_path = exclude_path
+        self.allow_empty_exclusions = allow_empty_exclusions
         self.storage_conn_id: Any = storage_conn_id
         self.ledger_path = ledger_path
         optional = {name: getattr(self, name) for name in _OPTIONAL}
@@ -239,6 +275,7 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
                 "ledger_path", default_ledger_path(self.campaign_id, self.hook.settings.other_host)
             ),
             run=run_of(context),
+            exclusions=self._exclusions(),
             **{name: getattr(self, name) for name in _AS_GIVEN},
             flags=self._flags(FLAGS),
             is_retry=ti.try_number > 1,
@@ -255,10 +292,12 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         if len(given) != 1:
             raise self._refuse(" or ".join(given or _SOURCES), f"must be one source, not {len(given)}")
         if self.sql is not None:
-            if not isinstance(self.sql, str):
-                raise self._refuse("sql", f"must be a query, not {type(self.sql).__name__}")
             return partial(
-                sources.from_sql, str(self.sql_conn_id), self.sql, self.sql_parameters, self.sql_hook_params
+                sources.from_sql,
+                str(self.sql_conn_id),
+                self._query("sql"),
+                self.sql_parameters,
+                self.sql_hook_params,
             )
         if (file := self._source_file()) is not None:
             return partial(sources.from_path, file)
@@ -266,6 +305,26 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         if isinstance(leads, (str, bytes, Mapping)) or not isinstance(leads, Iterable):
             raise self._refuse("leads", f"must be a list of dicts, not {type(leads).__name__}")
         return partial(sources.from_list, leads)
+
+    def _exclusions(self) -> Exclusions:
+        from airflow_provider_lemlist import sources
+        from airflow_provider_lemlist.suppression.lists import Exclusions
+
+        lists: dict[str, Callable[[], Iterator[Row]]] = {}
+        if self.exclude_sql is not None:
+            conn_id = str(self.exclude_sql_conn_id or self.sql_conn_id)
+            hook_params = None if self.exclude_sql_conn_id else self.sql_hook_params
+            query = self._query("exclude_sql")
+            lists["exclude_sql"] = partial(sources.from_sql, conn_id, query, hook_params=hook_params)
+        if self.exclude_path is not None:
+            lists["exclude_path"] = partial(sources.from_path, self._storage("exclude_path"))
+        return Exclusions(self.exclude_unsubscribed, lists, self.allow_empty_exclusions)
+
+    def _query(self, argument: str) -> str:
+        query = getattr(self, argument)
+        if not isinstance(query, str):
+            raise self._refuse(argument, f"must be a query, not {type(query).__name__}")
+        return query
 
     def _source_file(self) -> ObjectStoragePath | None:
         return None if self.path is None else self._storage("path")
@@ -302,6 +361,13 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         for name in ("sql_parameters", "sql_hook_params"):
             if "sql" not in sources and arguments[name] is not None:
                 raise LemlistConfigurationError(f"{the(name, arguments)} need sql.")
+        exclude_sql, conn_id = (or_none(arguments[name]) for name in ("exclude_sql", "exclude_sql_conn_id"))
+        if exclude_sql is not None and conn_id is None and "sql" not in sources:
+            raise LemlistConfigurationError(f"{the('exclude_sql', arguments)} needs exclude_sql_conn_id.")
+        if conn_id is not None and exclude_sql is None:
+            raise LemlistConfigurationError(f"{the('exclude_sql_conn_id', arguments)} needs exclude_sql.")
+        for name in ("exclude_unsubscribed", "allow_empty_exclusions"):
+            check_switch(name, arguments)
         for name, choices in _CHOICES.items():
             check_choice(name, arguments, choices)
         check_count("max_failed", arguments)

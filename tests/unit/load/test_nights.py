@@ -187,6 +187,7 @@ class Model:
     :param left: Whom a load has paused, unsubscribed or deleted because they were missing from the source.
     :param by_hand: Whose lead was created in lemlist, and not in a source since.
     :param address: With a key, the address of the person's last lead.
+    :param suppressed: Whose profile or phone number is on lemlist's list of unsubscribed values.
     :param newest: The newest night that had anyone whom the ledger knows.
     """
 
@@ -196,6 +197,7 @@ class Model:
     left: dict[Who, str] = field(default_factory=dict)
     by_hand: set[Who] = field(default_factory=set)
     address: dict[int, int] = field(default_factory=dict)
+    suppressed: set[int] = field(default_factory=set)
     newest: str = ""
 
     def load(self, night: Night) -> None:
@@ -217,8 +219,10 @@ class Model:
                 del self.leads[who]
             elif self.policies.if_missing == "pause":
                 lead.status = "paused"
-            elif lead.has_address:  # otherwise the person is unsubscribed everywhere, and the lead stays
+            elif lead.has_address:
                 lead.status = "unsubscribed"
+            else:  # the person is unsubscribed everywhere, and the lead stays
+                self.suppressed.add(who.number)
 
     def _row(self, row: Row, order: str) -> set[Who]:
         """Apply one row; return whom it names."""
@@ -229,6 +233,11 @@ class Model:
             }
             return with_profile | {last}
         who = row.who if row.who in self.leads else last
+        if not row.broken and row.number in self.suppressed:
+            is_replaced = (
+                who in self.leads and who != row.who and self.policies.if_address_changed == "create"
+            )
+            return set() if is_replaced else {who}
         if row.broken or any(self.settled.get(each, "") > order for each in (row.who, last)):
             return {who}
         if who in self.leads and who != row.who and self.left.get(who) != "unsubscribe":
@@ -380,9 +389,10 @@ class World:
         lemlist.service.undocumented = Undocumented(export_variables=policies.shows_variables)
 
     def close(self) -> None:
-        """Remove the leads, so that they are not found in the next example."""
+        """Remove the leads and the unsubscribes, so that they are not found in the next example."""
         world = self.lemlist.service.world
         with world.lock:
+            world.unsubscribes.clear()
             for lead in list(world.campaign(self.campaign_id).leads.values()):
                 world.remove_lead(lead)
         self.hook.close()

@@ -45,8 +45,8 @@ CREATE = "POST /campaigns/{campaignId}/leads/"
 UPDATE = "PATCH /campaigns/{campaignId}/leads/{leadId}"
 LOOK_UP = "GET /leads/{email}"
 EXPORT = "GET /campaigns/{campaignId}/export/leads"
-#: Requests of a load that changes nothing: the campaign, its sequences, its leads.
-LOOK = 3
+#: Requests of a load that changes nothing: the unsubscribes, the campaign, its sequences, its leads.
+LOOK = 4
 #: People without an address.
 PROFILES = [{"linkedinUrl": f"https://www.linkedin.com/in/{name}", "plan": "a"} for name in ("ana", "ben")]
 ANA = PROFILES[0]
@@ -152,8 +152,8 @@ def test_every_row_is_in_campaign_once_and_in_ledger_once(lemlist: Sandbox, run:
     assert report == {
         "rows": 32, "created": 30, "duplicate": 1, "invalid": 1, "not_tried": 0, "settled_before": 0,
         "updated": 0, "exists": 0, "unchanged": 0, "elsewhere": 0, "gone": 0, "failed": 0, "uncertain": 0,
-        "address_changed": 0, "newer": 0, "waiting": 0, "paused": 0, "unsubscribed": 0, "deleted": 0,
-        "left": 0,
+        "address_changed": 0, "suppressed": 0, "newer": 0, "waiting": 0, "paused": 0, "unsubscribed": 0,
+        "deleted": 0, "left": 0,
         "campaign_id": run.campaign_id, "ledger_path": str(run.ledger),
     }  # fmt: skip
     assert run.pushed["report"] == report
@@ -959,7 +959,7 @@ def test_people_without_address_are_unsubscribed_and_stay_so(lemlist: Sandbox, r
     assert [each["value"] for each in lemlist.state()["unsubscribes"]] == [ANA["linkedinUrl"]]
     for night, plan in ((3, "b"), (4, "c")):
         run(night=night, leads=[ANA | {"plan": plan}, PROFILES[1]], **options)
-        assert run.outcomes() == ["gone", "unchanged"]
+        assert run.outcomes() == ["suppressed", "unchanged"]
 
 
 @pytest.mark.parametrize(
