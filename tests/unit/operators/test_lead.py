@@ -61,6 +61,52 @@ class TestCreateLead:
         assert pushed["lead"]["campaignId"] == campaign_id
         assert not lemlist.violations()
 
+    @pytest.mark.parametrize(
+        ("value", "form"),
+        [
+            ("o'brien+news@office.example.com", "address"),
+            ("@example.com", "domain"),
+            ("@office.example.com", "domain"),
+            ("https://www.linkedin.com/in/ana", "LinkedIn profile"),
+            ("+33612345678", "phone number"),
+        ],
+    )
+    def test_person_who_has_unsubscribed_is_skipped(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any, value: str, form: str
+    ) -> None:
+        lead = {
+            "email": "O'Brien+news@office.example.com",
+            "linkedinUrl": "linkedin.com/in/ana",
+            "phone": "0033 6 12 34 56 78",
+        }
+        lemlist.service.world.unsubscribe(value)
+        for attempt in (1, 2):
+            with pytest.raises(AirflowSkipException, match=f"has the {form} of the person as unsubscribed"):
+                any_worker.run(create(campaign_id, lead), attempt=attempt)
+        assert not lemlist.requests("POST *")
+        assert any_worker.run(create(campaign_id, lead, exclude_unsubscribed=False))
+
+    def test_address_and_domain_are_looked_up_before_the_lead_is_created(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        worker.run(create(campaign_id, {"email": "ana@norte.example"}))
+        assert [each["path"] for each in lemlist.requests()] == [
+            "/v2/unsubscribes/variables/ana%40norte.example",
+            "/v2/unsubscribes/variables/%40norte.example",
+            f"/campaigns/{campaign_id}/leads/",
+        ]
+        worker.run(create(campaign_id, {"email": "ben@norte.example"}, exclude_unsubscribed=False))
+        assert len(lemlist.requests("GET /v2/unsubscribes/*")) == 2
+
+    def test_look_up_that_fails_creates_no_lead(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        route = "GET /v2/unsubscribes/variables/{value}"
+        lemlist.fault(route, "status", status=404, text="No such page", times=9)
+        with pytest.raises(LemlistNotFoundError):
+            worker.run(create(campaign_id))
+        assert not lemlist.requests(CREATE)
+
     def test_flags_are_sent_only_if_they_are_true(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:

@@ -174,6 +174,225 @@ def test_cleared_task_sends_no_request_for_settled_rows(lemlist: Sandbox, run: R
     assert not lemlist.requests(LOOK_UP)
 
 
+# --- Suppression --------------------------------------------------------------------------------------
+
+
+def unsubscribe(lemlist: Sandbox, *values: str) -> None:
+    for value in values:
+        lemlist.service.world.unsubscribe(value)
+
+
+@pytest.fixture
+def excluded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """``excluded("a@x.example")`` returns the arguments for a table with these values."""
+    file = tmp_path / "blocked.db"
+    monkeypatch.setenv("AIRFLOW_CONN_BLOCKED", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+
+    def fill(*values: str) -> dict[str, Any]:
+        with sqlite3.connect(file) as database:
+            database.execute("CREATE TABLE blocked(entry)")
+            database.executemany("INSERT INTO blocked VALUES (?)", [(value,) for value in values])
+        return {"exclude_sql": "SELECT entry FROM blocked", "exclude_sql_conn_id": "blocked"}
+
+    return fill
+
+
+def test_people_on_lemlists_list_are_never_sent(lemlist: Sandbox, run: Runner) -> None:
+    unsubscribe(lemlist, "P1@example.com", "@norte.example", "linkedin.com/in/ana", "+33 6 12 34 56 78")
+    lemlist.lead(run.campaign_id, "p3@norte.example", firstName="Old")
+    leads = [
+        {"email": "p1@EXAMPLE.com"},
+        {"email": "p1+news@example.com"},
+        {"email": "p3@norte.example", "firstName": "New"},
+        {"email": "p4@mail.norte.example"},
+        {"email": "p5@example.com", "linkedinUrl": "https://www.linkedin.com/in/Ana/"},
+        {"email": "p6@example.com", "phone": "0033612345678"},
+        {"email": "p7@example.com"},
+    ]
+    report = run(leads=leads, if_exists="update")
+    expected = ["suppressed", "created", *["suppressed"] * 4, "created"]
+    assert run.outcomes() == expected
+    assert (report["suppressed"], report["created"]) == (5, 2)
+    assert run.rows()[4]["message"] == "its domain is in lemlist's list"
+    assert not lemlist.requests(UPDATE)
+    assert len(lemlist.requests("GET /v2/unsubscribes/*")) == 1
+    # A second attempt and another night find the same, without a request for any row.
+    before = len(lemlist.requests())
+    assert run(leads=leads, attempt=2)["suppressed"] == 5
+    run(leads=leads, night=21)
+    assert run.outcomes() == [each.replace("created", "exists") for each in expected]
+    assert len(lemlist.requests()) - before == 2 * LOOK
+
+
+def test_switch_sends_people_on_lemlists_list(lemlist: Sandbox, run: Runner) -> None:
+    unsubscribe(lemlist, "p1@example.com")
+    run(leads=people(2), exclude_unsubscribed=False)
+    assert run.outcomes() == ["created", "created"]
+    assert not lemlist.requests("GET /v2/unsubscribes/*")
+
+
+def test_lists_of_the_user_exclude_by_value_and_domain(run: Runner, excluded: Any, tmp_path: Path) -> None:
+    (tmp_path / "partners.csv").write_text("name;domain;email\nNorte;norte.example;\nEva;;p2@example.com\n")
+    arguments = excluded("p1@example.com") | {"exclude_path": str(tmp_path / "partners.csv")}
+    run(leads=[*people(3), {"email": "ben@sub.norte.example"}], exclude_unsubscribed=False, **arguments)
+    assert [(row["outcome"], row["message"]) for row in run.rows().values()] == [
+        ("suppressed", "its address is in exclude_sql"),
+        ("suppressed", "its address is in exclude_path"),
+        ("created", ""),
+        ("suppressed", "its domain is in exclude_path"),
+    ]
+
+
+def test_exclusions_are_read_from_the_database_of_the_rows(run: Runner, excluded: Any) -> None:
+    query = excluded("p1@example.com", "p2@example.com")["exclude_sql"]
+    source = "SELECT entry AS email FROM blocked"
+    blocked = "{{ 'SELECT entry FROM blocked' }} WHERE entry LIKE 'p1%'"
+    run(sql=source, sql_conn_id="blocked", exclude_sql=blocked)
+    assert run.outcomes() == ["suppressed", "created"]
+    run(night=21, sql=source, sql_conn_id="blocked", exclude_sql=query)
+    assert run.outcomes() == ["suppressed", "suppressed"]
+
+
+NO_ENTRIES = "exclude_sql cannot be used: it has no values"
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ({"exclude_sql": "SELECT entry FROM blocked WHERE entry = 'x'"}, NO_ENTRIES),
+        ({"exclude_sql": "SELECT 1 AS a, 2 AS b"}, "its columns are 'a', 'b'"),
+        ({"exclude_sql": "SELECT 17 AS id"}, "no value of 'id' is an address"),
+        ({"exclude_path": "{tmp}/none.csv"}, "exclude_path: path .*none.csv does not exist"),
+        ({"exclude_path": "{tmp}/empty.csv"}, "exclude_path: path .*empty.csv has no header line"),
+        ({"exclude_path": "{tmp}/header.csv"}, "exclude_path cannot be used: it has no values"),
+        ({"exclude_path": "{{ none }}"}, "The exclude_path of task 'load' is empty"),
+        ({"exclude_sql": "{{ '' }}"}, "The exclude_sql of task 'load' is empty"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value.values())),
+)
+def test_exclusions_that_cannot_be_used_stop_the_load_before_any_request(
+    lemlist: Sandbox, run: Runner, excluded: Any, tmp_path: Path, argument: dict[str, str], says: str
+) -> None:
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "header.csv").write_text("email\n")
+    given = {name: value.replace("{tmp}", str(tmp_path)) for name, value in argument.items()}
+    more = excluded("p1@example.com") if "exclude_sql" in given else {}
+    with pytest.raises(LemlistValidationError, match=f"{says}.*Nothing was sent"):
+        run(leads=people(2), **more | given)
+    assert lemlist.requests() == []
+
+
+def test_empty_exclusions_are_accepted_on_request(run: Runner, excluded: Any) -> None:
+    run(leads=people(1), **excluded(), allow_empty_exclusions=True)
+    assert run.outcomes() == ["created"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"exclude_sql": "SELECT 1"}, "The exclude_sql of task 'load' needs exclude_sql_conn_id"),
+        ({"exclude_sql_conn_id": "blocked"}, "The exclude_sql_conn_id of task 'load' needs exclude_sql"),
+        ({"exclude_unsubscribed": "false"}, "The exclude_unsubscribed of task 'load' must be True or False"),
+        ({"allow_empty_exclusions": None}, "allow_empty_exclusions of task 'load' must be True or False"),
+    ],
+)
+def test_wrong_exclusions_are_found_when_the_dag_is_parsed(
+    run: Runner, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(LemlistConfigurationError, match=says):
+        run.task(leads=people(1), **arguments)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_person_who_is_twice_in_the_source_is_suppressed_by_either_row(
+    lemlist: Sandbox, run: Runner, reverse: bool
+) -> None:
+    unsubscribe(lemlist, "+33612345678")
+    leads = [
+        {"email": "p1@example.com", "linkedinUrl": PROFILES[0]["linkedinUrl"]},
+        {"linkedinUrl": PROFILES[0]["linkedinUrl"], "phone": "+33612345678"},
+    ]
+    run(leads=leads[::-1] if reverse else leads)
+    assert sorted(run.outcomes()) == ["duplicate", "suppressed"]
+    assert not lemlist.requests(CREATE)
+
+
+def test_person_of_a_key_is_suppressed_by_the_address_that_lemlist_has(
+    lemlist: Sandbox, run: Runner, excluded: Any
+) -> None:
+    run(leads=[{"id": "17", "email": "old@example.com"}], key="id")
+    leads = [{"id": "17", "email": "new@example.com"}]
+    arguments = {"key": "id", "if_address_changed": "create", **excluded("old@example.com")}
+    run(night=21, leads=leads, **arguments)
+    assert run.outcomes() == ["suppressed"]
+    assert len(lemlist.requests(CREATE)) == 1
+
+
+def test_outcome_of_an_earlier_attempt_stays_when_the_person_unsubscribes(
+    lemlist: Sandbox, run: Runner
+) -> None:
+    run(leads=people(2))
+    unsubscribe(lemlist, "p1@example.com")
+    report = run(leads=people(2), attempt=2)
+    assert (report["created"], report["suppressed"]) == (2, 0)
+    run(night=21, leads=people(2))
+    assert run.outcomes() == ["suppressed", "exists"]
+
+
+def test_person_who_is_subscribed_again_is_created(lemlist: Sandbox, run: Runner) -> None:
+    unsubscribe(lemlist, "p1@example.com")
+    run(leads=people(1))
+    lemlist.service.world.unsubscribes.clear()
+    run(leads=people(1), attempt=2)
+    assert run.outcomes() == ["created"]
+
+
+def test_suppressed_person_is_not_missing_from_the_source(lemlist: Sandbox, run: Runner) -> None:
+    options: dict[str, Any] = {"if_missing": "delete", "max_missing": 1}
+    run(leads=people(2), **options)
+    unsubscribe(lemlist, "p1@example.com")
+    run(night=21, leads=people(2), **options)
+    assert (run.outcomes(), run.departures()) == (["suppressed", "exists"], [])
+    assert emails(lemlist) == {"p1@example.com": 1, "p2@example.com": 1}
+
+
+def test_suppressed_person_who_returns_is_not_resumed(lemlist: Sandbox, run: Runner) -> None:
+    options: dict[str, Any] = {"if_missing": "pause", "max_missing": 1}
+    run(leads=people(2), **options)
+    run(night=21, leads=people(1), **options)
+    unsubscribe(lemlist, "@example.com")
+    run(night=22, leads=people(2), **options)
+    assert run.outcomes() == ["suppressed", "suppressed"]
+    assert status(lemlist, "p2@example.com") == "paused"
+
+
+def test_suppressed_people_do_not_count_as_new(lemlist: Sandbox, run: Runner) -> None:
+    unsubscribe(lemlist, "p1@example.com")
+    run(leads=people(3), max_new=1)
+    assert run.outcomes() == ["suppressed", "created", "waiting"]
+
+
+def test_list_that_lemlist_does_not_return_stops_the_load(lemlist: Sandbox, run: Runner) -> None:
+    lemlist.fault("GET /v2/unsubscribes/exports/variables", "status", status=500, times=9)
+    with pytest.raises(LemlistServerError):
+        run(leads=people(1))
+    assert not lemlist.requests(CREATE)
+
+
+def test_dry_run_shows_who_is_suppressed_without_naming_them(
+    lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    unsubscribe(lemlist, "p2@example.com", "p3@example.com")
+    with caplog.at_level(logging.INFO, "airflow_provider_lemlist"):
+        assert run(leads=people(3), dry_run=True)["suppressed"] == 2
+    assert "lemlist has 2 unsubscribed values." in caplog.text
+    assert "Suppressed, because its address is in lemlist's list: 2 rows (2, 3)." in caplog.text
+    assert "example.com" not in caplog.text
+
+
+# --- Who is in the campaign ---------------------------------------------------------------------------
+
+
 def test_people_in_this_and_in_other_campaigns_have_different_outcomes(lemlist: Sandbox, run: Runner) -> None:
     other = lemlist.campaign("Other")["_id"]
     lemlist.lead(run.campaign_id, "p1@example.com")
