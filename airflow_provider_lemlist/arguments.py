@@ -152,6 +152,13 @@ def check_count(name: str, arguments: Mapping[str, Any]) -> None:
         raise LemlistConfigurationError(f"{the(name, arguments)} must be a whole number from 0.")
 
 
+def check_part(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check an argument that takes a part of a whole."""
+    part = arguments[name]
+    if isinstance(part, bool) or not isinstance(part, (int, float)) or not 0 <= part <= 1:
+        raise LemlistConfigurationError(f"{the(name, arguments)} must be a part from 0 to 1.")
+
+
 def check_names(name: str, arguments: Mapping[str, Any]) -> None:
     """Check an argument that takes a list of names: a text is a collection too, of letters."""
     if isinstance(arguments[name], str):

@@ -35,7 +35,7 @@ from airflow_provider_lemlist.exceptions import (
 )
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
-from airflow_provider_lemlist.operators.rows import Rows, RowsOperator, run_of
+from airflow_provider_lemlist.operators.rows import LedgerOperator, Rows, run_of
 from airflow_provider_lemlist.storage import storage_path
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
@@ -343,7 +343,7 @@ class UploadVoiceAudioOperator(LemlistOperator):
         return storage_path(self.audio, self.storage_conn_id, self._the("audio"))
 
 
-class UploadVoiceAudiosOperator(RowsOperator):
+class UploadVoiceAudiosOperator(LedgerOperator):
     """
     Upload the voice notes of many leads, for one LinkedIn voice-note step.
 

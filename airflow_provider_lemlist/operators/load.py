@@ -15,6 +15,7 @@ from airflow_provider_lemlist.arguments import (
     check_flag,
     check_id,
     check_names,
+    check_part,
     check_switch,
     given_names,
     is_from_mapped,
@@ -36,7 +37,8 @@ from airflow_provider_lemlist.load.options import (
     LoadOptions,
 )
 from airflow_provider_lemlist.operators.lead import FLAGS
-from airflow_provider_lemlist.operators.rows import RowsOperator, run_of
+from airflow_provider_lemlist.operators.rows import LedgerOperator, run_of
+from airflow_provider_lemlist.operators.source import SourceOperator
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
 
@@ -58,7 +60,6 @@ _CHOICES = {
     "if_missing": IfMissing,
     "if_variable_missing": IfVariableMissing,
 }
-_SOURCES = ("leads", "sql", "path")
 _MAPPING = ("column_map", "variables", "defaults", "drop_empty", "require", "key", "allow_unidentified")
 #: Arguments that a load takes as they are.
 _AS_GIVEN = (*_CHOICES, "resume_returned", "max_missing", "max_new", "recheck_elsewhere")
@@ -75,7 +76,7 @@ _OPTIONAL = (
 )
 
 
-class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
+class LoadLeadsOperator(KeepsPlaceholders, SourceOperator, LedgerOperator):
     """
     Load many people into a campaign. With the campaign's ``autoReview`` on, lemlist contacts them at once.
 
@@ -285,27 +286,6 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         self._ledger = options.ledger_path
         return Load(self.hook, options)
 
-    def _source(self) -> Callable[[], Iterator[Row]]:
-        from airflow_provider_lemlist import sources
-
-        given = [name for name in _SOURCES if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise self._refuse(" or ".join(given or _SOURCES), f"must be one source, not {len(given)}")
-        if self.sql is not None:
-            return partial(
-                sources.from_sql,
-                str(self.sql_conn_id),
-                self._query("sql"),
-                self.sql_parameters,
-                self.sql_hook_params,
-            )
-        if (file := self._source_file()) is not None:
-            return partial(sources.from_path, file)
-        leads = self._rendered_rows()
-        if isinstance(leads, (str, bytes, Mapping)) or not isinstance(leads, Iterable):
-            raise self._refuse("leads", f"must be a list of dicts, not {type(leads).__name__}")
-        return partial(sources.from_list, leads)
-
     def _exclusions(self) -> Exclusions:
         from airflow_provider_lemlist import sources
         from airflow_provider_lemlist.suppression.lists import Exclusions
@@ -320,49 +300,16 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
             lists["exclude_path"] = partial(sources.from_path, self._storage("exclude_path"))
         return Exclusions(self.exclude_unsubscribed, lists, self.allow_empty_exclusions)
 
-    def _query(self, argument: str) -> str:
-        query = getattr(self, argument)
-        if not isinstance(query, str):
-            raise self._refuse(argument, f"must be a query, not {type(query).__name__}")
-        return query
-
-    def _source_file(self) -> ObjectStoragePath | None:
-        return None if self.path is None else self._storage("path")
-
     def _changed_campaign(self) -> str | None:
         return None if self.sends_nothing else super()._changed_campaign()
-
-    def _lineage_inputs(self) -> list[Any]:
-        if self.sql is None:
-            return super()._lineage_inputs()
-        from airflow.providers.openlineage.sqlparser import get_openlineage_facets_with_sql
-
-        from airflow_provider_lemlist.databases import database_hook
-
-        database: Any = database_hook(str(self.sql_conn_id), self.sql_hook_params)
-        # The tables as named in the query, without querying the database for their columns.
-        query = get_openlineage_facets_with_sql(
-            database, str(self.sql), str(self.sql_conn_id), None, use_connection=False
-        )
-        return query.inputs if query else []
 
     # --- Parsing ----------------------------------------------------------------------------------------
 
     @classmethod
     def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
-        sources = [name for name in _SOURCES if or_none(arguments[name]) is not None]
-        if len(sources) != 1:
-            given = "none is" if not sources else f"{' and '.join(sources)} are"
-            raise LemlistConfigurationError(
-                f"Task {arguments['task_id']!r} needs exactly one of leads, sql and path; {given} given."
-            )
-        if ("sql" in sources) != (or_none(arguments["sql_conn_id"]) is not None):
-            raise LemlistConfigurationError(f"{the('sql', arguments)} and its sql_conn_id belong together.")
-        for name in ("sql_parameters", "sql_hook_params"):
-            if "sql" not in sources and arguments[name] is not None:
-                raise LemlistConfigurationError(f"{the(name, arguments)} need sql.")
+        cls.check_source(arguments)
         exclude_sql, conn_id = (or_none(arguments[name]) for name in ("exclude_sql", "exclude_sql_conn_id"))
-        if exclude_sql is not None and conn_id is None and "sql" not in sources:
+        if exclude_sql is not None and conn_id is None and or_none(arguments["sql"]) is None:
             raise LemlistConfigurationError(f"{the('exclude_sql', arguments)} needs exclude_sql_conn_id.")
         if conn_id is not None and exclude_sql is None:
             raise LemlistConfigurationError(f"{the('exclude_sql_conn_id', arguments)} needs exclude_sql.")
@@ -373,9 +320,7 @@ class LoadLeadsOperator(KeepsPlaceholders, RowsOperator):
         check_count("max_failed", arguments)
         if arguments["max_new"] is not None:
             check_count("max_new", arguments)
-        part = arguments["max_missing"]
-        if isinstance(part, bool) or not isinstance(part, (int, float)) or not 0 <= part <= 1:
-            raise LemlistConfigurationError(f"{the('max_missing', arguments)} must be a part from 0 to 1.")
+        check_part("max_missing", arguments)
         if not isinstance(arguments["recheck_elsewhere"], timedelta):
             raise LemlistConfigurationError(f"{the('recheck_elsewhere', arguments)} must be a timedelta.")
         key = arguments["key"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operators share that send many rows and record the outcome of each in a ledger."""
+"""What the operators share that take many rows, and those that record the outcome of each in a ledger."""
 
 from __future__ import annotations
 
@@ -29,12 +29,37 @@ class Rows:
 
 
 class RowsOperator(LemlistOperator):
-    """The base of the operators that send many rows."""
+    """The base of the operators that take many rows. Airflow does not show or store them."""
 
     #: The template field that may hold rows.
     rows_in: ClassVar[str]
-    campaign_id: Any
     storage_conn_id: Any
+
+    def _are_rows(self, value: Any) -> bool:
+        """Return whether the template field holds rows."""
+        return value is not None and not isinstance(value, Rows)
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        # All ways to render lead here, also that of a mapped task; then Airflow stores what was rendered.
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if self._are_rows(value := getattr(self, self.rows_in)):
+            setattr(self, self.rows_in, Rows(value))
+
+    def _rendered_rows(self) -> Any:
+        value = getattr(self, self.rows_in)
+        return value.rows if isinstance(value, Rows) else value
+
+    def _storage(self, argument: str, default: str | None = None) -> ObjectStoragePath:
+        from airflow_provider_lemlist.storage import storage_path
+
+        value = getattr(self, argument)
+        return storage_path(default if value is None else value, self.storage_conn_id, self._the(argument))
+
+
+class LedgerOperator(RowsOperator):
+    """The base of the operators that send many rows, with a ledger of their outcomes."""
+
+    campaign_id: Any
     max_failed: int
     sends_nothing = False
     _load: Load | VoiceUploads | None = None
@@ -62,26 +87,6 @@ class RowsOperator(LemlistOperator):
     def _prepare(self, context: Context) -> Load | VoiceUploads:
         """Check the rendered arguments, and set ``_ledger``."""
         raise NotImplementedError
-
-    def _are_rows(self, value: Any) -> bool:
-        """Return whether the template field holds rows."""
-        return value is not None and not isinstance(value, Rows)
-
-    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
-        # All ways to render lead here, also that of a mapped task; then Airflow stores what was rendered.
-        super()._do_render_template_fields(parent, *args, **kwargs)
-        if self._are_rows(value := getattr(self, self.rows_in)):
-            setattr(self, self.rows_in, Rows(value))
-
-    def _rendered_rows(self) -> Any:
-        value = getattr(self, self.rows_in)
-        return value.rows if isinstance(value, Rows) else value
-
-    def _storage(self, argument: str, default: str | None = None) -> ObjectStoragePath:
-        from airflow_provider_lemlist.storage import storage_path
-
-        value = getattr(self, argument)
-        return storage_path(default if value is None else value, self.storage_conn_id, self._the(argument))
 
     def _counts(self, report: LoadReport) -> dict[str, Any]:
         from airflow_provider_lemlist.storage import shown

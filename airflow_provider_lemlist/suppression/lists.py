@@ -68,7 +68,7 @@ class Suppressions:
         """
         for name, rows in exclusions.lists.items():
             entries = Entries(rows, name, allow_empty=exclusions.allow_empty)
-            self.add((value for _, value in entries), name)
+            self.add((each.value for each in entries), name)
             entries.log_findings()
         if exclusions.unsubscribed:
             read = (read_value(row.get("value", "")) for row in hook.iter_unsubscribes())
@@ -95,26 +95,43 @@ class Suppressions:
         return f"its {Form(found[0])} is in {found[1]}" if found else ""
 
 
+class Entry(NamedTuple):
+    """One entry of a list of the user's: its row, how it is written, and what it means."""
+
+    row: int
+    text: str
+    value: Value
+
+
 class Entries:
     """
     The entries of a list of the user's, in rows with one or several columns.
 
     :param rows: Opens the rows.
     :param argument: What the list is called in errors, such as ``exclude_sql``.
+    :param allow_empty: Whether it may be empty.
+    :param switch: The argument that allows it.
     """
 
     def __init__(
-        self, rows: Callable[[], Iterator[Row]], argument: str, *, allow_empty: bool = False
+        self,
+        rows: Callable[[], Iterator[Row]],
+        argument: str,
+        *,
+        allow_empty: bool = False,
+        switch: str = "allow_empty_exclusions",
     ) -> None:
         self._rows = rows
         self._argument = argument
         self._allow_empty = allow_empty
-        self._unknown: list[int] = []
+        self._switch = switch
+        #: Rows with a value that is none of the forms.
+        self.unknown: list[int] = []
         self._number = 0
 
-    def __iter__(self) -> Iterator[tuple[str, Value]]:
+    def __iter__(self) -> Iterator[Entry]:
         """
-        Yield every entry as it is written, and what it means.
+        Yield every entry.
 
         :raises LemlistValidationError: The list is empty, is malformed, or has no column of entries.
         """
@@ -129,29 +146,28 @@ class Entries:
             for text in filter(None, (_text(row[name]) for name in columns[names])):
                 value = read_value(text)
                 if value is None:
-                    self._unknown.append(number)
+                    self.unknown.append(number)
                 else:
                     self._number += 1
-                    yield text, value
-        if self._unknown and not self._number:
+                    yield Entry(number, text, value)
+        if self.unknown and not self._number:
             known = sorted({name for used in columns.values() for name in used})
             raise self._error(
                 f"no value of {' or '.join(map(repr, known))} is an address, a domain, a LinkedIn URL or a "
                 "phone number"
             )
         if not self._number and not self._allow_empty:
-            raise self._error("it has no values. If that is right, set allow_empty_exclusions=True")
+            raise self._error(f"it has no values. If that is right, set {self._switch}=True")
 
     def log_findings(self) -> None:
         """Log how many entries were read, and which rows were not understood."""
         log.info("%s: %s values.", self._argument, f"{self._number:,}")
-        if self._unknown:
-            rows = ", ".join(map(str, self._unknown[:5])) + (", …" if len(self._unknown) > 5 else "")
+        if self.unknown:
+            rows = ", ".join(map(str, self.unknown[:5])) + (", …" if len(self.unknown) > 5 else "")
             log.warning(
-                "%s: %s rows have a value that is no address, domain, LinkedIn URL or phone number (%s); it "
-                "excludes no one.",
+                "%s: %s rows have a value that is no address, domain, LinkedIn URL or phone number (%s).",
                 self._argument,
-                f"{len(self._unknown):,}",
+                f"{len(self.unknown):,}",
                 rows,
             )
 

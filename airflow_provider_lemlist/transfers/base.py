@@ -118,6 +118,14 @@ class LemlistTransfer(LemlistOperator):
         if reread is not None and not (isinstance(reread, timedelta) and reread > timedelta()):
             raise LemlistConfigurationError(f"reread must be a positive timedelta, not {reread!r}.")
 
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read the dataset, and write it."""
+        return self.transfer(context)
+
+    def transfer(self, context: Context) -> dict[str, Any]:
+        """Do what ``execute`` does, for an operator that uses this one: Airflow guards ``execute``."""
+        raise NotImplementedError
+
     def on_kill(self) -> None:
         """Send no further request; the target stays as it is, or is marked as incomplete."""
         if "hook" in vars(self):  # it is opened when the read begins

@@ -86,7 +86,7 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
             refuse_empty(path, the("path", arguments), error=LemlistConfigurationError)
             _check_days(dataset_named(arguments["dataset"]), path, arguments["reread"])
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def transfer(self, context: Context) -> dict[str, Any]:
         """Read and write the window, or each of its days."""
         from airflow_provider_lemlist.extract.files import check_format, check_target
 

@@ -74,7 +74,7 @@ class LemlistToSqlOperator(LemlistTransfer):
                 f"columns must contain {', '.join(missing)}, by which earlier rows are replaced."
             )
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def transfer(self, context: Context) -> dict[str, Any]:
         """Read everything, then replace the rows."""
         from airflow_provider_lemlist.databases import database_hook
         from airflow_provider_lemlist.extract.reader import read

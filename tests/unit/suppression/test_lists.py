@@ -24,7 +24,7 @@ def entries(*rows: Any, allow_empty: bool = False) -> Entries:
 
 
 def read(*rows: Any, **options: Any) -> list[Value]:
-    return [value for _, value in entries(*rows, **options)]
+    return [each.value for each in entries(*rows, **options)]
 
 
 @pytest.mark.parametrize("column", ["value", "Email", "Email address", "whatever", 0])
