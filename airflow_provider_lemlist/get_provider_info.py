@@ -81,7 +81,11 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": _of_lemlist("hooks.lemlist"),
         "operators": _of_lemlist(
-            "operators.campaign", "operators.lead", "operators.load", "operators.sequence"
+            "operators.campaign",
+            "operators.lead",
+            "operators.load",
+            "operators.sequence",
+            "operators.unsubscribe",
         ),
         "sensors": _of_lemlist("sensors.activity"),
         "transfers": [

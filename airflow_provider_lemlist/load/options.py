@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from airflow_provider_lemlist.delivery.policy import IfElsewhere, IfGone
-from airflow_provider_lemlist.suppression.lists import Exclusions
+from airflow_provider_lemlist.suppression.options import Exclusions
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lemlist.load.run import Load
     from airflow_provider_lemlist.sources import Row
-    from airflow_provider_lemlist.suppression.lists import Exclusions
+    from airflow_provider_lemlist.suppression.options import Exclusions
 
 _CHOICES = {
     "if_exists": IfExists,
@@ -288,7 +288,7 @@ class LoadLeadsOperator(KeepsPlaceholders, SourceOperator, LedgerOperator):
 
     def _exclusions(self) -> Exclusions:
         from airflow_provider_lemlist import sources
-        from airflow_provider_lemlist.suppression.lists import Exclusions
+        from airflow_provider_lemlist.suppression.options import Exclusions
 
         lists: dict[str, Callable[[], Iterator[Row]]] = {}
         if self.exclude_sql is not None:

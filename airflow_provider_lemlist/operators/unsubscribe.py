@@ -156,7 +156,8 @@ class SyncUnsubscribesOperator(SourceOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Unsubscribe what lemlist lacks, read back, and write lemlist's list if that is wanted."""
-        from airflow_provider_lemlist.suppression.sync import SyncOptions, sync
+        from airflow_provider_lemlist.suppression.options import SyncOptions
+        from airflow_provider_lemlist.suppression.sync import sync
 
         for name in self._given:
             refuse_empty(getattr(self, name), self._the(name))

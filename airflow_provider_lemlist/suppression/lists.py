@@ -21,6 +21,7 @@ from airflow_provider_lemlist.suppression.values import Form, Value, read_value,
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+    from airflow_provider_lemlist.suppression.options import Exclusions
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +30,6 @@ OF_LEMLIST = "lemlist's list"
 #: Columns that hold entries, without case and punctuation. A list with a single column needs none of them.
 COLUMNS = ("value", "email", "emailaddress", "domain", "companydomain", "linkedinurl", "linkedin", "phone",
            "phonenumber")  # fmt: skip
-
-
-class Exclusions(NamedTuple):
-    """
-    Which lists a task uses.
-
-    :param unsubscribed: Whether lemlist's own list is one of them.
-    :param lists: The user's, by the argument that names them; each opens its rows.
-    :param allow_empty: Whether a list of the user's may be empty.
-    """
-
-    unsubscribed: bool = True
-    lists: Mapping[str, Callable[[], Iterator[Row]]] = {}
-    allow_empty: bool = False
 
 
 class Suppressions:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,8 +18,10 @@ from airflow_provider_lemlist.suppression.lists import Entries, Entry
 from airflow_provider_lemlist.suppression.values import Form, read_value
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-    from airflow_provider_lemlist.sources import Row
+    from airflow_provider_lemlist.suppression.options import SyncOptions
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +29,6 @@ log = logging.getLogger(__name__)
 PROTECTED = ("lead", "abuse")
 #: The most values that the log and the report name, by their ids in lemlist.
 MAX_NAMED = 100
-
-
-class SyncOptions(NamedTuple):
-    """
-    What to bring into lemlist; the arguments of ``SyncUnsubscribesOperator``, checked.
-
-    :param rows: Opens the rows with the values.
-    :param argument: The argument that names them, for errors.
-    """
-
-    rows: Callable[[], Iterator[Row]]
-    argument: str
-    allow_empty: bool = False
-    resubscribe_missing: bool = False
-    max_missing: float = 0.1
-    dry_run: bool = False
 
 
 class Listed(NamedTuple):

@@ -48,11 +48,12 @@ def test_modules_of_dag_files_import_no_heavy_module() -> None:
     """The event trigger is compared with a DAG file that has an asset watcher."""
     package = Path(__file__).parents[2] / "airflow_provider_lemlist"
     modules = [
-        f"airflow_provider_lemlist.{kind}.{path.stem}"
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
         for kind in ("operators", "sensors", "transfers")
-        for path in sorted((package / kind).glob("[!_]*.py"))
+        for path in sorted((package / kind).rglob("*.py"))
     ]
-    assert {"airflow_provider_lemlist.operators.lead", "airflow_provider_lemlist.transfers.sql"} <= {*modules}
+    names = ("operators.campaign", "operators.lead", "sensors.activity", "transfers.sql")
+    assert {f"airflow_provider_lemlist.{name}" for name in names} <= {*modules}
     code = CODE.format(operators=", ".join(modules), has_asset_watchers=has_asset_watchers())
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     added = json.loads(result.stdout.splitlines()[-1])

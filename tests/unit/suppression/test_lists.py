@@ -13,7 +13,8 @@ import pytest
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.sources import MalformedRow, from_path
 from airflow_provider_lemlist.storage import storage_path
-from airflow_provider_lemlist.suppression.lists import Entries, Exclusions, Suppressions
+from airflow_provider_lemlist.suppression.lists import Entries, Suppressions
+from airflow_provider_lemlist.suppression.options import Exclusions
 from airflow_provider_lemlist.suppression.values import Form, Value
 
 ANA = Value(Form.ADDRESS, "ana@norte.example")
