@@ -54,6 +54,11 @@ class Server(BaseHTTPRequestHandler):
                 self._begin(self.export.stat().st_size)
                 shutil.copyfileobj(file, self.wfile)
             return
+        if "/unsubscribes/" in self.path:
+            table = b"_id,value,source,createdAt\r\n"
+            self._begin(len(table), "text/csv")
+            self.wfile.write(table)
+            return
         steps = [{"_id": "stp_1", "type": "email", "message": "Hello {{firstName}}"}]
         sequences = {"seq_1": {"_id": "seq_1", "level": 1, "steps": steps}}
         campaign = {"_id": "cam_1", "name": "Nightly", "status": "running"}
@@ -61,9 +66,9 @@ class Server(BaseHTTPRequestHandler):
         self._begin(len(body))
         self.wfile.write(body)
 
-    def _begin(self, size: int) -> None:
+    def _begin(self, size: int, kind: str = "application/json") -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(size))
         self.end_headers()
 
