@@ -153,6 +153,28 @@ class Contact:
     do_not_contact: bool = False
 
 
+@dataclass(frozen=True)
+class Statute:
+    """
+    What lemlist says about a campaign before a launch.
+
+    :param level: 3 blocks a launch, 2 warns, 1 informs.
+    :param message: Its text, as HTML.
+    """
+
+    level: int
+    message: str
+    category: str
+
+    def __post_init__(self) -> None:
+        if self.level not in (1, 2, 3):
+            raise ValueError(f"level must be 1, 2 or 3, not {self.level!r}")
+
+    @property
+    def type(self) -> str:
+        return "information" if self.level == 1 else "issue"
+
+
 @dataclass
 class Campaign:
     """A campaign; a draft until it is started for the first time."""
@@ -170,6 +192,8 @@ class Campaign:
     settings: dict[str, Any] = field(default_factory=dict)
     leads: dict[str, Lead] = field(default_factory=dict)
     variables: set[str] = field(default_factory=set)
+    #: Statutes in addition to those that follow from the state.
+    statutes: list[Statute] = field(default_factory=list)
 
     @property
     def sender_ids(self) -> list[str]:

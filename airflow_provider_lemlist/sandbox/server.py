@@ -21,6 +21,7 @@ from airflow_provider_lemlist.sandbox import checks, wire
 from airflow_provider_lemlist.sandbox.app import create_app
 from airflow_provider_lemlist.sandbox.faults import Fault
 from airflow_provider_lemlist.sandbox.limits import RateLimit
+from airflow_provider_lemlist.sandbox.model import Statute
 from airflow_provider_lemlist.sandbox.prospects import TICK, SimulationOptions
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_created
 from airflow_provider_lemlist.sandbox.routes.leads import lead_response
@@ -214,6 +215,18 @@ class Sandbox:
         with world.lock:
             campaign = world.add_campaign(name, timezone=timezone, auto_review=auto_review, status=status)
             return campaign_created(campaign, world)
+
+    def statute(self, campaign_id: str, message: str, *, level: int = 3, category: str = "campaign") -> None:
+        """
+        Add a statute to those that follow from the state of a campaign.
+
+        :param message: Its text, as HTML.
+        :param level: 3 blocks a launch and is an error of the campaign, 2 warns, 1 informs.
+        :param category: ``steps``, ``senders``, ``leads`` or any other word.
+        """
+        world = self.service.world
+        with world.lock:
+            world.campaign(campaign_id).statutes.append(Statute(level, message, category))
 
     def step(self, sequence_id: str, type: str, **fields: Any) -> dict[str, Any]:
         """Add a step with the API's checks, and return the API's response."""

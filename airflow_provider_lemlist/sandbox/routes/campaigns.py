@@ -12,6 +12,7 @@ from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
 from airflow_provider_lemlist.sandbox.model import STATUSES, Activity, Campaign, User, World, iso
 from airflow_provider_lemlist.sandbox.routes import Call, route
+from airflow_provider_lemlist.sandbox.statutes import errors, statutes
 
 PROGRESS = {"campaignProgress": ("continue", "pause", "stop"), "propagateProgressToCompany": "boolean"}
 INTEREST = dict.fromkeys(
@@ -191,6 +192,20 @@ def pause_campaign(call: Call) -> Any:
     return {"_id": campaign.id, "state": "paused"}
 
 
+@route("GET /campaigns/{campaignId}/statutes")
+def get_statutes(call: Call) -> Any:
+    campaign = call.world.campaign(call.params["campaignId"])
+    found = statutes(campaign, call.world)
+    return {
+        "name": campaign.name,
+        "status": campaign.status,
+        "statutes": [
+            {"type": each.type, "level": each.level, "message": each.message, "category": each.category}
+            for each in found
+        ],
+    }
+
+
 # --- Statistics -------------------------------------------------------------------------------------------
 
 CHANNELS = ("others", "email", "linkedin")
@@ -353,7 +368,7 @@ def _step_rows(campaign: Campaign, world: World, happened: list[Activity]) -> li
 
 def campaign_item(campaign: Campaign, world: World) -> dict[str, Any]:
     """Return a campaign as the list shows it."""
-    errors = [] if world.sequences[campaign.sequence_id].steps else ["Your campaign does not have any steps."]
+    found = errors(campaign, world)
     return {
         "_id": campaign.id,
         "name": campaign.name,
@@ -363,8 +378,8 @@ def campaign_item(campaign: Campaign, world: World) -> dict[str, Any]:
         "createdAt": iso(campaign.created_at),
         "createdBy": campaign.created_by,
         "status": campaign.status,
-        "hasError": bool(errors),
-        "errors": errors,
+        "hasError": bool(found),
+        "errors": found,
     }
 
 

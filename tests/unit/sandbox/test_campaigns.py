@@ -192,6 +192,63 @@ def test_a_campaign_shows_only_what_is_documented(http: Client, campaign: dict[s
     }  # fmt: skip
 
 
+# --- Statutes ---------------------------------------------------------------------------------------------
+
+
+def statutes(http: Client, campaign: dict[str, Any]) -> list[tuple[int, str, str]]:
+    found = http.get(f"/campaigns/{campaign['_id']}/statutes").json()["statutes"]
+    return [(each["level"], each["type"], each["category"]) for each in found]
+
+
+def test_the_statutes_follow_from_the_state_of_a_campaign(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    found = http.get(f"/campaigns/{campaign['_id']}/statutes").json()
+    assert (found["name"], found["status"]) == ("Spring webinar", "draft")
+    assert statutes(http, campaign) == [(3, "issue", "steps"), (2, "issue", "leads")]
+    lemlist.step(campaign["sequenceId"], "linkedinVisit")
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")
+    assert statutes(http, campaign) == [(1, "information", "leads")]
+    http.post(f"/leads/review/{lead['_id']}")
+    assert statutes(http, campaign) == []
+    assert http.get("/campaigns/cam_none/statutes").text == "Campaign not found"
+
+
+def test_the_errors_of_a_campaign_are_its_statutes_of_level_3_as_text(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    def shown() -> tuple[bool, list[str]]:
+        (listed,) = http.get("/campaigns?version=v2").json()
+        read = http.get(f"/campaigns/{campaign['_id']}").json()
+        assert (listed["hasError"], listed["errors"]) == (read["hasError"], read["errors"])
+        return read["hasError"], read["errors"]
+
+    assert shown() == (True, ["Your campaign does not have any steps."])
+    lemlist.step(campaign["sequenceId"], "linkedinVisit")
+    lemlist.statute(campaign["_id"], "Only a <i>warning</i>.", level=2)
+    assert shown() == (False, [])
+    lemlist.statute(campaign["_id"], "Tom &amp; <b>Ann</b> can&#39;t send.", category="senders")
+    assert shown() == (True, ["Tom & Ann can't send."])
+
+
+def test_a_test_can_add_statutes_of_each_level(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    lemlist.step(campaign["sequenceId"], "linkedinVisit")
+    for level in (1, 2, 3):
+        lemlist.statute(campaign["_id"], "<p>a &lt; b</p>", level=level, category=f"own {level}")
+    found = statutes(http, campaign)
+    assert [each for each in found if each[2].startswith("own")] == [
+        (3, "issue", "own 3"),
+        (2, "issue", "own 2"),
+        (1, "information", "own 1"),
+    ]
+    (first, *_) = http.get(f"/campaigns/{campaign['_id']}/statutes").json()["statutes"]
+    assert first["message"] == "<p>a &lt; b</p>"
+    with pytest.raises(ValueError, match="level must be 1, 2 or 3"):
+        lemlist.statute(campaign["_id"], "x", level=4)
+
+
 # --- Statistics -------------------------------------------------------------------------------------------
 
 
