@@ -28,6 +28,8 @@ LEAD_FIELDS = (
 )  # fmt: skip
 #: The statuses of a campaign.
 STATUSES = ("running", "draft", "archived", "ended", "paused", "errors")
+#: The statuses of a sender's mailbox.
+MAILBOX_STATUSES = ("CONNECTED", "ERROR", "DISCONNECTED")
 ENRICHMENTS = ("linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")
 
 
@@ -38,6 +40,7 @@ class User:
     id: str
     name: str
     email: str
+    mailbox_status: str = "CONNECTED"
 
     @property
     def mailbox_id(self) -> str:
@@ -201,6 +204,11 @@ class Campaign:
         ids: list[str] = self.settings.get("sendUserIds", [self.created_by])
         return ids
 
+    @property
+    def sender_id(self) -> str | None:
+        """The user who sends; None if the campaign has no sender."""
+        return self.sender_ids[0] if self.sender_ids else None
+
 
 @dataclass
 class Audio:
@@ -324,9 +332,13 @@ class World:
         auto_review: bool = False,
         auto_review_conditions: Iterable[str] = (),
         status: str = "draft",
+        senders: Iterable[str] | None = None,
     ) -> Campaign:
         if status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, not {status!r}")
+        settings = {}
+        if senders is not None:
+            settings["sendUserIds"] = [self.user(each).id for each in senders]
         campaign = Campaign(
             id=self.new_id("cam"),
             name=name,
@@ -338,14 +350,20 @@ class World:
             auto_review=auto_review,
             auto_review_conditions=list(auto_review_conditions),
             status=status,
+            settings=settings,
         )
         self.campaigns[campaign.id] = campaign
         self.sequences[campaign.sequence_id] = Sequence(campaign.sequence_id, campaign.id)
         return campaign
 
+    def user(self, user_id: str) -> User:
+        for user in self.users:
+            if user.id == user_id:
+                return user
+        raise ApiError(400, "Bad team")
+
     def senders_of(self, campaign: Campaign) -> list[User]:
-        by_id = {user.id: user for user in self.users}
-        return [by_id[each] for each in campaign.sender_ids]
+        return [self.user(each) for each in campaign.sender_ids]
 
     # --- Schedules --------------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ def campaign_row(campaign: Campaign, world: World) -> dict[str, Any]:
 def settings(campaign: Campaign, world: World) -> list[tuple[str, str]]:
     """Return who sends, when, and the settings of the updates that the page does not show elsewhere."""
     return [
-        ("senders", ", ".join(user.email for user in world.senders_of(campaign))),
+        ("senders", ", ".join(user.email for user in world.senders_of(campaign)) or "none"),
         *(("schedule", hours(world.schedules[each])) for each in campaign.schedule_ids),
         *(
             (name, value if isinstance(value, str) else json.dumps(value))

@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,7 @@ from airflow_provider_lemlist.sandbox import checks, wire
 from airflow_provider_lemlist.sandbox.app import create_app
 from airflow_provider_lemlist.sandbox.faults import Fault
 from airflow_provider_lemlist.sandbox.limits import RateLimit
-from airflow_provider_lemlist.sandbox.model import Statute
+from airflow_provider_lemlist.sandbox.model import MAILBOX_STATUSES, Statute
 from airflow_provider_lemlist.sandbox.prospects import TICK, SimulationOptions
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_created
 from airflow_provider_lemlist.sandbox.routes.leads import lead_response
@@ -204,17 +204,33 @@ class Sandbox:
         status: str = "draft",
         auto_review: bool = False,
         timezone: str = "Europe/Paris",
+        senders: Iterable[str] | None = None,
     ) -> dict[str, Any]:
         """
         Create a campaign and return the API's response, with ``_id`` and ``sequenceId``.
 
         :param status: ``draft``, ``running``, ``paused``, ``ended``, ``archived`` or ``errors``.
         :param auto_review: Whether new leads are launched immediately.
+        :param senders: Ids of the users who send, which may be none; default the user who creates campaigns.
         """
         world = self.service.world
         with world.lock:
-            campaign = world.add_campaign(name, timezone=timezone, auto_review=auto_review, status=status)
+            campaign = world.add_campaign(
+                name, timezone=timezone, auto_review=auto_review, status=status, senders=senders
+            )
             return campaign_created(campaign, world)
+
+    def mailbox(self, user_id: str, status: str) -> None:
+        """
+        Change the status of the mailbox of a user.
+
+        :param status: ``CONNECTED``, ``ERROR`` or ``DISCONNECTED``.
+        """
+        if status not in MAILBOX_STATUSES:
+            raise ValueError(f"status must be one of {', '.join(MAILBOX_STATUSES)}, not {status!r}")
+        world = self.service.world
+        with world.lock:
+            world.user(user_id).mailbox_status = status
 
     def statute(self, campaign_id: str, message: str, *, level: int = 3, category: str = "campaign") -> None:
         """

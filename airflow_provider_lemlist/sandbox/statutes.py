@@ -16,7 +16,7 @@ from airflow_provider_lemlist.sandbox.model import Campaign, Statute, World
 
 def statutes(campaign: Campaign, world: World) -> list[Statute]:
     """Return the statutes of a campaign, those that block a launch first."""
-    others = [*_not_blocking(campaign), *(each for each in campaign.statutes if each.level < 3)]
+    others = [*_not_blocking(campaign, world), *(each for each in campaign.statutes if each.level < 3)]
     return [*blocking(campaign, world), *sorted(others, key=lambda each: -each.level)]
 
 
@@ -38,7 +38,10 @@ def errors(campaign: Campaign, world: World) -> list[str]:
     return [html.unescape(re.sub("<[^>]*>", "", each.message)) for each in blocking(campaign, world)]
 
 
-def _not_blocking(campaign: Campaign) -> Iterator[Statute]:
+def _not_blocking(campaign: Campaign, world: World) -> Iterator[Statute]:
+    for user in world.senders_of(campaign):
+        if user.mailbox_status != "CONNECTED":
+            yield Statute(2, "The <b>mailbox</b> of a sender isn&#39;t connected.", "senders")
     if not campaign.leads:
         yield Statute(2, "Your campaign doesn&#39;t have any <b>leads</b>&nbsp;yet.", "leads")
     elif waiting := sum(lead.stage == "review" for lead in campaign.leads.values()):

@@ -62,7 +62,7 @@ def activity_json(each: Activity, world: World, *, v2: bool = True) -> dict[str,
         "leadLastName": each.last_name,
         "leadCompanyName": each.company_name,
         "createdBy": campaign.created_by,
-        "sendUserId": campaign.sender_ids[0],
+        **({"sendUserId": campaign.sender_id} if campaign.sender_id else {}),
         "metaData": {
             "teamId": world.team_id,
             "campaignId": campaign.id,

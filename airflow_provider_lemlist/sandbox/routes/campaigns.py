@@ -295,7 +295,7 @@ class StatsFilter(NamedTuple):
 
     def select(self, campaign: Campaign, world: World) -> list[Activity]:
         """Return the activities of a campaign that are counted."""
-        if self.sender not in ("", campaign.sender_ids[0]):
+        if self.sender not in ("", campaign.sender_id):
             return []
         found = world.find_activities(self.start, self.end, campaign_id=campaign.id).all()
         return [each for each in found if not self.channels or _channel(each.type) in self.channels]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
+from airflow_provider_lemlist.sandbox.errors import ApiError
 from airflow_provider_lemlist.sandbox.model import STATUSES, iso
 from airflow_provider_lemlist.sandbox.routes import Call, route
 
@@ -69,7 +69,13 @@ def get_senders(call: Call) -> Any:
 
 @route("GET /users/{userId}")
 def get_user(call: Call) -> Any:
-    for user in call.world.users:
-        if user.id == call.params["userId"]:
-            return {"_id": user.id, "email": user.email, "role": "member", "mailboxes": []}
-    raise bad_team()
+    user = call.world.user(call.params["userId"])
+    mailbox = {
+        "_id": user.mailbox_id,
+        "email": user.email,
+        "provider": "custom",
+        "status": user.mailbox_status,
+        "lemlist": {"emailLimit": 100},
+        "lemwarm": {"active": False},
+    }
+    return {"_id": user.id, "email": user.email, "role": "member", "mailboxes": [mailbox]}

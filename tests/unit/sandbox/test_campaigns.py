@@ -184,6 +184,49 @@ def test_a_sender_who_is_not_a_member_is_ignored_and_a_violation(
     assert [each["rule"] for each in lemlist.violations()] == ["body"]
 
 
+def test_a_campaign_can_have_no_sender(lemlist: Sandbox, http: Client) -> None:
+    campaign = lemlist.campaign(senders=[])
+    lemlist.step(campaign["sequenceId"], "linkedinVisit")
+    lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
+    lemlist.activity(lead_id=lead, type="paused")
+    path = f"/campaigns/{campaign['_id']}"
+    read = http.get(path).json()
+    assert (read["senders"], read["errors"]) == ([], ["Your campaign does not have sender."])
+    assert statutes(http, campaign)[0] == (3, "issue", "senders")
+    assert "sendUserId" not in http.get("/activities?version=v2").json()[0]
+    assert [each["campaigns"] for each in http.get("/team/senders").json()] == [[], []]
+    ann, bob = http.get("/team?version=v2").json()["users"]
+    stats = {**YEAR, "sendUser": f"{ann['userId']}|{ann['email']}"}
+    assert http.get(f"/v2{path}/stats", params=stats).status_code == 200
+    http.patch(path, json={"sendUserIds": [bob["userId"]]})
+    assert http.get(path).json()["errors"] == []
+    second = lemlist.campaign(senders=[bob["userId"]])
+    assert [each["email"] for each in http.get(f"/campaigns/{second['_id']}").json()["senders"]] == [
+        bob["email"]
+    ]
+
+
+@pytest.mark.parametrize("status", ["ERROR", "DISCONNECTED"])
+def test_a_mailbox_that_is_not_connected_is_a_warning(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], status: str
+) -> None:
+    (sender,) = http.get(f"/campaigns/{campaign['_id']}").json()["senders"]
+
+    def mailboxes() -> list[tuple[str, str]]:
+        found = http.get(f"/users/{sender['id']}").json()["mailboxes"]
+        return [(each["_id"], each["status"]) for each in found]
+
+    assert mailboxes() == [(sender["sendUserMailboxId"], "CONNECTED")]
+    lemlist.mailbox(sender["id"], status)
+    assert mailboxes() == [(sender["sendUserMailboxId"], status)]
+    assert (2, "issue", "senders") in statutes(http, campaign)
+    lemlist.mailbox(sender["id"], "CONNECTED")
+    assert (2, "issue", "senders") not in statutes(http, campaign)
+    with pytest.raises(ValueError, match="status must be one of CONNECTED, ERROR, DISCONNECTED"):
+        lemlist.mailbox(sender["id"], "broken")
+    assert http.get("/users/usr_none").text == "Bad team"
+
+
 def test_a_campaign_shows_only_what_is_documented(http: Client, campaign: dict[str, Any]) -> None:
     http.patch(f"/campaigns/{campaign['_id']}", json={"stopOnEmailReplied": True, "name": "New"})
     assert http.get(f"/campaigns/{campaign['_id']}").json().keys() == {
