@@ -195,6 +195,8 @@ class Campaign:
     settings: dict[str, Any] = field(default_factory=dict)
     leads: dict[str, Lead] = field(default_factory=dict)
     variables: set[str] = field(default_factory=set)
+    #: The variables that lemlist writes with AI, lead by lead.
+    ai_variables: frozenset[str] = frozenset()
     #: Statutes in addition to those that follow from the state.
     statutes: list[Statute] = field(default_factory=list)
 
@@ -333,6 +335,7 @@ class World:
         auto_review_conditions: Iterable[str] = (),
         status: str = "draft",
         senders: Iterable[str] | None = None,
+        ai_variables: Iterable[str] = (),
     ) -> Campaign:
         if status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, not {status!r}")
@@ -351,7 +354,9 @@ class World:
             auto_review_conditions=list(auto_review_conditions),
             status=status,
             settings=settings,
+            ai_variables=frozenset(ai_variables),
         )
+        campaign.variables |= campaign.ai_variables.difference(LEAD_FIELDS)
         self.campaigns[campaign.id] = campaign
         self.sequences[campaign.sequence_id] = Sequence(campaign.sequence_id, campaign.id)
         return campaign

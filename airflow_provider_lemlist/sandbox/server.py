@@ -205,6 +205,7 @@ class Sandbox:
         auto_review: bool = False,
         timezone: str = "Europe/Paris",
         senders: Iterable[str] | None = None,
+        ai_variables: Iterable[str] = (),
     ) -> dict[str, Any]:
         """
         Create a campaign and return the API's response, with ``_id`` and ``sequenceId``.
@@ -212,11 +213,18 @@ class Sandbox:
         :param status: ``draft``, ``running``, ``paused``, ``ended``, ``archived`` or ``errors``.
         :param auto_review: Whether new leads are launched immediately.
         :param senders: Ids of the users who send, which may be none; default the user who creates campaigns.
+        :param ai_variables: Names of variables that lemlist writes with AI; a lead without a text for one of
+            them cannot be launched.
         """
         world = self.service.world
         with world.lock:
             campaign = world.add_campaign(
-                name, timezone=timezone, auto_review=auto_review, status=status, senders=senders
+                name,
+                timezone=timezone,
+                auto_review=auto_review,
+                status=status,
+                senders=senders,
+                ai_variables=ai_variables,
             )
             return campaign_created(campaign, world)
 

@@ -11,6 +11,7 @@ from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
 from airflow_provider_lemlist.sandbox.lead_states import STATES, has_state
 from airflow_provider_lemlist.sandbox.model import ENRICHMENTS, LEAD_FIELDS, Campaign, Lead, World, iso
 from airflow_provider_lemlist.sandbox.routes import Call, route
+from airflow_provider_lemlist.sandbox.statutes import blocking
 
 AUDIO_EXTENSIONS = (".m4a", ".mp3", ".wav", ".ogg", ".oga", ".opus", ".aac", ".flac", ".webm", ".mp4")
 #: The limit of images and videos; none is documented for audio.
@@ -201,12 +202,19 @@ def review_lead(call: Call) -> Any:
     if lead is None:
         raise _review_error(404, "LEAD_NOT_FOUND", "Lead not found")
     campaign = call.world.campaign(lead.campaign_id)
+    if campaign.status == "archived":
+        raise _review_error(404, "CAMPAIGN_NOT_FOUND", "Campaign not found")
     if lead.is_paused:
         raise _review_error(400, "LEAD_PAUSED", "The lead is paused")
     if lead.stage != "review":
         raise _review_error(400, "LEAD_ALREADY_LAUNCHED", "The lead was already launched")
-    if not call.world.sequences[campaign.sequence_id].steps:
-        raise _review_error(400, "CAMPAIGN_STEP_ERRORS", "The campaign has no steps")
+    if any(each.category == "steps" for each in blocking(campaign, call.world)):
+        raise _review_error(400, "CAMPAIGN_STEP_ERRORS", "The steps of the campaign have errors")
+    # A variable of the campaign that lemlist writes with AI is valid once the lead has a text for it.
+    if not all(lead.values.get(name) for name in campaign.ai_variables):
+        raise _review_error(400, "LEAD_AI_VARIABLE_INVALID", "An AI variable of the lead is invalid")
+    if not campaign.sender_ids:
+        raise _review_error(400, "LEAD_NO_SENDER_AVAILABLE", "No sender is available for the lead")
     lead.launch(call.world.clock())
     return {"ok": True}
 

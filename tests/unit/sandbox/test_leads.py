@@ -300,6 +300,70 @@ def test_a_review_launches_a_lead_once_and_only_with_steps(
     assert (missing.status_code, missing.json()["error"]) == (404, "CAMPAIGN_LEAD_REVIEW_LEAD_NOT_FOUND")
 
 
+@pytest.mark.parametrize(
+    ("state", "status", "code"),
+    [
+        ("no lead", 404, "LEAD_NOT_FOUND"),
+        ("archived", 404, "CAMPAIGN_NOT_FOUND"),
+        ("paused", 400, "LEAD_PAUSED"),
+        ("launched", 400, "LEAD_ALREADY_LAUNCHED"),
+        ("interested", 400, "LEAD_ALREADY_LAUNCHED"),
+        ("no steps", 400, "CAMPAIGN_STEP_ERRORS"),
+        ("statute about steps", 400, "CAMPAIGN_STEP_ERRORS"),
+        ("no AI variable", 400, "LEAD_AI_VARIABLE_INVALID"),
+        ("empty AI variable", 400, "LEAD_AI_VARIABLE_INVALID"),
+        ("no sender", 400, "LEAD_NO_SENDER_AVAILABLE"),
+    ],
+)
+def test_a_review_is_refused_with_each_documented_code(
+    lemlist: Sandbox, http: Client, state: str, status: int, code: str
+) -> None:
+    campaign = lemlist.campaign(
+        status="archived" if state == "archived" else "draft",
+        senders=[] if state == "no sender" else None,
+        ai_variables=["hook"] if "AI" in state else [],
+    )
+    if state != "no steps":
+        lemlist.step(campaign["sequenceId"], "linkedinVisit")
+    lead = lemlist.lead(campaign["_id"], **ANA, **({"hook": ""} if state == "empty AI variable" else {}))
+    path = f"/leads/review/{'lea_none' if state == 'no lead' else lead['_id']}"
+    match state:
+        case "paused":
+            http.post(f"/leads/pause/{lead['_id']}")
+        case "launched":
+            assert http.post(path).json() == {"ok": True}
+        case "interested":
+            http.post(f"/leads/interested/{lead['_id']}")
+        case "statute about steps":
+            lemlist.statute(campaign["_id"], "The text is empty.", category="steps")
+    before = stored(lemlist, lead)
+    response = http.post(path)
+    assert (response.status_code, response.json()["error"]) == (status, f"CAMPAIGN_LEAD_REVIEW_{code}")
+    assert response.json().keys() == {"error", "message"}
+    assert stored(lemlist, lead) == before
+
+
+def test_a_lead_is_launched_when_its_ai_variables_have_a_text(lemlist: Sandbox, http: Client) -> None:
+    campaign = lemlist.campaign(ai_variables=["hook", "icebreaker"])
+    lemlist.step(campaign["sequenceId"], "linkedinVisit")
+    lead = lemlist.lead(campaign["_id"], **ANA, icebreaker="Hello")
+    assert http.post(f"/leads/review/{lead['_id']}").status_code == 400
+    assert http.patch(f"/leads/{lead['_id']}/variables", json={"hook": "Your talk"}).status_code == 200
+    assert http.post(f"/leads/review/{lead['_id']}").json() == {"ok": True}
+
+
+def test_a_review_needs_a_plan_and_is_not_stopped_by_other_statutes(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any], ana: dict[str, Any]
+) -> None:
+    lemlist.step(campaign["sequenceId"], "linkedinVisit")
+    path = f"/leads/review/{ana['_id']}"
+    response = http.post(path, auth=("", "low-plan-key"))
+    assert (response.status_code, response.text) == (402, "route is available starting emailPro plan")
+    lemlist.statute(campaign["_id"], "Only a warning about the steps.", level=2, category="steps")
+    lemlist.statute(campaign["_id"], "No signature.", category="senders")
+    assert http.post(path).json() == {"ok": True}
+
+
 # --- Custom variables -------------------------------------------------------------------------------------
 
 
