@@ -128,6 +128,53 @@ def test_errors_are_as_documented(lemlist: Sandbox, key: str, status: int) -> No
     assert last_violations(lemlist) == []
 
 
+def test_statutes_have_the_documented_shape(lemlist: Sandbox, http: requests.Session) -> None:
+    campaign = lemlist.campaign(senders=[])
+    lemlist.lead(campaign["_id"], "ana@example.com")
+    lemlist.statute(campaign["_id"], "a warning", level=2)
+    found = http.get(f"{lemlist.url}/campaigns/{campaign['_id']}/statutes").json()
+    assert found.keys() == {"name", "status", "statutes"}
+    assert {each["level"] for each in found["statutes"]} == {1, 2, 3}
+    for each in found["statutes"]:
+        assert each.keys() == {"type", "level", "message", "category"}
+        assert each["type"] in ("issue", "information")
+        assert {type(value) for name, value in each.items() if name != "level"} == {str}
+
+
+#: The codes of a refused review, with their statuses, as the prose documents them.
+REVIEW_CODES = {
+    "CAMPAIGN_LEAD_REVIEW_LEAD_PAUSED": 400,
+    "CAMPAIGN_LEAD_REVIEW_LEAD_ALREADY_LAUNCHED": 400,
+    "CAMPAIGN_LEAD_REVIEW_LEAD_AI_VARIABLE_INVALID": 400,
+    "CAMPAIGN_LEAD_REVIEW_LEAD_NO_SENDER_AVAILABLE": 400,
+    "CAMPAIGN_LEAD_REVIEW_CAMPAIGN_STEP_ERRORS": 400,
+    "CAMPAIGN_LEAD_REVIEW_LEAD_NOT_FOUND": 404,
+    "CAMPAIGN_LEAD_REVIEW_CAMPAIGN_NOT_FOUND": 404,
+}
+
+
+def test_reviews_have_exactly_the_documented_responses(lemlist: Sandbox, http: requests.Session) -> None:
+    def review(lead_id: str) -> requests.Response:
+        return http.post(f"{lemlist.url}/leads/review/{lead_id}")
+
+    def lead(**options: Any) -> str:
+        campaign = lemlist.campaign(**options)
+        lemlist.step(campaign["sequenceId"], "linkedinVisit")
+        lead: str = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
+        return lead
+
+    paused, launched = lead(), lead()
+    http.post(f"{lemlist.url}/leads/pause/{paused}")  # in every campaign
+    http.post(f"{lemlist.url}/leads/start/{launched}")
+    assert review(launched).json() == {"ok": True}
+    stepless = lemlist.lead(lemlist.campaign()["_id"], "ana@example.com")["_id"]
+    archived, unsent, unwritten = lead(status="archived"), lead(senders=[]), lead(ai_variables=["hook"])
+    refused = [review(each) for each in ("lea_none", launched, paused, stepless, archived, unsent, unwritten)]
+    assert {each.json()["error"]: each.status_code for each in refused} == REVIEW_CODES
+    for each in refused:
+        assert each.json().keys() == {"error", "message"}
+
+
 def test_the_headers_of_a_429_are_as_documented() -> None:
     with Sandbox(requests=1, window=30) as lemlist:
         path = f"{lemlist.url}/campaigns/{lemlist.campaign()['_id']}/leads/"
