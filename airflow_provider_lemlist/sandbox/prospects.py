@@ -29,6 +29,8 @@ class SimulationOptions:
     :param clicks: Probability that a link in an opened message is clicked.
     :param accepts: Probability that a LinkedIn invitation is accepted.
     :param replies: Probability that a prospect replies to an opened message, which ends the sequence.
+    :param bounces: Probability that an email bounces, which ends the sequence.
+    :param unsubscribes: Probability that a prospect unsubscribes in an opened email, which ends the sequence.
     :param pace: Seconds between two events; the delays of steps are ignored.
     :param speed: Factor by which everything is faster.
     :param review: Whether the leads of a running campaign are reviewed and launched, as a user of lemlist
@@ -40,13 +42,15 @@ class SimulationOptions:
     clicks: float = 0.3
     accepts: float = 0.5
     replies: float = 0.35
+    bounces: float = 0.0
+    unsubscribes: float = 0.0
     pace: float = 1.0
     speed: float = 1.0
     review: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("opens", "clicks", "accepts", "replies"):
+        for name in ("opens", "clicks", "accepts", "replies", "bounces", "unsubscribes"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability and must be 0 to 1, not {getattr(self, name)!r}")
         if self.pace <= 0 or self.speed <= 0:
@@ -81,6 +85,9 @@ STEP_ACTIVITIES: dict[str, tuple[str, ...]] = {
     "sendToAnotherCampaign": ("sendToAnotherCampaign",),
     "conditional": ("conditionChosen",),
 }
+#: By activity that ends a sequence: the lead's stage, and the source with which its address is unsubscribed.
+#: That lemlist unsubscribes an address that bounced is an assumption from the documented source.
+LOSSES = {"emailsBounced": ("done", "bounced"), "emailsUnsubscribed": ("unsubscribed", "lead")}
 #: Conditions on a field of the lead; the other conditions are on activities.
 LEAD_CONDITIONS = {"hasEmailAddress": "email", "hasLinkedinUrl": "linkedinUrl", "hasPhoneNumber": "phone"}
 
@@ -89,7 +96,9 @@ def plan_events(
     lead: Lead, sequence_id: str, sequences: Mapping[str, Sequence], behaviour: SimulationOptions
 ) -> list[Event]:
     """Return all events of a lead in a sequence."""
-    rng = random.Random(f"{behaviour.seed} {lead.email or lead.id}")
+    person = f"{behaviour.seed} {lead.email or lead.id}"
+    # Bounces and unsubscribes have their own numbers, so that all who do neither react as without them.
+    rng, losses = random.Random(person), random.Random(f"losses {person}")
     pace = behaviour.pace / behaviour.speed
     events: list[Event] = []
     types: set[str] = set()
@@ -102,6 +111,9 @@ def plan_events(
         for step in steps:
             done, *reactions = STEP_ACTIVITIES[step.type]
             yield event(done, step)
+            if step.type == "email" and losses.random() < behaviour.bounces:
+                yield event("emailsBounced", step)
+                return
             if step.type == "linkedinInvite" and rng.random() < behaviour.accepts:
                 yield event("linkedinInviteAccepted", step)
             if step.branches:
@@ -113,6 +125,9 @@ def plan_events(
             if reactions and rng.random() < behaviour.opens:
                 opened, replied = reactions
                 yield event(opened, step)
+                if step.type == "email" and losses.random() < behaviour.unsubscribes:
+                    yield event("emailsUnsubscribed", step)
+                    return
                 if step.type == "email" and rng.random() < behaviour.clicks:
                     yield event("emailsClicked", step)
                 if rng.random() < behaviour.replies:
@@ -187,3 +202,7 @@ class Prospects:
             lead.stage = "done"
         else:
             self.world.add_activity(lead, event.type, step=event.step)
+            if event.type in LOSSES:
+                lead.stage, source = LOSSES[event.type]
+                if lead.email:
+                    self.world.unsubscribe(lead.email, source)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_lemlist.sandbox import checks
 from airflow_provider_lemlist.sandbox.errors import ApiError, bad_team
@@ -211,7 +211,7 @@ def get_statutes(call: Call) -> Any:
 CHANNELS = ("others", "email", "linkedin")
 STATS_QUERY = ["startDate", "endDate", "sendUser", "ABSelected", "channels"]
 
-#: The counters and the activities that each counts.
+#: The counters and the activities that each counts; emails that bounced are not delivered.
 COUNTERS: dict[str, tuple[str, ...]] = {
     "messagesSent": ("emailsSent", "linkedinSent", "linkedinInviteDone", "whatsappMessageSent", "smsSent"),
     "messagesNotSent": ("emailsFailed", "linkedinSendFailed", "linkedinInviteFailed"),
@@ -223,12 +223,17 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     "invitationAccepted": ("linkedinInviteAccepted",),
     "meetingBooked": ("meetingBooked",),
 }
-#: The counts of leads; a lead is counted if one of these counters is above zero.
+UNSUBSCRIBED = (
+    "emailsUnsubscribed", "apiUnsubscribed", "manualUnsubscribed", "entityUnsubscribed",
+    "variableUnsubscribed",
+)  # fmt: skip
+#: The counts of leads; a lead is counted if one of these counters or types of activities is above zero.
 REACHED: dict[str, tuple[str, ...]] = {
     "nbLeadsReached": ("delivered",),
     "nbLeadsOpened": ("opened",),
     "nbLeadsInteracted": ("clicked", "invitationAccepted", "replied"),
     "nbLeadsAnswered": ("replied",),
+    "nbLeadsUnsubscribed": UNSUBSCRIBED,
 }
 
 
@@ -320,25 +325,33 @@ def stats(campaign: Campaign, world: World, wanted: StatsFilter) -> dict[str, An
         },
         "nbLeadsInterested": stages["interested"],
         "nbLeadsNotInterested": stages["notInterested"],
-        "nbLeadsUnsubscribed": stages["unsubscribed"],
         "nbLeadsInterrupted": 0,
         **{name: sum(counts[name] for counts in of_lead.values()) for name in COUNTERS},
         "steps": _step_rows(campaign, world, happened),
     }
 
 
-def _counters(happened: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
-    """Return how often each lead (or step) has each type of activity, and the counters of these."""
-    found: dict[str, Counter[str]] = {}
+Owner = TypeVar("Owner", bound=Hashable)
+
+
+def _counters(happened: Iterable[tuple[Owner, str]]) -> dict[Owner, Counter[str]]:
+    """Return how often each owner has each type of activity, and the counters of these."""
+    found: dict[Owner, Counter[str]] = {}
     for (owner, type), number in Counter(happened).items():
         counts = found.setdefault(owner, Counter())
         for name in (type, *(name for name, types in COUNTERS.items() if type in types)):
             counts[name] += number
+    for counts in found.values():
+        # The bounce of an email that was sent before the window takes nothing from what was sent inside it.
+        counts["delivered"] -= min(counts["emailsSent"], counts["emailsBounced"])
     return found
 
 
 def _step_rows(campaign: Campaign, world: World, happened: list[Activity]) -> list[dict[str, Any]]:
-    of_step = _counters((each.step.id, each.type) for each in happened if each.step)
+    of_step: dict[str, Counter[str]] = {}
+    of_lead = _counters(((each.step.id, each.lead.id), each.type) for each in happened if each.step)
+    for (step_id, _), counts in of_lead.items():
+        of_step.setdefault(step_id, Counter()).update(counts)
     rows = []
     for sequence in world.sequences_of(campaign):
         for position, step in enumerate(sequence.steps):
@@ -357,7 +370,7 @@ def _step_rows(campaign: Campaign, world: World, happened: list[Activity]) -> li
                     "replied": counts["replied"],
                     "notDelivered": counts["messagesNotSent"],
                     "bounced": counts["messagesBounced"],
-                    "unsubscribed": counts["emailsUnsubscribed"],
+                    "unsubscribed": sum(counts[type] for type in UNSUBSCRIBED),
                 }
             )
     return rows

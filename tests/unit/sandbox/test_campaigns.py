@@ -344,6 +344,60 @@ def test_statistics_are_filtered_by_channel(
     assert http.get(path, params=query).json()["replied"] == replied
 
 
+def figures(http: Client, campaign: dict[str, Any], **wanted: Any) -> dict[str, Any]:
+    """Return the statistics of a campaign from the batch, after checking that its own route has the same."""
+    query = {**wanted, "channels": json.dumps(wanted.get("channels", []))}
+    single: dict[str, Any] = http.get(f"/v2/campaigns/{campaign['_id']}/stats", params=query).json()
+    body = {"campaignIds": [campaign["_id"]], **wanted}
+    (batch,) = http.post("/v2/campaigns/stats/batch", json=body).json()["results"]
+    assert batch == {"campaignId": campaign["_id"], **single}
+    return single
+
+
+def test_an_email_that_bounced_is_sent_but_not_delivered(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    first, second = (
+        lemlist.step(campaign["sequenceId"], "email", subject="x", message="y")["_id"] for _ in range(2)
+    )
+    for number, kinds in enumerate([["emailsSent"], ["emailsSent", "emailsBounced"], ["emailsBounced"]]):
+        lead = lemlist.lead(campaign["_id"], f"p{number}@example.com")["_id"]
+        for kind in kinds:
+            lemlist.activity(lead_id=lead, type=kind, step_id=first)
+    lemlist.activity(lead_id=lead, type="linkedinSent", step_id=second)
+    found = figures(http, campaign, **YEAR)
+    assert (found["messagesSent"], found["messagesBounced"], found["delivered"]) == (3, 2, 2)
+    assert found["nbLeadsReached"] == 2
+    rows = [(each["sent"], each["bounced"], each["delivered"]) for each in found["steps"]]
+    assert rows == [(2, 2, 1), (1, 0, 1)]
+    email = figures(http, campaign, **YEAR, channels=["email"])
+    assert (email["messagesSent"], email["messagesBounced"], email["delivered"]) == (2, 2, 1)
+    other = figures(http, campaign, **YEAR, channels=["linkedin"])
+    assert (other["messagesSent"], other["messagesBounced"], other["delivered"]) == (1, 0, 1)
+
+
+def test_unsubscribed_leads_are_counted_in_the_window_in_which_they_unsubscribed(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    step = lemlist.step(campaign["sequenceId"], "email", subject="x", message="y")["_id"]
+    for number, kind in enumerate(["emailsUnsubscribed", "emailsUnsubscribed", "manualUnsubscribed"]):
+        lead = lemlist.lead(campaign["_id"], f"p{number}@example.com")["_id"]
+        for _ in range(2):
+            at = 1_700_000_000.0 + number * 86400
+            lemlist.activity(lead_id=lead, type=kind, step_id=step, created_at=at)
+    email = lemlist.lead(campaign["_id"], "by-route@example.com")["email"]
+    http.delete(f"/campaigns/{campaign['_id']}/leads/{email}")
+
+    def found(**wanted: Any) -> tuple[int, int]:
+        shown = figures(http, campaign, **{**YEAR, **wanted})
+        return shown["nbLeadsUnsubscribed"], shown["steps"][0]["unsubscribed"]
+
+    assert found() == (4, 6)
+    assert found(endDate="2023-11-15T00:00:00Z") == (1, 2)
+    assert found(channels=["email"]) == (3, 4)
+    assert found(channels=["linkedin"]) == (0, 0)
+
+
 def test_statistics_are_filtered_by_sender(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
     lead = lemlist.lead(campaign["_id"], "ana@example.com")["_id"]
     lemlist.activity(lead_id=lead, type="emailsSent")

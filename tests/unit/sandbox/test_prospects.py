@@ -64,6 +64,40 @@ def test_a_reply_ends_the_sequence() -> None:
     ]
 
 
+def test_by_default_the_events_of_a_seed_stay_what_they_were() -> None:
+    sent, opened, clicked, replied = "emailsSent", "emailsOpened", "emailsClicked", "emailsReplied"
+    invited, accepted = "linkedinInviteDone", "linkedinInviteAccepted"
+    assert types(world_with(EMAIL, {"type": "linkedinInvite"}, EMAIL, people=4), seed=1) == [
+        [sent, opened, clicked, replied],
+        [sent, opened, clicked, invited, sent, opened],
+        [sent, invited, sent, opened],
+        [sent, opened, invited, accepted, sent, opened, clicked, replied],
+    ]
+
+
+def test_a_bounce_or_an_unsubscribe_ends_the_sequence() -> None:
+    world = world_with({"type": "sms", "message": "x"}, EMAIL, EMAIL)
+    sms = ["smsSent", "smsDelivered"]
+    assert types(world, opens=1, replies=0, bounces=1) == [[*sms, "emailsSent", "emailsBounced"]]
+    ended = [*sms, "emailsSent", "emailsOpened", "emailsUnsubscribed"]
+    assert types(world, opens=1, replies=0, unsubscribes=1) == [ended]
+    assert types(world, opens=0, unsubscribes=1) == [["smsSent", "emailsSent", "emailsSent"]]
+
+
+def test_bounces_and_unsubscribes_have_the_given_probabilities_and_change_no_other_prospect() -> None:
+    world = world_with(EMAIL, people=400)
+    usual = types(world)
+    found = types(world, bounces=0.2, unsubscribes=0.2)
+    lost = [each[-1] in ("emailsBounced", "emailsUnsubscribed") for each in found]
+    counts = Counter(each[-1] for each in found)
+    assert 50 < counts["emailsBounced"] < 110
+    assert 20 < counts["emailsUnsubscribed"] < 80
+    for before, after, gone in zip(usual, found, lost, strict=True):
+        assert gone or before == after
+    bounced = [before for before, after in zip(usual, found, strict=True) if "emailsBounced" in after]
+    assert 0 < sum("emailsOpened" in each for each in bounced) < len(bounced), "whom it hits is independent"
+
+
 @pytest.mark.parametrize("accepts", [0, 1])
 def test_a_condition_selects_the_branch_by_activity(accepts: int) -> None:
     condition = {"type": "conditional", "conditionKey": "linkedinInviteAccepted", "delayType": "waitUntil"}
@@ -106,7 +140,9 @@ def test_every_type_of_step_has_a_documented_activity() -> None:
     assert {type for each in STEP_ACTIVITIES.values() for type in each} <= ACTIVITY_TYPES
 
 
-@pytest.mark.parametrize("wrong", [{"opens": 1.1}, {"speed": 0}, {"pace": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"opens": 1.1}, {"bounces": -0.1}, {"unsubscribes": 2}, {"speed": 0}, {"pace": -1}]
+)
 def test_invalid_simulation_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         SimulationOptions(**wrong)
@@ -148,6 +184,40 @@ def test_without_review_only_launched_leads_are_contacted() -> None:
     prospects.tick(1000)
     prospects.tick(2000)
     assert {each.lead.id for each in world.activities} == {launched.id}
+
+
+@pytest.mark.parametrize(
+    ("loss", "stage", "source"), [("bounces", "done", "bounced"), ("unsubscribes", "unsubscribed", "lead")]
+)
+def test_an_address_that_bounced_or_unsubscribed_is_contacted_by_no_campaign(
+    loss: str, stage: str, source: str
+) -> None:
+    world = world_with(EMAIL, EMAIL)
+    second = world.add_campaign("second")
+    world.add_step(world.sequences[second.sequence_id], EMAIL)
+    lead, other = *world.leads.values(), world.add_lead(second, {"email": "p0@example.com"})
+    prospects = Prospects(world)
+    prospects.start(SimulationOptions(opens=1, **{loss: 1.0}))
+    for moment in (0, 1000):
+        prospects.tick(moment)
+    assert lead.stage == stage
+    assert {(each.value, each.source) for each in world.unsubscribes.values()} == {("p0@example.com", source)}
+    happened = len(world.activities)
+    second.status = "running"
+    for moment in (2000, 3000):
+        prospects.tick(moment)
+    assert (other.stage, len(world.activities)) == ("unsubscribed", happened)
+
+
+def test_an_email_to_a_lead_without_an_address_unsubscribes_no_value() -> None:
+    world = world_with(EMAIL)
+    (lead,) = world.leads.values()
+    del lead.values["email"]
+    prospects = Prospects(world)
+    prospects.start(SimulationOptions(bounces=1))
+    for moment in (0, 1000):
+        prospects.tick(moment)
+    assert (world.activities[-1].type, world.unsubscribes) == ("emailsBounced", {})
 
 
 def test_leads_react_after_their_campaign_is_started(
