@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import string
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ LEAD_FIELDS = (
 )  # fmt: skip
 #: The statuses of a campaign.
 STATUSES = ("running", "draft", "archived", "ended", "paused", "errors")
+#: The sources of unsubscribed values; they are also written in capitals.
+SOURCES = ("api", "bounced", "bounce", "lead", "user", "abuse")
 #: The statuses of a sender's mailbox.
 MAILBOX_STATUSES = ("CONNECTED", "ERROR", "DISCONNECTED")
 ENRICHMENTS = ("linkedinEnrichment", "findEmail", "verifyEmail", "findPhone")
@@ -308,6 +311,8 @@ class World:
         self.all_activities: dict[str, Activity] = {}
         self.unsubscribes: dict[str, Unsubscribe] = {}
         self.exports: dict[str, Export] = {}
+        #: The number of unsubscribed values that are equal except for their case.
+        self._unsubscribed = Counter[str]()
         self._leads_by_contact: dict[str, dict[str, Lead]] = {}
         self._contact_by_email: dict[str, str] = {}
         self._index = ActivityIndex()
@@ -616,21 +621,31 @@ class World:
         return audio
 
     def is_unsubscribed(self, lead: Lead) -> bool:
-        """Return whether a lead must not be contacted: by address, domain, profile, phone or contact."""
-        known = (
-            lead.email,
-            f"@{lead.email.rpartition('@')[2]}",
-            *map(lead.values.get, ("linkedinUrl", "phone")),
-        )
+        """
+        Return whether a lead must not be contacted: by address, domain, profile, phone or contact.
+
+        The case of addresses and domains is ignored. A domain does not cover its subdomains: whether it does
+        is not documented.
+        """
+        email = lead.email.lower()
+        if email and (self._unsubscribed[email] or self._unsubscribed[f"@{email.rpartition('@')[2]}"]):
+            return True
+        others = filter(None, map(lead.values.get, ("linkedinUrl", "phone")))
         return self.contacts[lead.contact_id].do_not_contact or any(
-            each in self.unsubscribes for each in known
+            each in self.unsubscribes for each in others
         )
 
     def unsubscribe(self, value: str, source: str = "api") -> Unsubscribe:
         """Unsubscribe a value and return its entry; an existing entry is not changed."""
         if value not in self.unsubscribes:
             self.unsubscribes[value] = Unsubscribe(self.new_id("uns"), value, source, self.clock())
+            self._unsubscribed[value.lower()] += 1
         return self.unsubscribes[value]
+
+    def resubscribe(self, value: str) -> None:
+        """Remove a value from the unsubscribed ones."""
+        del self.unsubscribes[value]
+        self._unsubscribed[value.lower()] -= 1
 
 
 CONDITION_LABELS = {

@@ -21,7 +21,7 @@ from airflow_provider_lemlist.sandbox import checks, wire
 from airflow_provider_lemlist.sandbox.app import create_app
 from airflow_provider_lemlist.sandbox.faults import Fault
 from airflow_provider_lemlist.sandbox.limits import RateLimit
-from airflow_provider_lemlist.sandbox.model import MAILBOX_STATUSES, Statute
+from airflow_provider_lemlist.sandbox.model import MAILBOX_STATUSES, SOURCES, Statute
 from airflow_provider_lemlist.sandbox.prospects import TICK, SimulationOptions
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_created
 from airflow_provider_lemlist.sandbox.routes.leads import lead_response
@@ -266,6 +266,20 @@ class Sandbox:
             campaign = world.campaign(campaign_id)
             lead = world.add_lead(campaign, checks.lead({"email": email, **values}))
             return lead_response(lead, campaign)
+
+    def unsubscribe(self, values: str | Iterable[str], source: str = "api") -> None:
+        """
+        Unsubscribe one or many email addresses, ``@domains``, LinkedIn URLs or phone numbers.
+
+        :param source: ``api``, ``bounced``, ``lead``, ``user`` or ``abuse``, in any case. lemlist does not
+            subscribe those of ``lead`` and ``abuse`` again.
+        """
+        if source.lower() not in SOURCES:
+            raise ValueError(f"source must be one of {', '.join(SOURCES)}, not {source!r}")
+        world = self.service.world
+        with world.lock:
+            for value in [values] if isinstance(values, str) else values:
+                world.unsubscribe(value, source)
 
     def activity(
         self,

@@ -59,9 +59,9 @@ def remove_value(call: Call) -> Any:
     found = call.world.unsubscribes.get(call.params["value"])
     if found is None:
         raise ApiError(400, "Variable not found in unsubscribe list")
-    if found.source in PROTECTED:
+    if found.source.lower() in PROTECTED:
         raise ApiError(409, "Variable is protected and cannot be re-subscribed")
-    del call.world.unsubscribes[found.value]
+    call.world.resubscribe(found.value)
     return "Variable subscribed"
 
 

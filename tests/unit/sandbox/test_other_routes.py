@@ -54,10 +54,33 @@ def test_invalid_values_unsubscribe_none(lemlist: Sandbox, http: Client, body: d
     assert lemlist.state()["unsubscribes"] == []
 
 
-def test_a_complaint_cannot_be_resubscribed(lemlist: Sandbox, http: Client) -> None:
-    lemlist.service.world.unsubscribe("ana@example.com", "abuse")
+@pytest.mark.parametrize("source", ["abuse", "lead", "LEAD", "Abuse"])
+def test_a_complaint_and_a_lead_cannot_be_resubscribed(lemlist: Sandbox, http: Client, source: str) -> None:
+    lemlist.unsubscribe("ana@example.com", source)
+    assert http.get(f"{VALUES}/ana%40example.com").json()["source"] == source
     response = http.delete(f"{VALUES}/ana%40example.com")
     assert (response.status_code, response.text) == (409, "Variable is protected and cannot be re-subscribed")
+
+
+@pytest.mark.parametrize("source", ["api", "bounced", "user", "BOUNCED"])
+def test_other_values_can_be_resubscribed(lemlist: Sandbox, http: Client, source: str) -> None:
+    lemlist.unsubscribe("ana@example.com", source)
+    assert http.delete(f"{VALUES}/ana%40example.com").json() == "Variable subscribed"
+    assert lemlist.state()["unsubscribes"] == []
+
+
+def test_100_000_values_are_added_at_once_and_exported_whole(lemlist: Sandbox, http: Client) -> None:
+    lemlist.unsubscribe((f"p{number}@example.com" for number in range(100_000)), source="bounced")
+    lemlist.unsubscribe(["@norte.example", "p7@example.com"], "user")
+    head, *rows = http.get("/v2/unsubscribes/exports/variables").text.splitlines()
+    assert head == "_id,value,source,createdAt"
+    assert len(rows) == len({row.split(",")[0] for row in rows}) == 100_001
+    assert [row.split(",")[1:3] for row in (rows[7], rows[-1])] == [
+        ["p7@example.com", "bounced"],
+        ["@norte.example", "user"],
+    ]
+    with pytest.raises(ValueError, match="source must be one of api, bounced, bounce, lead, user, abuse"):
+        lemlist.unsubscribe("ana@example.com", "me")
 
 
 def test_a_contact_is_unsubscribed_and_resubscribed(

@@ -111,10 +111,21 @@ def test_a_condition_selects_the_branch_by_activity(accepts: int) -> None:
     assert types(world, accepts=accepts, opens=0) == [expected]
 
 
-@pytest.mark.parametrize("value", ["p0@example.com", "@example.com", "https://linkedin.com/in/p0", "contact"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "p0@example.com",
+        "P0@Example.COM",
+        "@example.com",
+        "@EXAMPLE.com",
+        "https://linkedin.com/in/p0",
+        "contact",
+    ],
+)
 def test_unsubscribed_leads_are_not_contacted(value: str) -> None:
     world = world_with(EMAIL)
     (lead,) = world.leads.values()
+    lead.values["email"] = "p0@eXample.com"
     lead.values["linkedinUrl"] = "https://linkedin.com/in/p0"
     if value == "contact":
         world.contacts[lead.contact_id].do_not_contact = True
@@ -125,6 +136,30 @@ def test_unsubscribed_leads_are_not_contacted(value: str) -> None:
     prospects.tick(0)
     prospects.tick(1000)
     assert (world.activities, lead.status) == ([], "unsubscribed")
+
+
+@pytest.mark.parametrize(
+    "value", ["", "@", "@com", "@le.com", "p0", "HTTPS://LINKEDIN.COM/IN/P0", "@mail.example.com"]
+)
+def test_other_values_unsubscribe_no_lead(value: str) -> None:
+    world = world_with(EMAIL)
+    (lead,) = world.leads.values()
+    lead.values["linkedinUrl"] = "https://linkedin.com/in/p0"
+    nameless = world.add_lead(next(iter(world.campaigns.values())), {"phone": ""})
+    world.unsubscribe(value)
+    assert not any(world.is_unsubscribed(each) for each in (lead, nameless))
+
+
+def test_a_lead_is_unsubscribed_until_its_last_value_is_resubscribed() -> None:
+    world = world_with(EMAIL)
+    (lead,) = world.leads.values()
+    for value in ("p0@example.com", "P0@example.com", "@example.com"):
+        world.unsubscribe(value)
+    found = []
+    for value in ("@example.com", "p0@example.com", "P0@example.com"):
+        world.resubscribe(value)
+        found.append(world.is_unsubscribed(lead))
+    assert found == [True, True, False]
 
 
 def test_a_condition_can_depend_on_a_field_of_the_lead() -> None:
