@@ -30,7 +30,10 @@ def routes(service: Service) -> list[Route]:
         return JSONResponse(service.state())
 
     def requests(request: Request) -> Response:
-        return JSONResponse(service.requests(request.query_params.get("route", "*")))
+        try:
+            return JSONResponse(service.requests(request.query_params.get("route", "*")))
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 400)
 
     def file(request: Request) -> Response:
         wanted = request.path_params["name"].partition(".")[0]
@@ -48,7 +51,7 @@ def routes(service: Service) -> list[Route]:
 
     def add_fault(body: Any) -> Any:
         fault = Fault.from_json(body)
-        service.script.add(fault)
+        service.add_fault(fault)
         return fault.as_json()
 
     def clear_faults(body: Any) -> Any:

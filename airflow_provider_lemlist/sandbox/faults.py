@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 #: The kinds: the default of ``when``, then the details that the kind uses.
@@ -156,9 +158,64 @@ def matches(route: str, method: str, template: str | None, path: str) -> bool:
     wanted, _, pattern = route.rpartition(" ")
     if wanted.upper() not in ("", "*", method):
         return False
-    # The names in the braces may differ from the documented ones.
-    plain = re.sub(r"\{\w*\}", "{}", pattern)
-    return pattern == "*" or plain == re.sub(r"\{\w*\}", "{}", template or "") or fnmatchcase(path, pattern)
+    return pattern == "*" or _plain(pattern) == _plain(template or "") or fnmatchcase(path, pattern)
+
+
+def _plain(template: str) -> str:
+    """Return a documented path without the names in its braces, which may differ from ours."""
+    return re.sub(r"\{\w*\}", "{}", template)
+
+
+def refuse_unknown_route(route: str, operations: Collection[str]) -> None:
+    """
+    Raise ValueError if no request to one of the operations can match a route.
+
+    :param route: As in ``Fault``.
+    :param operations: The method and the documented path of each.
+    """
+    wanted, _, pattern = route.rpartition(" ")
+    nearest = []
+    for operation in operations:
+        method, _, template = operation.partition(" ")
+        if _can_match(pattern, template):
+            if wanted.upper() in ("", "*", method):
+                return
+            nearest.append(operation)
+    by_text = {_plain(each): each for each in operations}
+    nearest += [by_text[each] for each in get_close_matches(_plain(route), by_text, n=3, cutoff=0)]
+    raise ValueError(
+        f"route {route!r} matches no route of the sandbox; the nearest are: "
+        + ", ".join(list(dict.fromkeys(nearest))[:3])
+    )
+
+
+def _can_match(pattern: str, template: str) -> bool:
+    """Return whether a path or pattern, as in ``Fault``, matches some path of a documented template."""
+    if "{" in pattern:
+        return _plain(pattern) == _plain(template)
+    pattern = re.sub(r"\[[^]]+\]", "?", pattern)
+    # A parameter is one character that is no slash, and any number of further ones.
+    one, more = "\0", "\1"
+    path = re.sub(r"\{\w*\}", one + more, template)
+    # A segment of letters is a word of a documented path; a value has other characters, or is a wildcard.
+    words = {at for word in re.finditer("(?<=/)[A-Za-z]+(?=/|$)", pattern) for at in range(*word.span())}
+
+    @cache
+    def meet(i: int, j: int) -> bool:
+        """Return whether the rest of the pattern matches some text of the rest of the path."""
+        if i == len(pattern):
+            return path[j:] in ("", more)
+        if path[j : j + 1] == more and meet(i, j + 1):
+            return True
+        if pattern[i] == "*":
+            return meet(i + 1, j) or (j < len(path) and meet(i, j + 1))
+        if j == len(path):
+            return False
+        is_value = path[j] in (one, more) and pattern[i] != "/" and i not in words
+        fits = is_value or pattern[i] in ("?", path[j])
+        return fits and meet(i + 1, j if path[j] == more else j + 1)
+
+    return meet(0, 0)
 
 
 class Script:

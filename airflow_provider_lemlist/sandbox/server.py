@@ -368,14 +368,13 @@ class Sandbox:
         """
         Inject a fault: ``lemlist.fault("POST /campaigns/*/leads/", "reset", times=2)``.
 
-        :param route: Method and path, as documented or with wildcards.
+        :param route: Method and path, as documented or with wildcards; it must match a route of the sandbox.
         :param kind: ``rate_limited``, ``status``, ``reset``, ``slow``, ``hang``, ``cut_body``, ``html``,
             ``empty``, ``missing_id``, ``duplicate``, ``cdn``, ``redirect``, ``ignored``, ``truncated``,
             ``wrapped`` or ``unbounded``.
         :param details: How often, when and how, see ``Fault``.
         """
-        with self.service.world.lock:
-            self.service.script.add(Fault(route, kind, **details))
+        self.service.add_fault(Fault(route, kind, **details))
 
     def clear_faults(self) -> None:
         """Remove all faults."""
@@ -401,7 +400,7 @@ class Sandbox:
         """
         Return the request log with headers and bodies, oldest first.
 
-        :param route: Method and path, as documented or with wildcards.
+        :param route: Method and path, as documented or with wildcards; it must match a route of the sandbox.
         """
         return self.service.requests(route)
 

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from airflow_provider_lemlist.sandbox.errors import ApiError
-from airflow_provider_lemlist.sandbox.faults import Script, matches
+from airflow_provider_lemlist.sandbox.faults import Fault, Script, matches, refuse_unknown_route
 from airflow_provider_lemlist.sandbox.keys import KeyRing
 from airflow_provider_lemlist.sandbox.limits import RateLimit
 from airflow_provider_lemlist.sandbox.model import Step, World, iso
 from airflow_provider_lemlist.sandbox.prospects import Prospects
 from airflow_provider_lemlist.sandbox.request_log import RequestLog
-from airflow_provider_lemlist.sandbox.routes import Table, table
+from airflow_provider_lemlist.sandbox.routes import ROUTES, Table, table
 from airflow_provider_lemlist.sandbox.routes.activities import activity_json
 from airflow_provider_lemlist.sandbox.routes.campaigns import campaign_item, senders
 from airflow_provider_lemlist.sandbox.routes.leads import lead_entry
@@ -57,12 +57,19 @@ class Service:
         self.prospects = Prospects(self.world)
         self.traffic = Traffic(self.world, seed)
         self.routes: Table = table()
+        self._operations = [f"{each.method} {each.template}" for each in ROUTES]
         self.latency, self.jitter = latency, jitter
         self._random = random.Random(f"travel {seed}")
 
     def network_delay(self) -> float:
         """Return the delay of the next request or response, in seconds."""
         return max(0.0, self.latency + self._random.uniform(-self.jitter, self.jitter)) / 2
+
+    def add_fault(self, fault: Fault) -> None:
+        """Inject a fault; raise ValueError if its route matches no route of the API."""
+        refuse_unknown_route(fault.route, self._operations)
+        with self.world.lock:
+            self.script.add(fault)
 
     def add_activity(
         self,
@@ -115,7 +122,8 @@ class Service:
             ]
 
     def requests(self, route: str) -> list[dict[str, Any]]:
-        """Return the logged requests that match a route, oldest first."""
+        """Return the logged requests that match a route of the API, oldest first."""
+        refuse_unknown_route(route, self._operations)
         with self.world.lock:
             return [
                 each.whole()

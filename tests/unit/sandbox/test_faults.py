@@ -51,6 +51,49 @@ def test_a_route_is_a_documented_path_or_one_with_wildcards(route: str, applied:
     assert matches(route, "POST", "/campaigns/{campaignId}/leads/", path) is applied
 
 
+@pytest.mark.parametrize(
+    "route",
+    [
+        "*", "* *", "POST *", "post /campaigns/{id}/leads/", "/team", "* /leads/*", "/leads/lea_*",
+        "GET /lead?", "GET /[tx]eam", "GET /users/usr_[ab]", "* /campaigns/*/leads/*", "/*/stp_1",
+        "*/cam_1/leads/", "GET /campaigns/cam_1/export/*",
+        "GET /v2/unsubscribes/variables/%40norte.example", "POST /v2/unsubscribes/variables/",
+    ],
+)  # fmt: skip
+def test_a_fault_on_a_route_of_the_sandbox_is_accepted(lemlist: Sandbox, route: str) -> None:
+    lemlist.fault(route, "status")
+    assert [each["route"] for each in lemlist.state()["faults"]] == [route]
+
+
+@pytest.mark.parametrize(
+    ("route", "nearest"),
+    [
+        ("POST /campaigns/{campaignId}/leads", "POST /campaigns/{campaignId}/leads/"),
+        ("POST /campaigns/cam_1/leads", "POST /campaigns/{campaignId}/leads/"),
+        ("DELETE /team", "GET /team"),
+        ("GET /teem", "GET /team"),
+        ("POST /lead/review/*", "POST /leads/review/{leadId}"),
+        ("POST /leads/reviews/*", "POST /leads/review/{leadId}"),
+        ("POST /leads/review/", "POST /leads/review/{leadId}"),
+        ("GET /activitys?version=v2", "GET /activities"),
+        ("GET /users/*/mailboxes", "GET /users/{userId}"),
+        ("GET /users/usr_1/usm_1", "GET /users/{userId}"),
+        ("PUT /leads/lea_q8Zr2LmXw4TbYc1Ns", "GET /leads/{email}"),
+        ("GET /campaigns/{campaignId}/leads/*", "GET /campaigns/{campaignId}/leads/"),
+        ("GET /campaigns/*/statuses", "GET /campaigns/{campaignId}/statutes"),
+    ],
+)
+def test_a_fault_on_no_route_of_the_sandbox_is_refused_with_the_nearest_routes(
+    lemlist: Sandbox, http: Client, route: str, nearest: str
+) -> None:
+    with pytest.raises(ValueError, match="matches no route of the sandbox") as error:
+        lemlist.fault(route, "status")
+    assert nearest in str(error.value).partition("the nearest are: ")[2].split(", ")
+    response = http.post(f"{lemlist.origin}/_sandbox/faults", json={"route": route, "kind": "status"})
+    assert (response.status_code, response.json()) == (400, {"error": str(error.value)})
+    assert lemlist.state()["faults"] == []
+
+
 def test_a_fault_applies_the_given_times_after_skipped_requests(lemlist: Sandbox, http: Client) -> None:
     lemlist.fault("GET /team", "status", status=503, times=2, skip=1)
     assert [http.get("/team").status_code for _ in range(5)] == [200, 503, 503, 200, 200]

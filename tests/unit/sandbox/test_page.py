@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox, page
+from airflow_provider_lemlist.sandbox.faults import Fault
 from airflow_provider_lemlist.sandbox.request_log import Exchange
 from tests.unit.sandbox.conftest import Client
 
@@ -29,7 +30,7 @@ def evil(lemlist: Sandbox, http: Client) -> str:
     http.post("/leads/audio", params=query, files={"file": (f"{EVIL}.mp3", b"<script>", "audio/mpeg")})
     http.get("/team", params={EVIL: EVIL}, headers={"User-Agent": EVIL})
     http.get("/<script>alert(1)</script>")
-    lemlist.fault(f"/{EVIL}".replace(" ", ""), "reset")
+    lemlist.service.script.add(Fault(f"/{EVIL}".replace(" ", ""), "reset"))  # which fault() refuses
     return str(campaign["_id"])
 
 

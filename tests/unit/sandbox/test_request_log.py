@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox, request_log
 from airflow_provider_lemlist.sandbox.request_log import RequestLog
 from tests.unit.sandbox.conftest import Client
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_each_request_is_logged(lemlist: Sandbox, http: Client, campaign: dict[str, Any]) -> None:
@@ -52,6 +51,15 @@ def test_bodies_are_logged_unchanged_and_found_by_route(
     assert good["request"]["headers"]["authorization"] == "Basic"
     over_http = http.get(f"{lemlist.origin}/_sandbox/requests", params={"route": "POST *"}).json()
     assert over_http == [good, bad]
+
+
+def test_the_log_of_a_route_that_does_not_exist_is_refused(lemlist: Sandbox, http: Client) -> None:
+    with pytest.raises(
+        ValueError, match="matches no route of the sandbox; the nearest are: POST /leads/review/"
+    ):
+        lemlist.requests("POST /leads/reviews/*")
+    response = http.get(f"{lemlist.origin}/_sandbox/requests?route=GET+/teem")
+    assert (response.status_code, response.json()["error"][:16]) == (400, "route 'GET /teem")
 
 
 def test_the_log_is_bounded_and_its_counts_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
