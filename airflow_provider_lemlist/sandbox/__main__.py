@@ -20,6 +20,7 @@ HELP = {
     "elsewhere_status": "status of the response 'Lead already in other campaign'",
     "restart": "how a request to start a running campaign is handled",
     "edit_running": "how an update of a step of a running campaign is handled",
+    "unknown_fields": "how a field of an update that is not documented is handled",
 }
 
 

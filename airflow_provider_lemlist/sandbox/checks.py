@@ -139,6 +139,25 @@ def known_keys(body: Mapping[str, Any], names: Iterable[str]) -> None:
             raise mismatch(f"Unknown key '{name}'")
 
 
+def split_unknown(body: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """
+    Return a body without its unknown fields, and the names of these.
+
+    :param wanted: What each field accepts, as in ``setting``.
+    """
+    known, unknown = {}, []
+    for name, value in body.items():
+        below = wanted.get(name)
+        if name not in wanted:
+            unknown.append(name)
+        elif isinstance(below, dict) and isinstance(value, dict):
+            known[name], more = split_unknown(value, below)
+            unknown += [f"{name}.{each}" for each in more]
+        else:
+            known[name] = value
+    return known, unknown
+
+
 # --- Campaigns and schedules ------------------------------------------------------------------------------
 
 
@@ -227,9 +246,7 @@ def step(body: Mapping[str, Any], campaigns: Iterable[str], *, of_type: str | No
     if of_type is not None and name != of_type:
         raise mismatch(f"Expected type {of_type}, got {name}: the type of a step cannot be changed")
     required = CATALOGUE[name].required if of_type is None else ()
-    allowed = set(CATALOGUE[name].fields) | {"type"}
-    if of_type is not None:
-        allowed.discard("index")
+    allowed = step_fields(name, update=of_type is not None)
     for field in required:
         if field not in body:
             raise mismatch(f"Missing key '{field}' for a step of type {name}")
@@ -244,6 +261,11 @@ def step(body: Mapping[str, Any], campaigns: Iterable[str], *, of_type: str | No
         raise ApiError(400, "Campaign not found", violation="campaignId is no active campaign")
     _media(body)
     return dict(body)
+
+
+def step_fields(type: str, *, update: bool) -> set[str]:
+    """Return the fields of a step; an update cannot move it."""
+    return {"type", *CATALOGUE[type].fields} - ({"index"} if update else set())
 
 
 JSON_TYPES = {str: "string", int: "integer", bool: "boolean", list: "array"}

@@ -19,6 +19,9 @@ class Undocumented:
         ``refused``.
     :param edit_running: Whether the update of a step of a running campaign is ``refused``, as documented for
         the variants of an A/B test and for deletions, or ``allowed``.
+    :param unknown_fields: Whether an update of a campaign, schedule or step with an undocumented field is
+        ``refused``, or the field is ``ignored``.
+    :param auto_review_listed: Whether ``GET /campaigns/{campaignId}`` has the ``autoReview`` of the campaign.
     :param strict_user_agent: Whether the CDN refuses the default User-Agent of Python's HTTP libraries.
     :param export_polls: Number of times that an export of statistics is ``pending`` before it is done.
     :param export_variables: Whether the JSON export of leads has their custom variables too.
@@ -31,6 +34,8 @@ class Undocumented:
     state_required: bool = True
     restart: str = "ignored"
     edit_running: str = "refused"
+    unknown_fields: str = "refused"
+    auto_review_listed: bool = False
     strict_user_agent: bool = False
     export_polls: int = 2
     export_variables: bool = False
@@ -50,4 +55,5 @@ CHOICES = {
     "elsewhere_status": (409, 500, 400),
     "restart": ("ignored", "refused"),
     "edit_running": ("refused", "allowed"),
+    "unknown_fields": ("refused", "ignored"),
 }

@@ -8,7 +8,7 @@ Each handler takes a ``Call`` and returns a JSON value or a ``Response``, or rai
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -66,6 +66,18 @@ class Call:
 
     def json(self) -> dict[str, Any]:
         return checks.json_object(self.content_type, self.body)
+
+    def update(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Return the body of an update, without its unknown fields if these are ignored.
+
+        :param wanted: What each field accepts, as in ``checks.setting``.
+        """
+        body = self.json()
+        if self.undocumented.unknown_fields == "ignored":
+            body, unknown = checks.split_unknown(body, wanted)
+            self.violations += [("body", f"unknown field {name} is ignored") for name in unknown]
+        return body
 
     def page(self, maximum: int = 100) -> slice:
         """Return the page that ``offset`` and ``limit`` select."""

@@ -131,13 +131,14 @@ def get_campaign(call: Call) -> Any:
         "sequenceId": campaign.sequence_id,
         "scheduleIds": list(campaign.schedule_ids),
         "teamId": call.world.team_id,
+        **({"autoReview": campaign.auto_review} if call.undocumented.auto_review_listed else {}),
     }
 
 
 @route("PATCH /campaigns/{campaignId}")
 def update_campaign(call: Call) -> Any:
     campaign = call.world.campaign(call.params["campaignId"])
-    body = call.json()
+    body = call.update(SETTINGS)
     checks.setting("body", body, SETTINGS)
     conditions = _conditions(body)
     if "sendUserIds" in body:

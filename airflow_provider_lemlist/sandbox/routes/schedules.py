@@ -37,7 +37,7 @@ def get_schedule(call: Call) -> Any:
 @route("PATCH /schedules/{scheduleId}")
 def update_schedule(call: Call) -> Any:
     schedule = _schedule(call, missing={"error": "Schedule not found"})
-    schedule.values |= _values(call)
+    schedule.values |= _values(call, update=True)
     return schedule_json(schedule, call.world)
 
 
@@ -71,10 +71,10 @@ def _schedule(call: Call, missing: Any = "Schedule not found") -> Schedule:
         raise ApiError(404, missing) from None
 
 
-def _values(call: Call) -> dict[str, Any]:
+def _values(call: Call, *, update: bool = False) -> dict[str, Any]:
     """Return the fields of the body; lemlist has one error for all that are invalid."""
     try:
-        return checks.schedule(call.json())
+        return checks.schedule(call.update(checks.SCHEDULE_TYPES) if update else call.json())
     except ApiError as error:
         body = {"error": "BadRequest", "message": "Bad team or invalid schedule fields"}
         raise ApiError(400, body, violation=error.violation) from None

@@ -56,7 +56,8 @@ def update_step(call: Call) -> Any:
     running = call.world.campaign(sequence.campaign_id).status == "running"
     if running and call.undocumented.edit_running == "refused":
         raise ApiError(400, "You cannot edit this step because the campaign is running")
-    body = stored_step(call.json(), call.world, call.undocumented, of_type=step.type)
+    body = call.update(dict.fromkeys(checks.step_fields(step.type, update=True)))
+    body = stored_step(body, call.world, call.undocumented, of_type=step.type)
     del body["type"]
     step.delay = body.pop("delay", step.delay)
     step.values |= body

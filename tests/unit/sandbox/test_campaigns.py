@@ -138,6 +138,47 @@ def test_an_invalid_update_changes_nothing(
     assert lemlist.state()["campaigns"] == before
 
 
+def test_unknown_fields_of_an_update_can_be_ignored_but_not_in_silence() -> None:
+    with Sandbox(limit="none", unknown_fields="ignored") as lemlist, Client(lemlist) as http:
+        campaign = lemlist.campaign()
+        body = {"colour": "red", "name": "New", "tracking": {"trackOpens": False, "opens": True}}
+        response = http.patch(f"/campaigns/{campaign['_id']}", json=body)
+        assert (response.status_code, response.json()) == (
+            200,
+            {"_id": campaign["_id"], "name": "New", "autoReview": False, "tracking": {"trackOpens": False}},
+        )
+        assert lemlist.state()["campaigns"][0]["settings"] == {
+            "name": "New",
+            "tracking": {"trackOpens": False},
+        }
+        (schedule,) = campaign["scheduleIds"]
+        response = http.patch(f"/schedules/{schedule}", json={"start": "10:00", "colour": "red"})
+        assert (response.json()["start"], "colour" in response.json()) == ("10:00", False)
+        step = lemlist.step(campaign["sequenceId"], "email", subject="a", message="b")
+        path = f"/sequences/{campaign['sequenceId']}/steps"
+        body = {"type": "email", "message": "c", "index": 0, "colour": "red"}
+        assert http.patch(f"{path}/{step['_id']}", json=body).json()["message"] == "c"
+        assert [(each["rule"], each["what"]) for each in lemlist.violations()] == [
+            ("body", f"unknown field {name} is ignored")
+            for name in ("colour", "tracking.opens", "colour", "index", "colour")
+        ]
+        assert (
+            http.patch(f"/campaigns/{campaign['_id']}", json={"tracking": {"trackOpens": 1}}).status_code
+            == 400
+        )
+        assert http.patch(f"/schedules/{schedule}", json={"start": "soon"}).status_code == 400
+        assert http.post("/schedules", json={"colour": "red"}).status_code == 400
+        assert http.post("/campaigns", json={"name": "x", "colour": "red"}).status_code == 400
+        assert http.post(path, json={**body, "subject": "a"}).status_code == 400
+
+
+@pytest.mark.parametrize("auto_review", [True, False])
+def test_a_campaign_can_show_its_auto_review(auto_review: bool) -> None:
+    with Sandbox(limit="none", auto_review_listed=True) as lemlist, Client(lemlist) as http:
+        campaign = lemlist.campaign(auto_review=auto_review)
+        assert http.get(f"/campaigns/{campaign['_id']}").json()["autoReview"] is auto_review
+
+
 def test_a_campaign_shows_the_senders_of_the_last_update(
     lemlist: Sandbox, http: Client, campaign: dict[str, Any]
 ) -> None:
