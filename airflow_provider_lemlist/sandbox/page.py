@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from airflow_provider_lemlist.sandbox.errors import ApiError
+from airflow_provider_lemlist.sandbox.statutes import as_text, statutes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -113,6 +114,7 @@ def overview_view(service: Service, base_url: str) -> dict[str, Any]:
                 ("Campaigns", len(world.campaigns), ""),
                 ("Leads", len(world.leads), ""),
                 ("Activities", len(world.activities), ""),
+                ("Unsubscribed", len(world.unsubscribes), ""),
                 ("Requests", request_log.counts["requests"], ""),
                 ("Refused (429)", request_log.counts["status 429"], "bad"),
                 ("Violations", violation_count(request_log.counts), "bad"),
@@ -145,6 +147,10 @@ def campaign_view(service: Service, campaign_id: str, find: str, page: int) -> d
             "campaign": campaign,
             "row": campaign_row(campaign, world),
             "settings": settings(campaign, world),
+            "statutes": [
+                {"category": each.category, "tone": STATUTE_TONES[each.level], "text": as_text(each)}
+                for each in statutes(campaign, world)
+            ],
             "tree": tree(world.sequences[campaign.sequence_id], world, counts),
             "leads": [
                 lead_row(lead, audio.get(lead.id, ())) for lead in found[first : first + LEADS_PER_PAGE]
@@ -239,6 +245,8 @@ def tone(type: str) -> str:
     return "plain"
 
 
+#: The colour class of a statute, by its level.
+STATUTE_TONES = {3: "bad", 2: "warm", 1: "sent"}
 TONES = {
     "Replied": "reply",
     "Accepted": "reply",

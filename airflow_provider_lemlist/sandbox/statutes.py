@@ -35,7 +35,12 @@ def blocking(campaign: Campaign, world: World) -> list[Statute]:
 
 def errors(campaign: Campaign, world: World) -> list[str]:
     """Return the ``errors`` of a campaign: the statutes that block a launch, as plain text."""
-    return [html.unescape(re.sub("<[^>]*>", "", each.message)) for each in blocking(campaign, world)]
+    return [as_text(each) for each in blocking(campaign, world)]
+
+
+def as_text(statute: Statute) -> str:
+    """Return the message of a statute without markup."""
+    return html.unescape(re.sub("<[^>]*>", "", statute.message))
 
 
 def _not_blocking(campaign: Campaign, world: World) -> Iterator[Statute]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 from collections import Counter
@@ -30,6 +31,7 @@ def evil(lemlist: Sandbox, http: Client) -> str:
     http.post("/leads/audio", params=query, files={"file": (f"{EVIL}.mp3", b"<script>", "audio/mpeg")})
     http.get("/team", params={EVIL: EVIL}, headers={"User-Agent": EVIL})
     http.get("/<script>alert(1)</script>")
+    lemlist.statute(campaign["_id"], html.escape(EVIL), category=EVIL)
     lemlist.service.script.add(Fault(f"/{EVIL}".replace(" ", ""), "reset"))  # which fault() refuses
     return str(campaign["_id"])
 
@@ -83,6 +85,17 @@ def test_the_page_of_a_campaign_shows_senders_schedules_and_settings(
         assert text in shown
     assert EVIL not in shown
     assert shown.count("&lt;script&gt;") == 2
+
+
+def test_the_pages_show_statutes_and_the_number_of_unsubscribed_values(
+    lemlist: Sandbox, http: Client, campaign: dict[str, Any]
+) -> None:
+    lemlist.unsubscribe(["ana@example.com", "@norte.example"])
+    assert "<b>2</b>Unsubscribed" in http.get(lemlist.origin).text
+    lemlist.statute(campaign["_id"], "Tom &amp; <b>Ann</b>", level=2, category="senders")
+    shown = http.get(f"{lemlist.origin}/campaigns/{campaign['_id']}").text
+    assert '<span class="pill bad">steps</span> Your campaign does not have any steps.' in shown
+    assert '<span class="pill warm">senders</span> Tom &amp; Ann' in shown
 
 
 def test_the_page_loads_nothing_from_other_hosts(
