@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 import string
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -311,8 +310,8 @@ class World:
         self.all_activities: dict[str, Activity] = {}
         self.unsubscribes: dict[str, Unsubscribe] = {}
         self.exports: dict[str, Export] = {}
-        #: The number of unsubscribed values that are equal except for their case.
-        self._unsubscribed = Counter[str]()
+        #: By values in lower case: the spellings in which they were ever unsubscribed.
+        self._spellings: dict[str, list[str]] = {}
         self._leads_by_contact: dict[str, dict[str, Lead]] = {}
         self._contact_by_email: dict[str, str] = {}
         self._index = ActivityIndex()
@@ -627,25 +626,20 @@ class World:
         The case of addresses and domains is ignored. A domain does not cover its subdomains: whether it does
         is not documented.
         """
-        email = lead.email.lower()
-        if email and (self._unsubscribed[email] or self._unsubscribed[f"@{email.rpartition('@')[2]}"]):
-            return True
-        others = filter(None, map(lead.values.get, ("linkedinUrl", "phone")))
+        values = [lead.values[name] for name in ("linkedinUrl", "phone") if lead.values.get(name)]
+        if email := lead.email.lower():
+            for each in (email, f"@{email.rpartition('@')[2]}"):
+                values += self._spellings.get(each, ())
         return self.contacts[lead.contact_id].do_not_contact or any(
-            each in self.unsubscribes for each in others
+            each in self.unsubscribes for each in values
         )
 
     def unsubscribe(self, value: str, source: str = "api") -> Unsubscribe:
         """Unsubscribe a value and return its entry; an existing entry is not changed."""
         if value not in self.unsubscribes:
             self.unsubscribes[value] = Unsubscribe(self.new_id("uns"), value, source, self.clock())
-            self._unsubscribed[value.lower()] += 1
+            self._spellings.setdefault(value.lower(), []).append(value)
         return self.unsubscribes[value]
-
-    def resubscribe(self, value: str) -> None:
-        """Remove a value from the unsubscribed ones."""
-        del self.unsubscribes[value]
-        self._unsubscribed[value.lower()] -= 1
 
 
 CONDITION_LABELS = {

@@ -61,7 +61,7 @@ def remove_value(call: Call) -> Any:
         raise ApiError(400, "Variable not found in unsubscribe list")
     if found.source.lower() in PROTECTED:
         raise ApiError(409, "Variable is protected and cannot be re-subscribed")
-    call.world.resubscribe(found.value)
+    del call.world.unsubscribes[found.value]
     return "Variable subscribed"
 
 
