@@ -12,7 +12,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistValidationError
@@ -72,14 +72,12 @@ class Suppressions:
 
     def find(self, lead: Mapping[str, str]) -> str:
         """Return why a lead is suppressed, such as ``its domain is in exclude_sql``; empty if it is not."""
-        values = values_of(lead)
-        if not values:
-            return ""
-        places = ", ".join(["(?, ?)"] * len(values))
-        query = f"SELECT form, list FROM suppressed WHERE (text, form) IN (VALUES {places}) ORDER BY form"
-        parameters = [*chain.from_iterable((text, form) for form, text in values)]
-        found = self._database.execute(query, parameters).fetchone()
-        return f"its {Form(found[0])} is in {found[1]}" if found else ""
+        # One query for each value: with all of them in one IN, SQLite scans the whole list.
+        query = "SELECT list FROM suppressed WHERE text = ? AND form = ?"
+        for form, text in values_of(lead):
+            if found := self._database.execute(query, (text, form)).fetchone():
+                return f"its {form} is in {found[0]}"
+        return ""
 
 
 class Entry(NamedTuple):

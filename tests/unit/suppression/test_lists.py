@@ -126,6 +126,26 @@ def test_reason_names_the_list_and_the_strongest_form() -> None:
         assert suppressions.find({"firstName": "Ana"}) == ""
 
 
+def steps_to_find(lead: dict[str, str], entries: int) -> int:
+    """Return how many instructions SQLite executes to find a lead in a list."""
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    with closing(Suppressions()) as suppressions:
+        suppressions.add((Value(Form.ADDRESS, f"p{n}@norte.example") for n in range(entries)), "exclude_sql")
+        suppressions._database.set_progress_handler(count, 1)
+        assert suppressions.find(lead) == ""
+    return steps
+
+
+def test_row_takes_no_more_work_with_a_longer_list() -> None:
+    lead = {"email": "ana@sur.example", "linkedinUrl": "https://linkedin.com/in/ana", "phone": "+33612345678"}
+    assert 0 < steps_to_find(lead, 10_000) == steps_to_find(lead, 10)
+
+
 def test_list_of_lemlist_is_not_read_if_it_is_not_wanted() -> None:
     with closing(Suppressions()) as suppressions:
         suppressions.read(None, Exclusions(unsubscribed=False))  # type: ignore[arg-type]
