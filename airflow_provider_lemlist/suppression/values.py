@@ -91,9 +91,9 @@ def spellings_of(lead: Mapping[str, str]) -> list[tuple[Form, str]]:
     for form, text in values_of(lead):
         match form:
             case Form.ADDRESS:
-                spellings = [text, lead["email"].strip()]
+                spellings = [text, _encoded(text), lead["email"].strip()]
             case Form.DOMAIN:
-                spellings = [f"@{text}"]
+                spellings = [f"@{text}", f"@{_encoded(text)}"]
             case Form.PROFILE:
                 person = [f"https://www.linkedin.com{text}"] if text.startswith("/in/") else []
                 spellings = [lead["linkedinUrl"].strip(), *person]
@@ -136,6 +136,15 @@ def _decoded(label: str) -> str:
         return label[4:].encode("ascii").decode("punycode").lower()
     except UnicodeError:
         return label
+
+
+def _encoded(text: str) -> str:
+    """Return an address or a domain with the labels of the host as a mail server writes them, in ASCII."""
+    name, at, host = text.rpartition("@")
+    labels = (
+        each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in host.split(".")
+    )
+    return f"{name}{at}{'.'.join(labels)}"
 
 
 def _with_parents(domain: str) -> Iterator[str]:

@@ -118,7 +118,12 @@ def test_what_names_no_one_is_no_entry(entry: str) -> None:
         ("@xn--\udcff.example", None),
         ("https://example.com/team/ana", Value(Form.PROFILE, "example.com/team/ana")),
         ("www.linkedin.com/company/norte", Value(Form.PROFILE, "linkedin.com/company/norte")),
+        ("https://norte.example:8080/", Value(Form.DOMAIN, "norte.example")),
+        ("www.norte.example", Value(Form.DOMAIN, "norte.example")),
+        ("@xn--zzz9.norte.example", Value(Form.DOMAIN, "xn--zzz9.norte.example")),
         ("(030) 12-34 56", Value(Form.PHONE, "030123456")),
+        ("030/123456", Value(Form.PHONE, "030123456")),
+        ("110 112", Value(Form.PHONE, "110112")),
         ("+33 6 12 34 56 ext. 7", Value(Form.PHONE, "3361234567")),
     ],
 )
@@ -144,6 +149,7 @@ def test_every_spelling_that_is_looked_up_means_the_person(
 ) -> None:
     lead = {
         "email": f"{name}@{domain}",
+        "companyDomain": f"xn--mnchen-3ya.{domain}",
         "linkedinUrl": f"http://linkedin.com/in/{handle}?x=1",
         "phone": f"00{number}",
     }
@@ -151,6 +157,27 @@ def test_every_spelling_that_is_looked_up_means_the_person(
     assert {read_value(text) for _, text in spellings} == {*values_of(lead)}
     assert all(form == read_value(text).form for form, text in spellings)  # type: ignore[union-attr]
     assert len({*spellings}) == len(spellings)
+
+
+def test_each_value_is_looked_up_as_it_is_written_and_as_it_is_usually_written() -> None:
+    lead = {
+        "email": " Ana@XN--mnchen-3ya.Example",
+        "linkedinUrl": "http://fr.linkedin.com/in/Ana?trk=x",
+        "phone": "0033 6 12 34 56 78",
+    }
+    assert spellings_of(lead) == [
+        (Form.ADDRESS, "ana@münchen.example"),
+        (Form.ADDRESS, "ana@xn--mnchen-3ya.example"),
+        (Form.ADDRESS, "Ana@XN--mnchen-3ya.Example"),
+        (Form.DOMAIN, "@münchen.example"),
+        (Form.DOMAIN, "@xn--mnchen-3ya.example"),
+        (Form.PROFILE, "http://fr.linkedin.com/in/Ana?trk=x"),
+        (Form.PROFILE, "https://www.linkedin.com/in/ana"),
+        (Form.PHONE, "0033 6 12 34 56 78"),
+        (Form.PHONE, "+33612345678"),
+    ]
+    page = "https://linkedin.com/company/norte"
+    assert spellings_of({"linkedinUrl": page}) == [(Form.PROFILE, page)]
 
 
 def test_person_with_an_address_takes_two_look_ups() -> None:
