@@ -139,7 +139,7 @@ class Worklist:
             other = bool(moved) and moved[0] == candidates[0]
             if outcome is not None:
                 plan = Plan(outcome, message=message)
-            elif reason := suppressed_by or _listed_suppression(candidates[:1], situation):
+            elif reason := suppressed_by or _listed_suppression(candidates, situation):
                 plan = Plan("suppressed", message=reason)
             else:
                 lead = json.loads(text) if options.if_exists == "update" else {}
@@ -226,7 +226,7 @@ class Worklist:
 
 
 def _listed_suppression(people: Sequence[Person], situation: Situation) -> str:
-    """Return by what a person is suppressed as lemlist lists the lead, whose address may be another one."""
+    """Return by what a person is suppressed as lemlist lists the leads, whose addresses may be other ones."""
     leads = (json.loads(person.lead) for person in people if person.lead)
     return next(filter(None, map(situation.suppressed_by, leads)), "")
 

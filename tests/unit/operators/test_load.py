@@ -328,6 +328,18 @@ def test_person_of_a_key_is_suppressed_by_the_address_that_lemlist_has(
     assert len(lemlist.requests(CREATE)) == 1
 
 
+@pytest.mark.parametrize("value", ["old@example.com", "+33612345678"])
+def test_person_with_two_leads_is_suppressed_by_either(
+    lemlist: Sandbox, run: Runner, excluded: Any, value: str
+) -> None:
+    run(leads=[{"id": "17", "email": "old@example.com"}], key="id")
+    lemlist.lead(run.campaign_id, "new@example.com", firstName="Old", phone="+33612345678")
+    leads = [{"id": "17", "email": "new@example.com", "firstName": "New"}]
+    run(night=21, leads=leads, key="id", if_exists="update", **excluded(value))
+    assert run.outcomes() == ["suppressed"]
+    assert not lemlist.requests(UPDATE)
+
+
 def test_outcome_of_an_earlier_attempt_stays_when_the_person_unsubscribes(
     lemlist: Sandbox, run: Runner
 ) -> None:
