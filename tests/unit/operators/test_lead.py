@@ -98,6 +98,17 @@ class TestCreateLead:
         worker.run(create(campaign_id, {"email": "ben@norte.example"}, exclude_unsubscribed=False))
         assert len(lemlist.requests("GET /v2/unsubscribes/*")) == 2
 
+    def test_person_who_unsubscribes_between_attempts_is_skipped(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any
+    ) -> None:
+        worker.run(create(campaign_id, if_exists="update"))
+        lemlist.service.world.unsubscribe(ADDRESS)
+        with pytest.raises(AirflowSkipException, match="as unsubscribed"):
+            worker.run(
+                create(campaign_id, {"email": ADDRESS, "firstName": "New"}, if_exists="update"), cleared=1
+            )
+        assert not lemlist.requests("PATCH *")
+
     def test_look_up_that_fails_creates_no_lead(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
@@ -412,7 +423,13 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         "options",
-        [{"if_exists": "ignore"}, {"if_elsewhere": "return"}, {"if_gone": "update"}, {"variables": "plan"}],
+        [
+            {"if_exists": "ignore"},
+            {"if_elsewhere": "return"},
+            {"if_gone": "update"},
+            {"variables": "plan"},
+            {"exclude_unsubscribed": "no"},
+        ],
         ids=lambda options: next(iter(options)),
     )
     def test_wrong_choice_is_an_import_error(self, options: dict[str, Any]) -> None:

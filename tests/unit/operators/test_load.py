@@ -253,6 +253,41 @@ def test_exclusions_are_read_from_the_database_of_the_rows(run: Runner, excluded
     assert run.outcomes() == ["suppressed", "suppressed"]
 
 
+def test_exclusions_are_read_from_a_database_of_their_own(
+    run: Runner, excluded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    excluded("p1@example.com")
+    conn = {"conn_type": "sqlite", "host": str(tmp_path / "w.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_W", json.dumps(conn))
+    with sqlite3.connect(tmp_path / "w.db") as database:
+        database.execute("CREATE TABLE people AS SELECT 'p1@example.com' AS email")
+    given = record_database_hooks(monkeypatch)
+    source = {"sql": "SELECT * FROM people", "sql_conn_id": "w", "sql_hook_params": {"log_sql": False}}
+    run(**source, exclude_sql="SELECT * FROM blocked", exclude_sql_conn_id="blocked")
+    assert run.outcomes() == ["suppressed"]
+    # The arguments of the hook are those of one database.
+    assert {each["sqlite_conn_id"]: each.get("log_sql") for each in given} == {"w": False, "blocked": None}
+    given.clear()
+    run(night=21, **source, exclude_sql="SELECT * FROM people")
+    assert run.outcomes() == ["suppressed"]
+    assert [each["log_sql"] for each in given] == [False, False]
+
+
+def record_database_hooks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list to which the arguments of every database hook are added."""
+    from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+
+    given: list[Any] = []
+    real: Any = SqliteHook.__init__
+
+    def record(hook: SqliteHook, *arguments: Any, **more: Any) -> None:
+        given.append(more)
+        real(hook, *arguments, **more)
+
+    monkeypatch.setattr(SqliteHook, "__init__", record)
+    return given
+
+
 NO_ENTRIES = "exclude_sql cannot be used: it has no values"
 
 
@@ -267,18 +302,27 @@ NO_ENTRIES = "exclude_sql cannot be used: it has no values"
         ({"exclude_path": "{tmp}/header.csv"}, "exclude_path cannot be used: it has no values"),
         ({"exclude_path": "{{ none }}"}, "The exclude_path of task 'load' is empty"),
         ({"exclude_sql": "{{ '' }}"}, "The exclude_sql of task 'load' is empty"),
+        ({"exclude_sql_conn_id": "{{ '' }}"}, "The exclude_sql_conn_id of task 'load' is empty"),
+        ({"exclude_sql": ["SELECT 1"]}, "The exclude_sql of task 'load' must be a query, not list"),
     ],
-    ids=lambda value: "" if isinstance(value, str) else next(iter(value.values())),
+    ids=lambda value: "" if isinstance(value, str) else str(next(iter(value.values()))),
 )
 def test_exclusions_that_cannot_be_used_stop_the_load_before_any_request(
-    lemlist: Sandbox, run: Runner, excluded: Any, tmp_path: Path, argument: dict[str, str], says: str
+    lemlist: Sandbox, run: Runner, excluded: Any, tmp_path: Path, argument: dict[str, Any], says: str
 ) -> None:
     (tmp_path / "empty.csv").touch()
     (tmp_path / "header.csv").write_text("email\n")
-    given = {name: value.replace("{tmp}", str(tmp_path)) for name, value in argument.items()}
-    more = excluded("p1@example.com") if "exclude_sql" in given else {}
+    path = argument.get("exclude_path", "").replace("{tmp}", str(tmp_path))
+    given = argument | ({"exclude_path": path} if path else {})
+    more = {} if path else excluded("p1@example.com")
     with pytest.raises(LemlistValidationError, match=f"{says}.*Nothing was sent"):
         run(leads=people(2), **more | given)
+    assert lemlist.requests() == []
+
+
+def test_exclusions_from_what_is_no_database_name_the_argument(lemlist: Sandbox, run: Runner) -> None:
+    with pytest.raises(LemlistConfigurationError, match="^exclude_sql: sql_conn_id 'lemlist_default' is"):
+        run(leads=people(1), exclude_sql="SELECT 1", exclude_sql_conn_id="lemlist_default")
     assert lemlist.requests() == []
 
 
@@ -303,11 +347,12 @@ def test_wrong_exclusions_are_found_when_the_dag_is_parsed(
         run.task(leads=people(1), **arguments)
 
 
+@pytest.mark.parametrize("value", ["p1@example.com", "+33612345678"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_person_who_is_twice_in_the_source_is_suppressed_by_either_row(
-    lemlist: Sandbox, run: Runner, reverse: bool
+    lemlist: Sandbox, run: Runner, reverse: bool, value: str
 ) -> None:
-    unsubscribe(lemlist, "+33612345678")
+    unsubscribe(lemlist, value)
     leads = [
         {"email": "p1@example.com", "linkedinUrl": PROFILES[0]["linkedinUrl"]},
         {"linkedinUrl": PROFILES[0]["linkedinUrl"], "phone": "+33612345678"},
@@ -396,9 +441,11 @@ def test_dry_run_shows_who_is_suppressed_without_naming_them(
 ) -> None:
     unsubscribe(lemlist, "p2@example.com", "p3@example.com")
     with caplog.at_level(logging.INFO, "airflow_provider_lemlist"):
-        assert run(leads=people(3), dry_run=True)["suppressed"] == 2
+        leads = [*people(2), {"email": "p3@example.com", "plan": "pro"}]
+        assert run(leads=leads, dry_run=True)["suppressed"] == 2
     assert "lemlist has 2 unsubscribed values." in caplog.text
     assert "Suppressed, because its address is in lemlist's list: 2 rows (2, 3)." in caplog.text
+    assert "plan" not in caplog.text  # nothing is sent of them
     assert "example.com" not in caplog.text
 
 
@@ -1489,16 +1536,7 @@ def test_query_is_loaded(
 def test_arguments_of_database_hook_reach_it(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow.providers.sqlite.hooks.sqlite import SqliteHook
-
-    given: list[Any] = []
-    real: Any = SqliteHook.__init__
-
-    def record(hook: SqliteHook, *arguments: Any, **more: Any) -> None:
-        given.append(more)
-        real(hook, *arguments, **more)
-
-    monkeypatch.setattr(SqliteHook, "__init__", record)
+    given = record_database_hooks(monkeypatch)
     monkeypatch.setenv("AIRFLOW_CONN_W", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "w.db")}))
     run(sql="SELECT 'ana@example.com' AS email", sql_conn_id="w", sql_hook_params={"log_sql": False})
     assert given[0]["log_sql"] is False

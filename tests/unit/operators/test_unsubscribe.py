@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from airflow_provider_lemlist.exceptions import (
 )
 from airflow_provider_lemlist.operators.unsubscribe import SyncUnsubscribesOperator
 from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.transfers import object_storage
 
 ADD = "POST /v2/unsubscribes/variables"
 REMOVE = "DELETE /v2/unsubscribes/variables/{value}"
@@ -203,11 +206,35 @@ class TestResubscribe:
             worker.run(sync(values=[], allow_empty=True, resubscribe_missing=True))
         assert not lemlist.requests("DELETE *")
 
+    def test_value_that_lemlist_still_has_afterwards_fails_the_task(
+        self, lemlist: Sandbox, worker: Any
+    ) -> None:
+        unsubscribe(lemlist, *self.MANY)
+        lemlist.fault(REMOVE, "status", status=200, text='"Variable subscribed"')
+        with pytest.raises(LemlistError, match="still has 1 that were re-subscribed"):
+            worker.run(sync(values=self.MANY[1:], resubscribe_missing=True))
+        assert len(listed(lemlist)) == 20
+
     def test_value_that_was_re_subscribed_meanwhile_is_no_error(self, lemlist: Sandbox, worker: Any) -> None:
         unsubscribe(lemlist, *self.MANY)
-        lemlist.fault(REMOVE, "status", status=400, text="Variable not found in unsubscribe list")
-        lemlist.service.world.unsubscribes.pop(self.MANY[0])
+        # Another client has removed it, so lemlist refuses.
+        text = "Variable not found in unsubscribe list"
+        lemlist.fault(REMOVE, "status", status=400, text=text, when="after")
         worker.run(sync(values=self.MANY[1:], resubscribe_missing=True))
+        assert len(lemlist.requests(REMOVE)) == 1
+        assert listed(lemlist) == self.MANY[1:]
+
+    def test_error_of_a_re_subscription_fails_the_task(self, lemlist: Sandbox, worker: Any) -> None:
+        unsubscribe(lemlist, *self.MANY)
+        lemlist.fault(REMOVE, "status", status=400, text="No value")
+        with pytest.raises(LemlistError, match="No value"):
+            worker.run(sync(values=self.MANY[1:], resubscribe_missing=True))
+
+    def test_max_missing_is_the_largest_part(self, lemlist: Sandbox, worker: Any) -> None:
+        unsubscribe(lemlist, *self.MANY)
+        with pytest.raises(LemlistValidationError, match="it lacks 3 of the 20"):
+            worker.run(sync(values=self.MANY[3:], resubscribe_missing=True))
+        assert worker.run(sync(values=self.MANY[2:], resubscribe_missing=True))["resubscribed"] == 2
 
 
 def test_dry_run_sends_nothing(lemlist: Sandbox, worker: Any) -> None:
@@ -239,7 +266,21 @@ def test_request_that_lemlist_loses_is_sent_again(lemlist: Sandbox, worker: Any,
     assert listed(lemlist) == ["ana@norte.example"]
 
 
-def test_killed_task_continues_with_what_is_missing(lemlist: Sandbox, worker: Any, kill: Any) -> None:
+def test_stopped_task_sends_nothing_further(lemlist: Sandbox, worker: Any) -> None:
+    task = sync(values=[])
+
+    def values() -> Iterator[str]:
+        yield "ana@norte.example"
+        task.on_kill()
+        yield "ben@norte.example"
+
+    task.values = values()
+    with pytest.raises(LemlistError):
+        worker.run(task)
+    assert lemlist.requests() == []
+
+
+def test_failed_task_continues_with_what_is_missing(lemlist: Sandbox, worker: Any) -> None:
     values = [f"p{n}@norte.example" for n in range(10_050)]
     task = sync(values=values)
     lemlist.fault(ADD, "status", status=500, skip=1, times=9)
@@ -272,6 +313,38 @@ class TestTarget:
         report = worker.run(sync(values=["ben@norte.example"], direction="both", **arguments))
         assert report["target"]["rows"] == 1
         assert json.loads((target / "_manifest.json").read_text())["dataset"] == "unsubscribes"
+        [file] = target.glob("*.ndjson.gz")
+        assert json.loads(gzip.decompress(file.read_bytes()))["value"] == "ben@norte.example"
+
+    def test_target_is_in_the_database_of_the_source_or_in_one_of_its_own(
+        self, lemlist: Sandbox, worker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("crm", "dwh"):
+            conn = {"conn_type": "sqlite", "host": str(tmp_path / name)}
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(conn))
+        source = {"sql": "SELECT 'ana@norte.example'", "sql_conn_id": "crm", "direction": "both"}
+        worker.run(sync(**source, target_table="near"))
+        worker.run(sync(**source, target_table="far", target_conn_id="dwh"))
+        for name, table in (("crm", "near"), ("dwh", "far")):
+            with sqlite3.connect(tmp_path / name) as database:
+                assert database.execute(f"SELECT value FROM {table}").fetchall() == [("ana@norte.example",)]
+
+    def test_target_is_read_and_written_with_the_connections_of_the_task(
+        self, lemlist: Sandbox, worker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", lemlist.airflow_connection())
+        monkeypatch.delenv("AIRFLOW_CONN_LEMLIST_DEFAULT")
+        used: list[Any] = []
+        real = object_storage.storage_path
+        monkeypatch.setattr(
+            object_storage,
+            "storage_path",
+            lambda path, conn, what: used.append(conn) or real(path, None, what),
+        )
+        arguments: dict[str, Any] = {"target_path": str(tmp_path / "lake"), "storage_conn_id": "lake"}
+        values = ["ben@norte.example"]
+        report = worker.run(sync(values=values, direction="both", lemlist_conn_id="other", **arguments))
+        assert (report["target"]["rows"], used) == (1, ["lake"])
 
     def test_nothing_is_written_by_a_dry_run(self, lemlist: Sandbox, worker: Any, tmp_path: Path) -> None:
         target = tmp_path / "lake"

@@ -57,7 +57,9 @@ def test_rows_with_different_columns_are_each_read_by_their_own() -> None:
 
 
 def test_phone_number_that_a_table_holds_as_a_number_is_one() -> None:
-    assert read({"phone": 33612345678.0}, {"phone": float("nan")}) == [Value(Form.PHONE, "33612345678")]
+    found = entries({"phone": 33612345678.0}, {"phone": float("nan")}, {"phone": None})
+    assert [each.value for each in found] == [Value(Form.PHONE, "33612345678")]
+    assert found.unknown == []
 
 
 @pytest.mark.parametrize(
@@ -86,13 +88,14 @@ def test_empty_list_is_accepted_on_request_and_a_wrong_one_is_not() -> None:
 
 
 def test_what_is_no_entry_is_told_by_its_row_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
-    found = entries(*({"email": text} for text in ("ana@norte.example", "Ana Ruiz", "", "call her")))
-    with caplog.at_level(logging.INFO):
-        assert len([*found]) == 1
-        found.log_findings()
+    texts = ("ana@norte.example", "Ana Ruiz", "", *["call her"] * 5)
+    lists = {"exclude_sql": lambda: iter([{"email": text} for text in texts])}
+    with closing(Suppressions()) as suppressions, caplog.at_level(logging.INFO):
+        suppressions.read(None, Exclusions(unsubscribed=False, lists=lists))  # type: ignore[arg-type]
     assert "exclude_sql: 1 values." in caplog.text
     assert (
-        "2 rows have a value that is no address, domain, LinkedIn URL or phone number (2, 4)" in caplog.text
+        "6 rows have a value that is no address, domain, LinkedIn URL or phone number (2, 4, 5, 6, 7, …)"
+        in caplog.text
     )
     assert "Ana" not in caplog.text
 
@@ -144,6 +147,13 @@ def steps_to_find(lead: dict[str, str], entries: int) -> int:
 def test_row_takes_no_more_work_with_a_longer_list() -> None:
     lead = {"email": "ana@sur.example", "linkedinUrl": "https://linkedin.com/in/ana", "phone": "+33612345678"}
     assert 0 < steps_to_find(lead, 10_000) == steps_to_find(lead, 10)
+
+
+def test_long_list_is_used_to_its_end() -> None:
+    with closing(Suppressions()) as suppressions:
+        values = (Value(Form.ADDRESS, f"p{n}@norte.example") for n in range(20_001))
+        assert suppressions.add(values, "exclude_sql") == 20_001
+        assert suppressions.find({"email": "p20000@norte.example"}) == "its address is in exclude_sql"
 
 
 def test_list_of_lemlist_is_not_read_if_it_is_not_wanted() -> None:
