@@ -259,6 +259,12 @@ def test_values_that_lemlist_lacks_afterwards_fail_the_task(
     assert worker.run(sync(values=["p7@norte.example"]), attempt=2)["unsubscribed"] == 1
 
 
+def test_values_that_lemlist_lists_a_moment_later_are_no_error(lemlist: Sandbox, worker: Any) -> None:
+    lemlist.fault(EXPORT, "status", status=200, text="_id,value,source,createdAt\n", skip=1)
+    assert worker.run(sync(values=["ana@norte.example"]))["unsubscribed"] == 1
+    assert len(lemlist.requests(EXPORT)) == 3
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_request_that_lemlist_loses_is_sent_again(lemlist: Sandbox, worker: Any, when: str) -> None:
     lemlist.fault(ADD, "reset" if when == "after" else "status", when=when)
