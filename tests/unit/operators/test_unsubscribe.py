@@ -146,6 +146,9 @@ def test_what_is_no_value_fails_the_task_after_the_others_were_sent(lemlist: San
     with pytest.raises(LemlistValidationError, match="values: 1 rows have a value .*lemlist has the others"):
         worker.run(sync(values=["ana@norte.example", "Ana Ruiz"]))
     assert listed(lemlist) == ["ana@norte.example"]
+    with pytest.raises(LemlistValidationError, match="values: 1 rows have a value .*Nothing was sent"):
+        worker.run(sync(values=["ben@norte.example", "Ana Ruiz"], dry_run=True))
+    assert listed(lemlist) == ["ana@norte.example"]
 
 
 class TestResubscribe:
