@@ -3,32 +3,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import ExitStack
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
 from airflow_provider_lemlist.activities import Bots, WaitCondition
-from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.run_window import parse_moment
-from airflow_provider_lemlist.triggers.feed import FeedKey, is_retryable, join_feed
+from airflow_provider_lemlist.triggers.feed import Feed, FeedKey
+from airflow_provider_lemlist.triggers.shared import SensorTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Sequence
 
 
-class ActivityTrigger(BaseTrigger):
+class ActivityTrigger(SensorTrigger[WaitCondition, Feed]):
     """
     Wait until lemlist lists enough activities, then fire once.
 
-    The trigger has no state that a restart of the triggerer could lose. Its event holds ids, times and flags
-    and no personal data, because the triggerer logs it.
-
-    After an error that a retry may cure (no network, a failing server, no budget) it reads again after
-    ``poke_interval``; the hook has then already retried the request with growing pauses.
+    Its event holds ids, times and flags and no personal data, because the triggerer logs it.
 
     The arguments are those of ``ActivitySensor``, except:
 
@@ -36,6 +27,8 @@ class ActivityTrigger(BaseTrigger):
     :param poke_interval: Seconds between two reads.
     :param max_consecutive_failures: Number of retryable errors in a row after which to go on; None for any.
     """
+
+    reads = "activities"
 
     def __init__(
         self,
@@ -63,58 +56,16 @@ class ActivityTrigger(BaseTrigger):
         self.max_consecutive_failures = max_consecutive_failures
         self.lemlist_conn_id = lemlist_conn_id
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the constructor's arguments: Airflow stores them while the task waits."""
-        return (
-            "airflow_provider_lemlist.triggers.activity.ActivityTrigger",
-            {name: getattr(self, name) for name in signature(ActivityTrigger).parameters},
-        )
+    def _condition(self) -> WaitCondition:
+        return WaitCondition.of(self, parse_moment(self.since))
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Fire one event: ``success`` with the activities, or ``error`` with the class and message."""
-        yield TriggerEvent(await self._wait())
+    def _keys(self, condition: WaitCondition) -> list[FeedKey]:
+        return [
+            FeedKey(self.lemlist_conn_id, self.campaign_id, name, self.is_first) for name in condition.types
+        ]
 
-    async def _wait(self) -> dict[str, Any]:
-        condition = WaitCondition.of(self, parse_moment(self.since))
-        clock = asyncio.get_running_loop().time
-        failures, most = 0, self.max_consecutive_failures
-        with ExitStack() as stack:
-            feeds = [
-                stack.enter_context(
-                    join_feed(
-                        FeedKey(self.lemlist_conn_id, self.campaign_id, name, self.is_first), self, condition
-                    )
-                )
-                for name in condition.types
-            ]
-            # A read of another trigger within the last interval is recent enough for the first decision.
-            read_at = dict.fromkeys(feeds, clock() - self.poke_interval)
-            while True:
-                for feed in feeds:
-                    read_at[feed] = await feed.wait_for_read(condition, after=read_at[feed])
-                found = condition.find(row for feed in feeds for row in feed.reading.matching(condition))
-                if found is not None:
-                    return {"status": "success", "activities": found}
-                error = next((feed.error for feed in feeds if feed.error), None)
-                failures = failures + 1 if error else 0
-                if error:
-                    if not is_retryable(error) or (most is not None and failures > most):
-                        return error_event(error)
-                    self.log.warning(
-                        "Reading activities failed (%d in a row); next read in %s s: %s",
-                        failures,
-                        self.poke_interval,
-                        error,
-                    )
-                await asyncio.sleep(min(read_at.values()) + self.poke_interval - clock())
-
-
-def error_event(error: Exception) -> dict[str, Any]:
-    """Return the event for an error, from which the sensor raises it again."""
-    ours = isinstance(error, LemlistError)
-    return {
-        "status": "error",
-        "error": type(error).__name__ if ours else LemlistError.__name__,
-        "message": str(error) if ours else f"Reading activities failed: {type(error).__name__}: {error}",
-        "http_status": getattr(error, "status", None),
-    }
+    def _find(self, condition: WaitCondition, feeds: Sequence[Feed]) -> dict[str, Any] | Exception | None:
+        found = condition.find(row for feed in feeds for row in feed.reading.matching(condition))
+        if found is not None:
+            return {"activities": found}
+        return next((feed.error for feed in feeds if feed.error), None)

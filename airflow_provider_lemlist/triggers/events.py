@@ -24,9 +24,8 @@ from airflow_provider_lemlist.arguments import checked_choice, checked_id, given
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.run_window import parse_moment
-from airflow_provider_lemlist.triggers.activity import error_event
 from airflow_provider_lemlist.triggers.cursors import AssetStates, NoStore, StateFile
-from airflow_provider_lemlist.triggers.feed import is_lasting
+from airflow_provider_lemlist.triggers.shared import error_event, is_lasting
 from airflow_provider_lemlist.triggers.watch import Watch
 from airflow_provider_lemlist.version_compat import asset_states, event_trigger_class, has_asset_watchers
 

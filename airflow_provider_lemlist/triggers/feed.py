@@ -2,9 +2,7 @@
 """
 One reading of lemlist's activities for all triggers that wait for them in the same triggerer.
 
-A feed is one type of activity of one campaign. The first trigger that needs a newer read starts it, all
-others wait for the same read, and each decides by itself over the same rows. There is no background task: a
-feed exists while a trigger has joined it, and a read ends by itself.
+A feed is one type of activity of one campaign; ``shared.py`` has what all feeds share.
 
 What is requested:
 
@@ -16,39 +14,23 @@ What is requested:
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard
-from weakref import WeakKeyDictionary
-
-from asgiref.sync import sync_to_async
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_lemlist.activities import ALL, LOOKBACK, Activity, WaitCondition, listing_bounds
-from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.extract.windows import Window
+from airflow_provider_lemlist.triggers.shared import SharedFeed, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-log = logging.getLogger(__name__)
+    from concurrent.futures import ThreadPoolExecutor
 
 #: How often the whole window is read again, for activities that lemlist lists later than the overlap. At one
 #: read per minute this adds one long read to thirty short ones.
 FULL_READ_INTERVAL = timedelta(minutes=30)
-
-#: Reads at a time. Enough for the whole budget of a key, and the loop's own threads stay free for other
-#: triggers, which would have to wait too when the budget is short.
-MAX_READERS = 8
-
-
-def utc_now() -> datetime:
-    """Return the time. Tests replace it."""
-    return datetime.now(UTC)
 
 
 class FeedKey(NamedTuple):
@@ -58,6 +40,10 @@ class FeedKey(NamedTuple):
     campaign_id: str | None
     activity_type: str
     is_first: bool | None
+
+    def open(self, readers: ThreadPoolExecutor) -> Feed:
+        """Return a feed that reads it."""
+        return Feed(self, readers)
 
 
 class Reading(NamedTuple):
@@ -83,63 +69,19 @@ class Reading(NamedTuple):
         return takewhile(lambda activity: activity.at >= condition.since, activities)
 
 
-class Feed:
+class Feed(SharedFeed[WaitCondition, Reading]):
     """The activities of one type and campaign, while a trigger waits for them."""
 
+    key: FeedKey
+
     def __init__(self, key: FeedKey, readers: ThreadPoolExecutor) -> None:
-        self.key = key
-        #: What each trigger that has joined waits for. An event trigger's moment moves on.
-        self.waiting: dict[object, WaitCondition] = {}
+        super().__init__(key, readers)
         self.reading = Reading({None: []})
-        self.error: Exception | None = None
-        self._readers = readers
-        self._last_read_for: frozenset[WaitCondition] = frozenset()
-        self._read_at = float("-inf")
-        self._read_task: asyncio.Task[None] | None = None
 
-    async def wait_for_read(self, condition: WaitCondition, *, after: float) -> float:
-        """
-        Wait until a read that covers a condition has ended after a moment of the loop's clock.
-
-        :return: When that read ended. Its outcome is in ``reading`` or ``error``.
-        """
-        while self._read_at <= after or not self._applies_to(condition):
-            if self._read_task is None:
-                self._read_task = asyncio.create_task(self._read())
-            # The read is shared: cancelling one trigger must not cancel it for the others.
-            await asyncio.shield(self._read_task)
-        return self._read_at
-
-    def _applies_to(self, condition: WaitCondition) -> bool:
-        """Return whether the outcome of the last read is valid for a condition."""
-        if condition in self._last_read_for:
-            return True
-        if self.error is not None:
-            # A retryable error concerns all triggers. Another one may be due to the arguments of some.
-            return is_retryable(self.error)
+    def _covers(self, condition: WaitCondition) -> bool:
         return self.reading.covers(condition)
 
-    async def _read(self) -> None:
-        # Read here and not when the task was made: all triggers that start in one turn of the loop are in.
-        conditions = frozenset(self.waiting.values())
-        try:
-            if conditions:
-                # Not asyncio.to_thread: before Airflow 3.3 a connection can be looked up in the triggerer
-                # only from a thread that asgiref has started.
-                fetch = sync_to_async(self._fetch, thread_sensitive=False, executor=self._readers)
-                self.reading = await fetch(conditions)
-                self.error = None
-        except Exception as error:
-            if not isinstance(error, LemlistError):
-                log.exception("Reading %s failed", self.key)
-            self.error = error
-        finally:
-            self._last_read_for = conditions
-            self._read_at = asyncio.get_running_loop().time()
-            self._read_task = None
-
     def _fetch(self, conditions: frozenset[WaitCondition]) -> Reading:
-        """Read what these conditions need, in a thread, and change nothing: the loop's thread does that."""
         now = utc_now()
         plan, start = plan_read(self.reading, conditions, now)
         # Activities before the oldest moment were needed by triggers that have left.
@@ -193,16 +135,6 @@ def plan_read(last: Reading, conditions: frozenset[WaitCondition], now: datetime
     return last._replace(since=since, until=now), max(since, last.until - overlap)
 
 
-def is_retryable(error: Exception) -> bool:
-    """Return whether the next read may succeed after an error."""
-    return isinstance(error, LemlistError) and error.retryable
-
-
-def is_lasting(error: Exception | None) -> TypeGuard[LemlistError]:
-    """Return whether an error does not pass by itself, such as that of a refused key; an unknown one may."""
-    return isinstance(error, LemlistError) and not error.retryable
-
-
 def _by_lead(activities: Iterable[Activity]) -> Mapping[str | None, list[Activity]]:
     newest_first = sorted(activities, key=lambda activity: activity.at, reverse=True)
     found: dict[str | None, list[Activity]] = {None: newest_first}
@@ -222,33 +154,3 @@ def _strictest(conditions: frozenset[WaitCondition]) -> WaitCondition | None:
         min_count=max(condition.min_count for condition in conditions),
         bots="count" if all(condition.bots == "count" for condition in conditions) else "ignore",
     )
-
-
-class _LoopFeeds(dict[FeedKey, Feed]):
-    """The feeds of one event loop and their threads, which end with the last feed."""
-
-    def __init__(self) -> None:
-        self.readers = ThreadPoolExecutor(MAX_READERS, thread_name_prefix="lemlist-activities")
-
-    def __missing__(self, key: FeedKey) -> Feed:
-        return self.setdefault(key, Feed(key, self.readers))
-
-
-_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopFeeds] = WeakKeyDictionary()
-
-
-@contextmanager
-def join_feed(key: FeedKey, trigger: object, condition: WaitCondition) -> Iterator[Feed]:
-    """Yield the feed of this event loop, and remove it when the last trigger has left."""
-    loop = asyncio.get_running_loop()
-    feeds = _LOOPS.setdefault(loop, _LoopFeeds())
-    feed = feeds[key]
-    feed.waiting[trigger] = condition
-    try:
-        yield feed
-    finally:
-        del feed.waiting[trigger]
-        if not feed.waiting:
-            del feeds[key]
-        if not feeds:
-            _LOOPS.pop(loop, None)

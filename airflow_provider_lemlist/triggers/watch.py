@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_lemlist.activities import ALL, WaitCondition
 from airflow_provider_lemlist.datasets import whole_milliseconds
 from airflow_provider_lemlist.run_window import parse_moment
-from airflow_provider_lemlist.triggers.activity import error_event
 from airflow_provider_lemlist.triggers.cursors import Cursor, joined
-from airflow_provider_lemlist.triggers.feed import FeedKey, is_lasting, join_feed, utc_now
+from airflow_provider_lemlist.triggers.feed import FeedKey
+from airflow_provider_lemlist.triggers.shared import error_event, is_lasting, join_feed, utc_now
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.activities import Activity

@@ -19,7 +19,7 @@ from airflow_provider_lemlist.exceptions import (
 )
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.sandbox import Sandbox
-from airflow_provider_lemlist.triggers import feed
+from airflow_provider_lemlist.triggers import feed, shared
 from airflow_provider_lemlist.triggers.activity import ActivityTrigger
 from tests.unit.activity_listing import ago
 from tests.unit.triggers.watching import cancel, until
@@ -529,9 +529,9 @@ class TestCleanup:
         lemlist.add()
         waiting = [asyncio.create_task(event_of(trigger(min_count=2, lead_id=f"lea_{n}"))) for n in range(50)]
         await event_of(trigger())
-        assert feed._LOOPS
+        assert shared._LOOPS
         await cancel(waiting)
-        assert not feed._LOOPS
+        assert not shared._LOOPS
 
     @pytest.mark.asyncio
     async def test_a_read_without_waiting_triggers_ends_by_itself(self, lemlist: Listing):
@@ -557,7 +557,7 @@ class TestCleanup:
         long_ago = asyncio.create_task(event_of(trigger(since=ago(days=3).isoformat(), min_count=101)))
         await until(lambda: len(lemlist.queries) >= 2)
         await cancel([long_ago])
-        [loop_feeds] = feed._LOOPS.values()
+        [loop_feeds] = shared._LOOPS.values()
         [the_feed] = loop_feeds.values()
         await until(lambda: not the_feed.reading.activities[None])
         await cancel(waiting)

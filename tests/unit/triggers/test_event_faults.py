@@ -17,7 +17,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistValidationError,
 )
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
-from airflow_provider_lemlist.triggers import feed, watch
+from airflow_provider_lemlist.triggers import shared, watch
 from airflow_provider_lemlist.triggers.cursors import NoStore
 from airflow_provider_lemlist.triggers.watch import LONGEST_PAUSE, Watch
 from tests.unit.triggers.watching import LINKEDIN, REPLY, Watcher, needs_watchers, trigger, until
@@ -212,7 +212,7 @@ class TestFaults:
         async with Watcher(trigger(activity_type=[REPLY, LINKEDIN])):
             await until(lambda: failing() == 2)
         assert not watch._FAILING
-        assert not feed._LOOPS
+        assert not shared._LOOPS
 
 
 class TestRevokedKey:

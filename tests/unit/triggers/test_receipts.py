@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from airflow_provider_lemlist.triggers import events, feed
+from airflow_provider_lemlist.triggers import events, shared
 from tests.unit.triggers.watching import (
     HOUR_AGO,
     NEVER,
@@ -199,7 +199,7 @@ class TestReceipts:
         async with Triggerer() as triggerer:
             number = triggerer.start(trigger(start=HOUR_AGO))
             await until(lambda: lemlist.reads)
-            assert feed._LOOPS
+            assert shared._LOOPS
             await cancel([triggerer.tasks[number]])
-            assert not feed._LOOPS
+            assert not shared._LOOPS
             assert not triggerer.streams._groups
