@@ -9,6 +9,7 @@ returned nothing would otherwise turn "this lead" into "any lead", or "this bran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from datetime import timedelta
 from enum import Enum
 from typing import Any, Final, get_args
 
@@ -95,6 +96,22 @@ def checked_id(value: Any, what: str, *, error: type[LemlistError] = LemlistVali
     return value.strip()
 
 
+def checked_ids(
+    value: Any, what: str, *, error: type[LemlistError] = LemlistConfigurationError
+) -> tuple[str, ...]:
+    """
+    Return the ids given as one id or several, each once; none for None.
+
+    :param what: The argument for the error.
+    """
+    if value is None:
+        return ()
+    values = listed(value)
+    if not values:
+        raise error(f"{what} must be an id or a list of them, not {value!r}. Nothing was sent.")
+    return tuple(dict.fromkeys(checked_id(each, what, error=error) for each in values))
+
+
 def checked_choice(value: Any, what: str, choices: Sequence[Any]) -> Any:
     """Return a value that must be one of a few."""
     if value not in choices:
@@ -154,9 +171,28 @@ def check_count(name: str, arguments: Mapping[str, Any]) -> None:
 
 def check_part(name: str, arguments: Mapping[str, Any]) -> None:
     """Check an argument that takes a part of a whole."""
-    part = arguments[name]
-    if isinstance(part, bool) or not isinstance(part, (int, float)) or not 0 <= part <= 1:
-        raise LemlistConfigurationError(f"{the(name, arguments)} must be a part from 0 to 1.")
+    part, what = arguments[name], the(name, arguments)
+    if not _is_number(part) or not 0 <= part <= 1:
+        percent = f" Write {part / 100:g} for {part:g} %." if _is_number(part) and 1 < part <= 100 else ""
+        raise LemlistConfigurationError(f"{what} must be a part from 0 to 1, not {part!r}.{percent}")
+
+
+def check_number(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check an argument that takes a number from 0."""
+    number, what = arguments[name], the(name, arguments)
+    if not _is_number(number) or not 0 <= number < float("inf"):
+        raise LemlistConfigurationError(f"{what} must be a number from 0, not {number!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_duration(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check an argument that takes a timedelta."""
+    value, what = arguments[name], the(name, arguments)
+    if not (isinstance(value, timedelta) and value > timedelta()):
+        raise LemlistConfigurationError(f"{what} must be a positive timedelta, not {value!r}.")
 
 
 def check_names(name: str, arguments: Mapping[str, Any]) -> None:

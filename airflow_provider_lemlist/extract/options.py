@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_provider_lemlist.activities import checked_types
-from airflow_provider_lemlist.arguments import checked_id, listed
+from airflow_provider_lemlist.arguments import checked_ids
 from airflow_provider_lemlist.datasets import Column, Dataset, PersonalData, dataset_named, selected_columns
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.extract.windows import Window, closed_window
@@ -87,18 +87,3 @@ def check_applicable(dataset: Dataset, arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if value is not None and not applicable[name]:
             raise LemlistConfigurationError(f"{name} does not apply to dataset {dataset.name}; leave it out.")
-
-
-def checked_ids(value: Any, what: str) -> tuple[str, ...]:
-    """
-    Return the ids given as one id or several; none for None.
-
-    :param what: The argument for errors.
-    """
-    if value is None:
-        return ()
-    values = listed(value)
-    if not values:
-        raise LemlistConfigurationError(f"{what} must be an id or a list of them, not {value!r}.")
-    ids = (checked_id(each, what, error=LemlistConfigurationError) for each in values)
-    return tuple(dict.fromkeys(ids))

@@ -15,6 +15,7 @@ from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
     check_choice,
     check_count,
+    checked_ids,
     given_names,
     is_from_mapped,
     or_none,
@@ -22,7 +23,7 @@ from airflow_provider_lemlist.arguments import (
 )
 from airflow_provider_lemlist.datasets import PersonalData, dataset_named, fingerprint, selected_columns
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
-from airflow_provider_lemlist.extract.options import ReadOptions, check_applicable, checked_ids
+from airflow_provider_lemlist.extract.options import ReadOptions, check_applicable
 from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.run_window import parse_moment, run_window
 from airflow_provider_lemlist.templating import is_open

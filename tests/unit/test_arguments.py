@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,11 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
+    check_duration,
+    check_number,
+    check_part,
     checked_id,
+    checked_ids,
     given_but_empty,
     given_names,
     is_from_mapped,
@@ -84,3 +89,37 @@ class _Operator(BaseOperator):
 def test_the_constructor_knows_whether_airflow_made_it_from_a_mapped_operator(mapped):
     made = _Operator(task_id="task", **({"_airflow_from_mapped": True} if mapped else {}))
     assert made.mapped is mapped
+
+
+@pytest.mark.parametrize("value", [3, -0.1, 1.01, "0.5", None, True, float("nan"), float("inf")])
+def test_a_part_is_from_zero_to_one(value):
+    with pytest.raises(LemlistConfigurationError, match="The limit of task 't' must be a part from 0 to 1"):
+        check_part("limit", {"limit": value, "task_id": "t"})
+
+
+def test_a_percentage_is_told_as_a_part():
+    with pytest.raises(LemlistConfigurationError, match=r"not 3\. Write 0\.03 for 3 %\."):
+        check_part("limit", {"limit": 3, "task_id": "t"})
+
+
+@pytest.mark.parametrize("value", [-1, "5", None, False, float("nan"), float("inf")])
+def test_a_limit_is_a_number_from_zero(value):
+    with pytest.raises(LemlistConfigurationError, match="The limit of task 't' must be a number from 0"):
+        check_number("limit", {"limit": value, "task_id": "t"})
+
+
+@pytest.mark.parametrize("value", [timedelta(), -timedelta(1), 7, None, "7 days"])
+def test_a_duration_is_a_positive_timedelta(value):
+    with pytest.raises(LemlistConfigurationError, match="of task 't' must be a positive timedelta"):
+        check_duration("window", {"window": value, "task_id": "t"})
+
+
+@pytest.mark.parametrize("value", ["lea_1", ["lea_1"], (" lea_1 ", "lea_1"), {"lea_1"}])
+def test_one_id_and_several_are_read_alike(value):
+    assert checked_ids(value, WHAT) == ("lea_1",)
+
+
+@pytest.mark.parametrize("value", [[], {}, 5, ["lea_1", ""], [["lea_1"]]])
+def test_a_list_of_ids_has_only_ids(value):
+    with pytest.raises(LemlistConfigurationError, match=f"{WHAT} .*Nothing was sent"):
+        checked_ids(value, WHAT)
