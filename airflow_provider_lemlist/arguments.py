@@ -129,11 +129,17 @@ def the(name: str, arguments: Mapping[str, Any]) -> str:
     return f"The {name} of task {arguments['task_id']!r}"
 
 
-def check_id(name: str, arguments: Mapping[str, Any], *, optional: bool = False) -> None:
+def check_id(
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    optional: bool = False,
+    error: type[LemlistError] = LemlistValidationError,
+) -> None:
     """Check an id when the DAG is parsed, if it is known by then."""
     value = arguments[name]
     if not (is_open(value) or (optional and or_none(value) is None)):
-        checked_id(value, the(name, arguments))
+        checked_id(value, the(name, arguments), error=error)
 
 
 def check_choice(name: str, arguments: Mapping[str, Any], choices: Any) -> None:
