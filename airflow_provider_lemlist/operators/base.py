@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operators and the sensor share: the connection, the checks of arguments, lineage and outlets."""
+"""What the operators and the sensors share: the connection, the checks of arguments, lineage and outlets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 class LemlistOperator(BaseOperator):
     """
-    The base of the operators and of the sensor.
+    The base of the operators and of the sensors.
 
     :param lemlist_conn_id: The lemlist connection to use. (templated)
     """
@@ -114,16 +114,20 @@ class LemlistOperator(BaseOperator):
     # --- Lineage and outlets ----------------------------------------------------------------------------
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return to OpenLineage, where it is installed, what was read and which campaign was changed."""
+        """Return to OpenLineage, where it is installed, what was read and which campaigns were changed."""
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
 
-        campaign_id = self._changed_campaign()
         lemlist = f"lemlist://{urlsplit(self.hook.settings.base_url).netloc}"
         return OperatorLineage(
             inputs=self._lineage_inputs(),
-            outputs=[Dataset(lemlist, f"campaigns/{campaign_id}")] if campaign_id else [],
+            outputs=[Dataset(lemlist, f"campaigns/{each}") for each in self._changed_campaigns()],
         )
+
+    def _changed_campaigns(self) -> list[str]:
+        """Return the campaigns that the task has changed."""
+        campaign_id = self._changed_campaign()
+        return [campaign_id] if campaign_id else []
 
     def _changed_campaign(self) -> str | None:
         """Return the campaign that the task has changed, where it is known."""
