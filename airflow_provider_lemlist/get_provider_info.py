@@ -87,12 +87,12 @@ def get_provider_info() -> dict[str, Any]:
             "operators.sequence",
             "operators.unsubscribe",
         ),
-        "sensors": _of_lemlist("sensors.activity"),
+        "sensors": _of_lemlist("sensors.activity", "sensors.campaign"),
         "transfers": [
             _from_lemlist("Common IO", "transfers.object_storage"),
             _from_lemlist("Common SQL", "transfers.sql"),
         ],
-        "triggers": _of_lemlist("triggers.activity", "triggers.events"),
+        "triggers": _of_lemlist("triggers.activity", "triggers.campaign", "triggers.events"),
         "config": {
             "lemlist": {
                 "description": "Settings of the lemlist provider.",

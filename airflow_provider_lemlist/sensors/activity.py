@@ -3,18 +3,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import (
-    AirflowSkipException,
-    BaseSensorOperator,
-    PokeReturnValue,
-    conf,
-)
+from airflow.providers.common.compat.sdk import PokeReturnValue, conf
 
-from airflow_provider_lemlist import activities, exceptions
+from airflow_provider_lemlist import activities
 from airflow_provider_lemlist.activities import Activity, Bots, WaitCondition
 from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
@@ -26,10 +21,10 @@ from airflow_provider_lemlist.arguments import (
     refuse_empty,
     the,
 )
-from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
+from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.links import CampaignLink
-from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.run_window import parse_moment, run_window
+from airflow_provider_lemlist.sensors.base import LemlistSensor
 from airflow_provider_lemlist.templating import is_open
 
 if TYPE_CHECKING:
@@ -38,7 +33,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class ActivitySensor(LemlistOperator, BaseSensorOperator):
+class ActivitySensor(LemlistSensor):
     """
     Wait until lemlist lists enough activities of the given types since a moment.
 
@@ -131,21 +126,15 @@ class ActivitySensor(LemlistOperator, BaseSensorOperator):
         from airflow_provider_lemlist.triggers.activity import ActivityTrigger
 
         # No request before deferring: a thousand sensors that start together would each send one.
-        self.defer(
-            trigger=ActivityTrigger(
-                activity_type=list(condition.types),
-                since=condition.since.isoformat(),
-                campaign_id=self.campaign_id,
-                lead_id=self.lead_id,
-                min_count=self.min_count,
-                is_first=self.is_first,
-                bots=self.bots,
-                poke_interval=self.poke_interval,
-                **({"max_consecutive_failures": None} if self.silent_fail else {}),
-                lemlist_conn_id=self.lemlist_conn_id,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+        self._wait_in_triggerer(
+            ActivityTrigger,
+            activity_type=list(condition.types),
+            since=condition.since.isoformat(),
+            campaign_id=self.campaign_id,
+            lead_id=self.lead_id,
+            min_count=self.min_count,
+            is_first=self.is_first,
+            bots=self.bots,
         )
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
@@ -172,16 +161,7 @@ class ActivitySensor(LemlistOperator, BaseSensorOperator):
 
         :raises LemlistError: The class that the hook raised in the triggerer.
         """
-        if event is None or event.get("status") not in ("success", "error"):
-            raise LemlistError(f"The trigger returned {event!r} instead of a result.")
-        if event["status"] == "success":
-            return self._done(event["activities"])
-        error_class = getattr(exceptions, event["error"], LemlistError)
-        error = error_class(event["message"], status=event.get("http_status"))
-        if self.never_fail:
-            # On resuming, Airflow applies it to its own errors only, and before 3.0 to none.
-            raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
-        raise error
+        return self._done(self._found(event, "activities"))
 
     def _read_arguments(self, context: Context) -> WaitCondition:
         """Check the rendered arguments, and strip the ids."""
@@ -197,9 +177,6 @@ class ActivitySensor(LemlistOperator, BaseSensorOperator):
                 "There may be more than these %d; LemlistHook.list_activities reads them all.", len(found)
             )
         return found
-
-    def _changed_campaign(self) -> None:
-        return None
 
 
 def _checked(name: str, arguments: Mapping[str, Any]) -> Any:

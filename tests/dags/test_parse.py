@@ -19,11 +19,12 @@ pytestmark = pytest.mark.airflow
 HEAD = """
 from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG
-from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator
+from airflow_provider_lemlist.operators.campaign import CampaignGuardOperator, CreateCampaignOperator
 from airflow_provider_lemlist.operators.lead import (
     CreateLeadOperator, UploadVoiceAudioOperator, UploadVoiceAudiosOperator,
 )
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
+from airflow_provider_lemlist.sensors.campaign import CampaignStatsSensor
 from airflow_provider_lemlist.steps import Condition, Email
 with DAG("wrong", schedule=None, start_date=datetime(2026, 1, 1)):
 """
@@ -124,6 +125,14 @@ FINE = "Email(subject='x', message='y')"
             ["'new'", "campaign_timezone", "IANA"],
         ),
         (
+            "CampaignGuardOperator(task_id='guard', campaign_id='cam_1', max_bounce_rate=3)",
+            ["'guard'", "max_bounce_rate", "0.03"],
+        ),
+        (
+            "CampaignStatsSensor(task_id='wait', campaign_id='cam_1', metric='repled', above=1)",
+            ["'wait'", "metric", "'replied'"],
+        ),
+        (
             mapped("AddStepOperator", "campaign_id='cam_1'", f"expand(step=[{FINE}, {{'type': 'emial'}}])"),
             ["'many'", "'emial'"],
         ),
@@ -146,6 +155,8 @@ FINE = "Email(subject='x', message='y')"
         "id",
         "ids",
         "zone",
+        "percent",
+        "metric",
         "mapped",
         "partial",
         "kwargs",

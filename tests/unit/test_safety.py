@@ -199,7 +199,10 @@ def operators() -> Iterator[type[BaseOperator]]:
                 )
                 if public and each.__name__.endswith(("Operator", "Sensor")):
                     found[each.__name__] = each
-    bases = {"LemlistOperator", "RowsOperator", "LedgerOperator", "SourceOperator", "LemlistTransfer"}
+    bases = {
+        "LemlistOperator", "RowsOperator", "LedgerOperator", "SourceOperator", "LemlistTransfer",
+        "LemlistSensor",
+    }  # fmt: skip
     yield from (each for name, each in sorted(found.items()) if name[0] != "_" and name not in bases)
 
 
@@ -223,7 +226,12 @@ def minimal(name: str, team: Team) -> dict[str, Any]:
         "PauseCampaignOperator": {"campaign_id": team.campaign_id},
         "LaunchLeadsOperator": {"campaign_id": team.draft_id, "max_leads": 1, "ledger_path": ledger},
         "CampaignGuardOperator": {"campaign_id": [team.campaign_id, team.draft_id]},
-        "CampaignStatsSensor": {"campaign_id": team.campaign_id, "metric": "sent", "above": 1},
+        "CampaignStatsSensor": {
+            "campaign_id": team.campaign_id,
+            "metric": "sent",
+            "above": 1,
+            "since": START,
+        },
         "CreateLeadOperator": {"campaign_id": team.campaign_id, "lead": PEOPLE[1]},
         "LoadLeadsOperator": {"campaign_id": team.campaign_id, "leads": PEOPLE, "ledger_path": ledger},
         "AddStepOperator": {"campaign_id": team.draft_id, "step": STEPS[0]},

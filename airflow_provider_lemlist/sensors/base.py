@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the sensors share: the wait in the triggerer, and the end of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
+
+from airflow_provider_lemlist import exceptions
+from airflow_provider_lemlist.exceptions import LemlistError
+from airflow_provider_lemlist.operators.base import LemlistOperator
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import BaseTrigger
+
+
+class LemlistSensor(LemlistOperator, BaseSensorOperator):
+    """The base of the sensors."""
+
+    def _wait_in_triggerer(self, trigger: type[BaseTrigger], **arguments: Any) -> NoReturn:
+        """Defer, with the arguments that all triggers of sensors have, until the trigger fires."""
+        self.defer(
+            trigger=trigger(
+                **arguments,
+                poke_interval=self.poke_interval,
+                **({"max_consecutive_failures": None} if self.silent_fail else {}),
+                lemlist_conn_id=self.lemlist_conn_id,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout),
+        )
+
+    def _found(self, event: dict[str, Any] | None, key: str) -> Any:
+        """
+        Return what is in the trigger's event, or raise the error in it.
+
+        :raises LemlistError: The class that the hook raised in the triggerer.
+        """
+        if event is None or event.get("status") not in ("success", "error"):
+            raise LemlistError(f"The trigger returned {event!r} instead of a result.")
+        if event["status"] == "success":
+            return event[key]
+        error_class = getattr(exceptions, event["error"], LemlistError)
+        error = error_class(event["message"], status=event.get("http_status"))
+        if self.never_fail:
+            # On resuming, Airflow applies it to its own errors only, and before 3.0 to none.
+            raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+        raise error
+
+    def _changed_campaign(self) -> None:
+        return None
