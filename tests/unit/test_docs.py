@@ -16,6 +16,7 @@ from airflow_provider_lemlist.campaigns.definition import SETTINGS, Setting
 from airflow_provider_lemlist.campaigns.files import yaml_loader
 from airflow_provider_lemlist.datasets import DATASETS
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+from airflow_provider_lemlist.stats import METRICS
 from tools import dataset_tables
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,16 @@ def test_table_of_settings_is_that_of_the_code() -> None:
     assert re.findall(r"^\| `[\w.\[\]]+` \| .* \| (?:yes|no|added only) \| .* \|$", guide, re.M) == list(
         _setting_rows(SETTINGS)
     )
+
+
+def test_table_of_metrics_is_that_of_the_code() -> None:
+    rows = []
+    for name, metric in METRICS.items():
+        counters = " / ".join(f"`{each}`" for each in (metric.counter, metric.whole) if each)
+        channels = ", ".join(metric.channels or ("all",))
+        rows.append(f"| `{name}` | {counters} | {channels} | {metric.about} |")
+    guide = (ROOT / "docs" / "operators.md").read_text().partition("### Metrics")[2]
+    assert re.findall(r"^\| `\w+` \| .* \| .* \| .* \|$", guide.partition("\n## ")[0], re.M) == rows
 
 
 def test_tables_of_datasets_are_those_of_the_code() -> None:
