@@ -282,15 +282,11 @@ def _auto_review(team: Team) -> None:
     run("CreateCampaignOperator", team, auto_review=True)
 
 
-def _apply(**options: Any) -> Callable[[Team], None]:
-    def act(team: Team) -> None:
-        settings = options.pop("settings", {})
-        steps = [*STEPS, {"type": "linkedinVoiceNote"}, *options.pop("more", [])]
-        run(
-            "ApplyCampaignOperator", team, campaign={"name": "Running", "steps": steps, **settings}, **options
-        )
-
-    return act
+def _apply(name: str, *more: dict[str, Any], **options: Any) -> Callable[[Team], None]:
+    settings = options.pop("settings", {})
+    steps = [*STEPS, {"type": "linkedinVoiceNote"}, *more]
+    campaign = {"name": name, "steps": steps, **settings}
+    return lambda team: run("ApplyCampaignOperator", team, campaign=campaign, **options)
 
 
 def _load(if_missing: str) -> Callable[[Team], None]:
@@ -315,10 +311,10 @@ SHOWN: dict[tuple[str, str], Callable[[Team], None]] = {
     ("StartCampaignOperator", "the operator itself"): _plain("StartCampaignOperator"),
     ("LaunchLeadsOperator", "the operator itself, with `max_leads`"): _plain("LaunchLeadsOperator"),
     ("ApplyCampaignOperator", '`if_running="pause"`'): _apply(
-        if_running="pause", more=[{"type": "manual", "title": "Call"}]
+        "Running", {"type": "manual", "title": "Call"}, if_running="pause"
     ),
     ("ApplyCampaignOperator", "`autoReview: true` in the definition"): _apply(
-        if_running="edit", settings={"autoReview": True}
+        "New", settings={"autoReview": True}
     ),
     ("ApplyCampaignOperator", '`on_extra="delete"`'): lambda team: run(
         "ApplyCampaignOperator", team, on_extra="delete", if_running="pause"

@@ -37,6 +37,7 @@ class Worker:
         self.asset_extras: dict[str, dict[str, Any]] = {}
         #: The run, for tasks that ask for its window.
         self.dag_run: Any = None
+        self.run_id = "run_1"
 
     def run_mapped(self, mapped: Any, index: int, **values: Any) -> Any:
         """
@@ -69,6 +70,8 @@ class Worker:
         before = cleared * (retries + 1)
         ti = SimpleNamespace(
             task=task,
+            dag_id="daily",
+            run_id=self.run_id,
             task_id=task.task_id,
             map_index=map_index,
             try_number=before + attempt,
@@ -110,6 +113,7 @@ class Worker:
             self.earlier_xcoms[name] = {**self.earlier_xcoms.get(name, {}), **pushed}
         self.xcoms = {}
         self.stores.clear()
+        self.run_id = f"run_{int(self.run_id.removeprefix('run_')) + 1}"
 
     def _pull(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset
 
+from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistError,
@@ -186,6 +187,11 @@ class TestResubscribe:
         assert f"{ids['left@sur.example']} (LEAD)" in caplog.text
         assert "@" not in caplog.text
 
+    def test_report_names_no_more_than_a_hundred_protected_ones(self, lemlist: Sandbox, worker: Any) -> None:
+        unsubscribe(lemlist, *(f"p{n}@sur.example" for n in range(101)), source="lead")
+        report = worker.run(sync(values=["a@norte.example"], resubscribe_missing=True, max_missing=1.0))
+        assert (report["protected"], len(report["protected_ids"])) == (101, 100)
+
     def test_value_that_lemlist_refuses_is_protected(self, lemlist: Sandbox, worker: Any) -> None:
         unsubscribe(lemlist, *self.MANY)
         text = "Variable is protected and cannot be re-subscribed"
@@ -263,8 +269,13 @@ def test_values_that_lemlist_lacks_afterwards_fail_the_task(
     assert worker.run(sync(values=["p7@norte.example"]), attempt=2)["unsubscribed"] == 1
 
 
-def test_values_that_lemlist_lists_a_moment_later_are_no_error(lemlist: Sandbox, worker: Any) -> None:
-    lemlist.fault(EXPORT, "status", status=200, text="_id,value,source,createdAt\n", skip=1)
+def test_values_that_lemlist_lists_a_moment_later_are_no_error(
+    lemlist: Sandbox, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    real = lemlist.service.world.unsubscribe
+    monkeypatch.setattr(lemlist.service.world, "unsubscribe", taken.append)
+    monkeypatch.setattr(CLOCK, "sleep", lambda seconds: seconds and [*map(real, taken)])
     assert worker.run(sync(values=["ana@norte.example"]))["unsubscribed"] == 1
     assert len(lemlist.requests(EXPORT)) == 3
 
