@@ -112,6 +112,18 @@ def checked_ids(
     return tuple(dict.fromkeys(checked_id(each, what, error=error) for each in values))
 
 
+def checked_number(value: Any, what: str, *, least: int) -> int:
+    """Return a whole number, which a template may have turned into text."""
+    refuse_empty(value, what, f", but must be a whole number from {least}")
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise LemlistValidationError(
+            f"{what} must be a whole number from {least}, not {value!r}. Nothing was sent."
+        )
+    return value
+
+
 def checked_choice(value: Any, what: str, choices: Sequence[Any]) -> Any:
     """Return a value that must be one of a few."""
     if value not in choices:

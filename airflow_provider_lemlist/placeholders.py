@@ -58,6 +58,11 @@ def texts_of(sequences: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             yield from (value for value in step.values() if isinstance(value, str) and "{" in value)
 
 
+def blank_in(lead: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """Return those of these variables for which a lead has no value."""
+    return [name for name in names if not lead.get(name, "").strip()]
+
+
 def _read(text: str, found: Variables) -> None:
     assigned: set[str] = set()  # by assign, capture or for, in the text itself
     guarded: list[set[str]] = []

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How mistakes in a step or a lead are reported: the field, what is wrong and what to do, all mistakes at once.
+How mistakes in steps and leads are reported: the field, what is wrong and what to do, and who is concerned.
 
-The rules themselves are in ``steps.py`` and ``leads.py``. Plain Python.
+All mistakes are reported at once. The rules themselves are in ``steps.py`` and ``leads.py``. Plain Python.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_lemlist.exceptions import LemlistValidationError
+
+#: The most rows or leads that a finding names.
+_MAX_EXAMPLES = 5
 
 
 class Problem(NamedTuple):
@@ -32,6 +36,37 @@ def validation_error(what: str, problems: Iterable[Problem | str]) -> LemlistVal
     from airflow_provider_lemlist.exceptions import LemlistValidationError
 
     return LemlistValidationError(f"{what} is wrong: {'; '.join(map(str, problems))}. Nothing was sent.")
+
+
+@dataclass
+class Finding:
+    """
+    The rows or leads that a finding concerns: their number, and the first few of them.
+
+    :param what: What they are, for the log.
+    """
+
+    what: str = "row"
+    number: int = 0
+    examples: list[int | str] = field(default_factory=list)
+
+    def add(self, example: int | str) -> None:
+        self.number += 1
+        if len(self.examples) < _MAX_EXAMPLES:
+            self.examples.append(example)
+
+    def __str__(self) -> str:
+        if self.number == 1:
+            return f"{self.what} {self.examples[0]}"
+        named = ", ".join(map(str, self.examples)) + (", …" if self.number > len(self.examples) else "")
+        return f"{plural(self.number, self.what)} ({named})"
+
+
+def plural(number: int, one: str, *verbs: str) -> str:
+    """Return a number with its noun, and with its verb if both forms of one are given."""
+    noun = one if number == 1 else f"{one}s"
+    verb = verbs and f" {verbs[number != 1]}"
+    return f"{number:,} {noun}{verb or ''}"
 
 
 @lru_cache(maxsize=4096)

@@ -31,6 +31,7 @@ from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import Sent, concerns_every_row, shortened
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import shown, storage_path
+from airflow_provider_lemlist.validation import Finding
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -161,7 +162,7 @@ class VoiceUploads:
                 what = "the audio " if note.entry.lead_id else ""
                 notes.append(note.settled("invalid", f"{what}{error}"))
         times = Counter(note.entry.lead_id for note in notes if note.entry.lead_id)
-        problems: dict[str, preflight.Finding] = defaultdict(preflight.Finding)
+        problems: dict[str, Finding] = defaultdict(Finding)
         for place, note in enumerate(notes):
             lead_id = note.entry.lead_id or ""
             if times[lead_id] > 1:

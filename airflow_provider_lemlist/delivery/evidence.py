@@ -20,6 +20,9 @@ from airflow_provider_lemlist.exceptions import LemlistUncertainError, LemlistVa
 #: Fields of a step that are not compared: a position moves when steps are put before it, and lemlist hosts
 #: its own copies of media.
 _NOT_COMPARED = ("type", "index", "images", "videos")
+#: What a log says about autoReview, and the warning if it is on, which takes the id of the campaign.
+AUTO_REVIEW = {True: "autoReview on", False: "autoReview off", None: "autoReview not known"}
+SENDS_AT_ONCE = "Campaign %s: autoReview is on, so lemlist contacts each lead as soon as it is created."
 
 
 # --- Leads ------------------------------------------------------------------------------------------------
@@ -200,6 +203,12 @@ def is_archived(campaign: Mapping[str, Any]) -> bool:
     """Return whether a campaign is archived."""
     # The first version of the API has a flag for it. A campaign may have several statuses at once.
     return bool(campaign.get("archived")) or "archived" in (campaign.get("status") or "")
+
+
+def auto_review(campaign: Mapping[str, Any]) -> bool | None:
+    """Return whether lemlist contacts each lead as soon as it is created; None if lemlist does not say."""
+    value = campaign.get("autoReview")  # not among the documented fields of a campaign that is read
+    return value if isinstance(value, bool) else None
 
 
 def only_campaign(named: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -24,10 +24,10 @@ from airflow_provider_lemlist.exceptions import (
     LemlistUncertainError,
     LemlistUnexpectedReplyError,
 )
-from airflow_provider_lemlist.ledger.ledger import FLUSH_LINES, OPEN, Ledger, LedgerEntry
+from airflow_provider_lemlist.ledger.ledger import FLUSH_LINES, OPEN, LedgerEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_provider_lemlist.concurrency import Concurrency
     from airflow_provider_lemlist.load.report import LoadReport
@@ -63,6 +63,18 @@ class Job(Protocol):
         ...
 
 
+class Journal(Protocol):
+    """Where the pool records what becomes of each row, such as a ledger."""
+
+    def mark_in_flight(self, rows: Collection[Sequence[bytes]]) -> None: ...
+
+    def release(self, rows: Collection[Sequence[bytes]]) -> None: ...
+
+    def write(self, entry: LedgerEntry) -> None: ...
+
+    def flush(self, *, older_than: float = 0.0) -> None: ...
+
+
 SomeJob = TypeVar("SomeJob", bound=Job)
 
 
@@ -79,7 +91,7 @@ class SenderPool(Generic[SomeJob]):
         self,
         jobs: Iterator[SomeJob],
         send: Callable[[SomeJob], Sent],
-        ledger: Ledger,
+        ledger: Journal,
         report: LoadReport,
         concurrency: Concurrency,
         *,
@@ -193,8 +205,9 @@ class SenderPool(Generic[SomeJob]):
         if failures <= MAX_LOGGED_FAILURES:
             what = f"Row {entry.row}" if entry.row else f"Lead {entry.lead_id}"
             status = f", status {error.status}" if error.status else ""
-            rest = " Further failures are in the ledger only." if failures == MAX_LOGGED_FAILURES else ""
-            log.warning("%s: %s (%s%s).%s", what, entry.outcome, type(error).__name__, status, rest)
+            why = f": {error.reason.value}" if error.reason else "."
+            rest = " Further failures are not logged." if failures == MAX_LOGGED_FAILURES else ""
+            log.warning("%s: %s (%s%s)%s%s", what, entry.outcome, type(error).__name__, status, why, rest)
 
     def _abort(self, error: Exception) -> None:
         # What follows a stop, such as waits that were given up, is not the reason for it.

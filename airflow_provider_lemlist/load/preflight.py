@@ -15,13 +15,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lemlist.delivery.evidence import AUTO_REVIEW, SENDS_AT_ONCE, auto_review
 from airflow_provider_lemlist.delivery.identity import identifies
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.leads import LEAD_FIELDS
 from airflow_provider_lemlist.load.report import duration
-from airflow_provider_lemlist.placeholders import Variables, texts_of, variables_of
+from airflow_provider_lemlist.placeholders import Variables, blank_in, texts_of, variables_of
 from airflow_provider_lemlist.sources import MalformedRow, Row
-from airflow_provider_lemlist.validation import hint
+from airflow_provider_lemlist.validation import Finding, hint, plural
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -34,29 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The most rows that a finding names.
-_MAX_EXAMPLES = 5
 #: The most different problems that are counted separately.
 _MAX_PROBLEMS = 200
-
-
-@dataclass
-class Finding:
-    """The rows that a finding concerns: their number, and the first few of them."""
-
-    rows: int = 0
-    examples: list[int | str] = field(default_factory=list)
-
-    def add(self, row: int | str) -> None:
-        self.rows += 1
-        if len(self.examples) < _MAX_EXAMPLES:
-            self.examples.append(row)
-
-    def __str__(self) -> str:
-        if self.rows == 1:
-            return f"row {self.examples[0]}"
-        numbers = ", ".join(map(str, self.examples))
-        return f"{plural(self.rows, 'row')} ({numbers}{', …' if self.rows > len(self.examples) else ''})"
 
 
 @dataclass
@@ -98,7 +78,10 @@ def read_sequences(hook: LemlistHook, campaign_id: str) -> tuple[dict[str, Any],
     began = time.monotonic()
     sequences = hook.get_sequences(campaign_id)
     latency = time.monotonic() - began
-    log.info("Campaign %s: %r, %s.", campaign_id, campaign.get("name"), campaign.get("status") or "unknown")
+    known = campaign.get("name"), campaign.get("status") or "unknown", AUTO_REVIEW[auto_review(campaign)]
+    log.info("Campaign %s: %r, %s, %s.", campaign_id, *known)
+    if auto_review(campaign):
+        log.warning(SENDS_AT_ONCE, campaign_id)
     return sequences, latency
 
 
@@ -137,9 +120,8 @@ def check_rows(
         found.sent.update(lead.keys())
         if not identifies(lead):
             found.unidentified.add(number)
-        for name in variables:
-            if not lead.get(name):
-                found.blank[name].add(number)
+        for name in blank_in(lead, variables):
+            found.blank[name].add(number)
     mapping.check_columns()
     if mapping.columns and mapping.offered.isdisjoint(LEAD_FIELDS):
         raise LemlistValidationError(
@@ -181,7 +163,7 @@ def check_variables(variables: Variables, options: LoadOptions) -> None:
 
 def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
     """Log the result of checking the rows."""
-    twice = found.duplicates.rows
+    twice = found.duplicates.number
     counts = f"{found.valid:,} valid, {found.rows - found.valid - twice:,} invalid, {twice:,} twice"
     log.info("%s: %s in the source.", plural(found.rows, "row"), counts)
     log_problems(found.problems)
@@ -201,7 +183,7 @@ def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
             "last.",
             _names(hidden),
         )
-    if found.unidentified.rows:
+    if found.unidentified.number:
         log.warning(
             "Without email, LinkedIn profile and phone: %s. If a response is lost, it is not known "
             "whether the lead is in the campaign, and the row stays uncertain.",
@@ -211,7 +193,7 @@ def log_findings(found: Findings, options: LoadOptions, people: People) -> None:
 
 def log_problems(problems: Mapping[str, Finding]) -> None:
     """Log why rows are invalid, the most frequent reason first."""
-    for reason, finding in sorted(problems.items(), key=lambda item: -item[1].rows):
+    for reason, finding in sorted(problems.items(), key=lambda item: -item[1].number):
         log.warning("Invalid: %s: %s.", finding, reason)
 
 
@@ -247,13 +229,6 @@ def log_estimate(campaign_id: str, rows: int, rate: float, limit: timedelta | No
             "That is longer than the execution_timeout, %s. The next attempt continues from the ledger.",
             duration(limit.total_seconds()),
         )
-
-
-def plural(number: int, one: str, *verbs: str) -> str:
-    """Return a number with its noun, and with its verb if both forms of one are given."""
-    noun = one if number == 1 else f"{one}s"
-    verb = verbs and f" {verbs[number != 1]}"
-    return f"{number:,} {noun}{verb or ''}"
 
 
 def _names(names: Collection[str]) -> str:

@@ -28,6 +28,8 @@ class LoadReport:
 
     #: The outcomes, in the order in which they are shown.
     names: ClassVar[Sequence[str]] = OUTCOMES
+    #: What is counted.
+    units: ClassVar[str] = "rows"
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class LoadReport:
             rate = (self.sent - sent) / (now - since) if now > since else 0.0
         outcomes = ", ".join(f"{name} {count:,}" for name, count in self._occurred())
         left = f"about {duration(self.not_tried / rate)} left" if rate and self.not_tried else ""
-        parts = [f"{self.done:,} of {self._all:,} rows", outcomes, f"{rate:.1f} rows/s", left]
+        parts = [f"{self.done:,} of {self._all:,} {self.units}", outcomes, f"{rate:.1f} {self.units}/s", left]
         return " · ".join(filter(None, parts))
 
     def table(self) -> str:
@@ -86,7 +88,7 @@ class LoadReport:
         rows = self._occurred()
         if self.not_tried:
             rows.append(("not tried", self.not_tried))
-        rows.append(("rows", self.rows))
+        rows.append((self.units, self.rows))
         if self.left:
             rows.append(("left the source", self.left))
         return "\n".join(f"    {name:<15} {count:>9,}" for name, count in rows)

@@ -26,6 +26,7 @@ from airflow_provider_lemlist.load.sending import LeadSender
 from airflow_provider_lemlist.load.worklist import Worklist
 from airflow_provider_lemlist.storage import is_local, shown
 from airflow_provider_lemlist.suppression.lists import Suppressions
+from airflow_provider_lemlist.validation import plural
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -106,7 +107,7 @@ class Load:
         if self._options.is_retry or worklist.people.are_in_doubt():
             CLOCK.sleep(SETTLE_TIME)  # what an attempt that died had sent may still be under way
         number = worklist.people.add_leads(self._hook.iter_leads(self._options.campaign_id))
-        log.info("Campaign %s: %s in it.", self._options.campaign_id, preflight.plural(number, "lead"))
+        log.info("Campaign %s: %s in it.", self._options.campaign_id, plural(number, "lead"))
 
     def _plan_departures(
         self, worklist: Worklist, rows: int, newest: str
@@ -124,7 +125,7 @@ class Load:
             log.warning(
                 "%s invalid and %s no one. They may be people who seem to have left the source, so nothing "
                 "is done to those.",
-                preflight.plural(worklist.nameless, "row", "is", "are"),
+                plural(worklist.nameless, "row", "is", "are"),
                 "names" if worklist.nameless == 1 else "name",
             )
         return left, refusal
@@ -157,9 +158,7 @@ class Load:
                 ledger.write(entry)
                 report.count(entry.outcome)
         for name, times in sorted(report.refused.items()):
-            log.warning(
-                "lemlist did not take the new value of %r for %s.", name, preflight.plural(times, "lead")
-            )
+            log.warning("lemlist did not take the new value of %r for %s.", name, plural(times, "lead"))
         if report.not_tried:
             raise LemlistError(
                 f"The load was stopped; {report.not_tried:,} rows were not tried. "
@@ -170,7 +169,7 @@ class Load:
         """Look for the leads of rows whose outcome is not known; lemlist has had time to create them."""
         if not uncertain or self._stop_requested:
             return uncertain
-        log.info("Looking for the leads of %s in doubt.", preflight.plural(len(uncertain), "row"))
+        log.info("Looking for the leads of %s in doubt.", plural(len(uncertain), "row"))
         CLOCK.sleep(SETTLE_TIME)
         with closing(Worklist(ledger.secret)) as now:
             now.people.add_leads(self._hook.iter_leads(self._options.campaign_id))

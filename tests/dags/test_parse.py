@@ -19,7 +19,9 @@ pytestmark = pytest.mark.airflow
 HEAD = """
 from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG
-from airflow_provider_lemlist.operators.campaign import CampaignGuardOperator, CreateCampaignOperator
+from airflow_provider_lemlist.operators.campaign import (
+    CampaignGuardOperator, CreateCampaignOperator, LaunchLeadsOperator,
+)
 from airflow_provider_lemlist.operators.lead import (
     CreateLeadOperator, UploadVoiceAudioOperator, UploadVoiceAudiosOperator,
 )
@@ -133,12 +135,20 @@ FINE = "Email(subject='x', message='y')"
             ["'wait'", "metric", "'replied'"],
         ),
         (
+            "LaunchLeadsOperator(task_id='go', campaign_id='cam_1', max_leads=0)",
+            ["'go'", "max_leads", "from 1"],
+        ),
+        (
             mapped("AddStepOperator", "campaign_id='cam_1'", f"expand(step=[{FINE}, {{'type': 'emial'}}])"),
             ["'many'", "'emial'"],
         ),
         (
             mapped("AddStepOperator", "step={'type': 'emial'}", "expand(campaign_id=['cam_1'])"),
             ["'many'", "'emial'"],
+        ),
+        (
+            mapped("LaunchLeadsOperator", "max_leads=5", "expand(campaign_id=['cam_1', ''])"),
+            ["'many'", "campaign_id", "empty"],
         ),
         (
             mapped("CreateLeadOperator", "campaign_id='cam_1'", "expand_kwargs([{'lead': {'email': 'no'}}])"),
@@ -157,8 +167,10 @@ FINE = "Email(subject='x', message='y')"
         "zone",
         "percent",
         "metric",
+        "launch",
         "mapped",
         "partial",
+        "mapped launch",
         "kwargs",
     ],
 )

@@ -174,6 +174,9 @@ class OpenBudget:
     def report(self, slot: object, **feedback: Any) -> None:
         self.reports.append(feedback)
 
+    def state(self) -> dict[str, float]:
+        return {"capacity": 20.0, "period": 2.0}
+
 
 @pytest.fixture
 def budget() -> OpenBudget:

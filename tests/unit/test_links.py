@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_lemlist.links import CampaignLink
+from airflow_provider_lemlist.operators import campaign as operators
 from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
@@ -31,6 +32,12 @@ def link(operator: Any) -> str:
 def test_link_opens_the_campaign_of_the_operator(pushed: dict[str, Any]) -> None:
     lead = CreateLeadOperator(task_id="t", campaign_id="cam_1", lead={"email": "ana@example.com"})
     assert link(lead) == "https://app.lemlist.com/campaigns/cam_1"
+
+
+def test_every_operator_for_a_campaign_has_the_link() -> None:
+    for name in operators.__all__:
+        links = getattr(operators, name).operator_extra_links
+        assert [each.name for each in links] == ["lemlist campaign"], name
 
 
 def test_id_is_quoted_in_the_url(pushed: dict[str, Any]) -> None:

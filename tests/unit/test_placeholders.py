@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_lemlist.placeholders import texts_of, variables_of
+from airflow_provider_lemlist.placeholders import blank_in, texts_of, variables_of
 
 BARE = {
     "{{firstName}}": {"firstName"},
@@ -93,3 +93,9 @@ def test_texts_of_every_step_of_every_branch_are_read() -> None:
         "seq_3": {},
     }
     assert variables_of(texts_of(sequences)).needed == {"a", "b", "c"}
+
+
+def test_variable_without_a_value_is_blank() -> None:
+    lead = {"firstName": "Ana", "plan": "", "city": " \t", "Company name": "Norte"}
+    wanted = ["plan", "firstName", "hook", "city", "Company name"]
+    assert blank_in(lead, wanted) == ["plan", "hook", "city"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_lemlist.exceptions import LemlistValidationError
-from airflow_provider_lemlist.validation import Problem, hint, nearest, validation_error
+from airflow_provider_lemlist.validation import Finding, Problem, hint, nearest, validation_error
 
 NAMES = ("email", "firstName", "companyDomain", "sms")
 
@@ -47,3 +47,15 @@ def test_error_lists_every_problem_and_says_that_nothing_was_sent() -> None:
     error = validation_error("The step of task 'x'", [Problem("delay", "no"), Problem("url", "not that")])
     assert isinstance(error, LemlistValidationError)
     assert str(error) == "The step of task 'x' is wrong: delay: no; url: not that. Nothing was sent."
+
+
+def test_finding_counts_all_and_names_the_first_five() -> None:
+    rows, leads = Finding(), Finding("lead")
+    for number in range(1, 8):
+        leads.add(f"lea_{number}")
+        if number <= 5:
+            rows.add(number)
+        if number == 1:
+            assert (str(rows), str(leads)) == ("row 1", "lead lea_1")
+    assert str(rows) == "5 rows (1, 2, 3, 4, 5)"
+    assert str(leads) == "7 leads (lea_1, lea_2, lea_3, lea_4, lea_5, …)"

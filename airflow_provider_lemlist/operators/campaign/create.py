@@ -102,7 +102,7 @@ class CreateCampaignOperator(LemlistOperator):
 
     def execute(self, context: Context) -> str:
         """Create the campaign, or find the one that exists."""
-        from airflow_provider_lemlist.delivery.evidence import campaigns_named
+        from airflow_provider_lemlist.delivery.evidence import SENDS_AT_ONCE, campaigns_named
         from airflow_provider_lemlist.delivery.outcome import choose_campaign
         from airflow_provider_lemlist.operators.history import TaskHistory
 
@@ -138,6 +138,8 @@ class CreateCampaignOperator(LemlistOperator):
         campaign_id = self.campaign_id = str(campaign["_id"])
         history.finish(campaign_id, name=name)
         self.log.info("Campaign %s: %s.", campaign_id, "exists already" if found else "created")
+        if settings.get("auto_review") and not found:
+            self.log.warning(SENDS_AT_ONCE, campaign_id)
         if not campaign.get("sequenceId"):
             campaign = self.hook.get_campaign(campaign_id)  # the list does not say it
         if found:

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_lemlist import steps
-from airflow_provider_lemlist.delivery.evidence import added_step, differing_fields, equal_steps, is_equal
+from airflow_provider_lemlist.delivery.evidence import (
+    added_step,
+    auto_review,
+    differing_fields,
+    equal_steps,
+    is_equal,
+)
 from airflow_provider_lemlist.exceptions import LemlistUncertainError
 from airflow_provider_lemlist.steps import CATALOGUE
 
@@ -123,3 +129,10 @@ def test_another_spelling_of_a_profile_does_not_differ() -> None:
     other = {"linkedinUrl": "https://linkedin.com/in/anna"}
     assert differing_fields(other, found) == other
     assert differing_fields({"linkedinUrl": ""}, found) == {"linkedinUrl": ""}
+
+
+@pytest.mark.parametrize("said", [{}, {"autoReview": None}, {"autoReview": "true"}, {"autoReview": 1}])
+def test_auto_review_is_unknown_unless_lemlist_says_it(said: dict[str, Any]) -> None:
+    assert auto_review(said) is None
+    assert auto_review({"autoReview": True}) is True
+    assert auto_review({"autoReview": False}) is False

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG, Asset
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistDuplicateError,
+    LemlistGuardError,
     LemlistNotFoundError,
     LemlistServerError,
     LemlistUncertainError,
@@ -84,6 +85,17 @@ class TestCreate:
             {"name": "Signups 2026-11-20"},
             {"name": "Second", "autoReview": False},
         ]
+
+    @pytest.mark.parametrize("is_on", [True, False])
+    def test_campaign_with_auto_review_is_named_as_sending_at_once(
+        self, lemlist: Sandbox, worker: Any, monkeypatch: pytest.MonkeyPatch, is_on: bool
+    ) -> None:
+        task = create(auto_review=is_on)
+        warnings: list[str] = []
+        monkeypatch.setattr(task.log, "warning", lambda text, *values: warnings.append(text % values))
+        campaign_id = worker.run(task)
+        why = "autoReview is on, so lemlist contacts each lead as soon as it is created."
+        assert warnings == ([f"Campaign {campaign_id}: {why}"] if is_on else [])
 
 
 class TestIfExists:
@@ -318,6 +330,13 @@ SWITCHES = [
 ]
 
 
+def ready_campaign(lemlist: Sandbox, **options: Any) -> str:
+    """Create a campaign that lemlist has nothing against, and return its id."""
+    campaign = lemlist.campaign(**options)
+    lemlist.step(campaign["sequenceId"], "email", subject="Hi {{firstName}}", message="<p>{{hook}}</p>")
+    return str(campaign["_id"])
+
+
 class TestStartAndPause:
     @pytest.mark.parametrize(("operator", "state"), SWITCHES)
     @pytest.mark.parametrize("restart", ["ignored", "refused"])
@@ -327,14 +346,14 @@ class TestStartAndPause:
         with Sandbox(limit="none", restart=restart) as lemlist:
             monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
             opposite = "paused" if state == "running" else "running"
-            campaign_id = lemlist.campaign(status=opposite)["_id"]
+            campaign_id = ready_campaign(lemlist, status=opposite)
             lines: list[str] = []
             for _ in range(2):
                 task = operator(task_id="switch", campaign_id=campaign_id)
                 monkeypatch.setattr(task.log, "info", lambda text, *values: lines.append(text % values))
                 assert worker.run(task) == worker.xcoms["switch"]["campaign_id"] == campaign_id
                 assert lemlist.state()["campaigns"][0]["status"] == state
-            assert [line for line in lines if line.startswith("Campaign")] == [
+            assert [line for line in lines if line.endswith(f" {state}.")] == [
                 f"Campaign {campaign_id}: {state}.",
                 f"Campaign {campaign_id}: already {state}.",
             ]
@@ -343,7 +362,7 @@ class TestStartAndPause:
     def test_lost_response_is_repeated(
         self, lemlist: Sandbox, worker: Any, operator: Any, state: str
     ) -> None:
-        campaign_id = lemlist.campaign(status="paused" if state == "running" else "running")["_id"]
+        campaign_id = ready_campaign(lemlist, status="paused" if state == "running" else "running")
         lemlist.fault("POST /campaigns/*", "reset", times=1, when="after")
         worker.run(operator(task_id="switch", campaign_id=campaign_id))
         assert lemlist.state()["campaigns"][0]["status"] == state
@@ -361,3 +380,126 @@ class TestStartAndPause:
         assert not lemlist.requests()
         with pytest.raises(LemlistNotFoundError):
             worker.run(operator(task_id="switch", campaign_id="cam_gone"))
+
+
+class TestChecksBeforeStart:
+    """What is looked at before a campaign is started."""
+
+    @pytest.fixture
+    def campaign(self, lemlist: Sandbox) -> str:
+        """A paused campaign; of its leads two would be contacted, one of which lacks a variable."""
+        campaign_id = ready_campaign(lemlist, status="paused")
+        for name in ("ana", "ben", "cleo", "dan"):
+            lead = lemlist.lead(
+                campaign_id, f"{name}@example.com", firstName=name, hook="" if name == "ben" else "x"
+            )
+            stage = {"cleo": "done", "dan": "review"}.get(name, "running")
+            lemlist.service.world.leads[lead["_id"]].stage = stage
+        return campaign_id
+
+    def start(self, campaign_id: str, **options: Any) -> StartCampaignOperator:
+        return StartCampaignOperator(task_id="start", campaign_id=campaign_id, **options)
+
+    def status(self, lemlist: Sandbox) -> str:
+        return str(lemlist.state()["campaigns"][0]["status"])
+
+    def test_log_and_report_say_who_sends_when_and_to_how_many(
+        self,
+        lemlist: Sandbox,
+        worker: Any,
+        campaign: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level("INFO")
+        lemlist.statute(campaign, "The <b>domain</b> isn&#39;t verified.", level=2)
+        task = self.start(campaign, if_variable_missing="warn")
+        lines: list[str] = []
+        monkeypatch.setattr(task.log, "info", lambda text, *values: lines.append(text % values))
+        assert worker.run(task) == campaign
+        assert lines == [
+            f"Campaign {campaign}: starting it contacts 2 leads.",
+            f"Campaign {campaign}: running.",
+        ]
+        assert self.status(lemlist) == "running"
+        sender = lemlist.service.world.users[0].id
+        for line in (
+            f"Campaign {campaign}: 'Spring webinar', paused, 1 sender {sender}, autoReview not known.",
+            f"Campaign {campaign}: 4 leads: 2 running, 1 done, 1 review.",
+            f"Campaign {campaign}: hours of sending: Monday to Friday, 09:00 to 18:00 (Europe/Paris); ",
+            f"Campaign {campaign}: lemlist warns: The domain isn't verified.",
+            "The texts of the campaign use 'hook', which is blank in lead lea_",
+        ):
+            assert line in caplog.text
+        report = worker.xcoms["start"]["report"]
+        assert (report["to_contact"], report["missing_variables"]) == (2, {"hook": 1})
+        assert (report["warnings"], report["senders"]) == (["The domain isn't verified."], [sender])
+        assert "@" not in json.dumps(report) + caplog.text
+
+    def test_statute_of_level_3_stops_before_the_start(
+        self, lemlist: Sandbox, worker: Any, campaign: str
+    ) -> None:
+        lemlist.statute(campaign, "Your <b>signature</b> is missing.")
+        with pytest.raises(LemlistGuardError, match=r"says: Your signature is missing\. .* Nothing was sent"):
+            worker.run(self.start(campaign, if_variable_missing="warn"))
+        assert self.status(lemlist) == "paused"
+        assert worker.xcoms["start"]["report"]["blocking"] == ["Your signature is missing."]
+        assert worker.xcoms["start"]["campaign_id"] == campaign  # for the link
+
+    def test_lead_that_lacks_a_variable_stops_only_if_it_would_be_contacted(
+        self, lemlist: Sandbox, worker: Any, campaign: str
+    ) -> None:
+        with pytest.raises(
+            LemlistGuardError, match="'hook' in lead lea_.* set if_variable_missing to 'warn'"
+        ):
+            worker.run(self.start(campaign))
+        assert self.status(lemlist) == "paused"
+        for lead in lemlist.service.world.leads.values():
+            if not lead.values["hook"]:
+                lead.stage = "review"
+        worker.run(self.start(campaign))
+        assert self.status(lemlist) == "running"
+
+    def test_requests_are_six_and_one_if_the_campaign_runs_already(
+        self, lemlist: Sandbox, worker: Any, campaign: str
+    ) -> None:
+        worker.run(self.start(campaign, if_variable_missing="warn"))
+        assert len(lemlist.requests()) == 6
+        lemlist.statute(campaign, "Too late.")
+        worker.run(self.start(campaign))
+        assert len(lemlist.requests()) == 7
+        assert "report" not in worker.xcoms["start"]
+
+    def test_dry_run_looks_and_does_not_start(self, lemlist: Sandbox, worker: Any, campaign: str) -> None:
+        task = self.start(campaign, if_variable_missing="warn", dry_run=True)
+        assert worker.run(task) == campaign
+        assert worker.xcoms["start"]["report"]["to_contact"] == 2
+        assert self.status(lemlist) == "paused"
+        with pytest.raises(LemlistGuardError):
+            worker.run(self.start(campaign, dry_run=True))
+
+    def test_pausing_is_never_checked(self, lemlist: Sandbox, worker: Any) -> None:
+        campaign_id = lemlist.campaign(status="running", senders=[])["_id"]
+        worker.run(PauseCampaignOperator(task_id="pause", campaign_id=campaign_id))
+        assert self.status(lemlist) == "paused"
+        assert len(lemlist.requests()) == 2
+
+    def test_new_campaign_is_started_when_it_has_a_step_and_a_sender(
+        self, lemlist: Sandbox, worker: Any
+    ) -> None:
+        campaign = lemlist.campaign()
+        with pytest.raises(LemlistGuardError, match="does not have any steps"):
+            worker.run(self.start(campaign["_id"]))
+        lemlist.step(campaign["sequenceId"], "linkedinVisit")
+        worker.run(self.start(campaign["_id"]))
+        assert self.status(lemlist) == "running"
+
+    @pytest.mark.parametrize(
+        "wrong", [{"if_variable_missing": "skip"}, {"dry_run": "no"}], ids=["choice", "switch"]
+    )
+    def test_wrong_choice_is_an_import_error_also_of_a_mapped_task(self, wrong: dict[str, Any]) -> None:
+        (name,) = wrong
+        with pytest.raises(LemlistConfigurationError, match=f"The {name} of task 'start' must be"):
+            self.start("cam_1", **wrong)
+        with pytest.raises(LemlistConfigurationError, match=f"The {name} of task 'start' must be"):
+            StartCampaignOperator.partial(task_id="start", **wrong).expand(campaign_id=["cam_1"])

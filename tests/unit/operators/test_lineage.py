@@ -13,7 +13,7 @@ from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.utils.state import TaskInstanceState
 
-from airflow_provider_lemlist.operators.campaign import StartCampaignOperator
+from airflow_provider_lemlist.operators.campaign import LaunchLeadsOperator, StartCampaignOperator
 from airflow_provider_lemlist.operators.lead import (
     CreateLeadOperator,
     UploadVoiceAudioOperator,
@@ -53,8 +53,9 @@ def real_lemlist(monkeypatch: pytest.MonkeyPatch) -> None:
         AddStepOperator(task_id="task", campaign_id="cam_1", step=LinkedinVisit()),
         LoadLeadsOperator(task_id="task", campaign_id="cam_1", leads=[ADA]),
         StartCampaignOperator(task_id="task", campaign_id="cam_1"),
+        LaunchLeadsOperator(task_id="task", campaign_id="cam_1", max_leads=1),
     ],
-    ids=["lead", "step", "load", "start"],
+    ids=["lead", "step", "load", "start", "launch"],
 )
 @pytest.mark.usefixtures("real_lemlist")
 def test_campaign_is_the_output(task: BaseOperator) -> None:
@@ -106,6 +107,11 @@ def test_tables_of_a_query_are_the_inputs(monkeypatch: pytest.MonkeyPatch) -> No
 def test_dry_run_has_no_output(tmp_path: Path) -> None:
     task = LoadLeadsOperator(task_id="task", campaign_id="cam_1", path=tmp_path / "leads.csv", dry_run=True)
     assert lineage_of(task) == ([("file", f"{tmp_path}/leads.csv")], [])
+    for dry in (
+        StartCampaignOperator(task_id="task", campaign_id="cam_1", dry_run=True),
+        LaunchLeadsOperator(task_id="task", campaign_id="cam_1", max_leads=1, dry_run=True),
+    ):
+        assert lineage_of(dry) == ([], [])
 
 
 @pytest.mark.usefixtures("real_lemlist")

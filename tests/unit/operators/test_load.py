@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from pathlib import Path
@@ -889,6 +890,24 @@ def test_variable_blank_in_some_rows_is_logged(
 ) -> None:
     run(leads=[*people(2, icebreaker="x"), {"email": "b@example.com", "firstName": "", "icebreaker": "y"}])
     assert "uses 'firstName', which is blank in row 3" in caplog.text.replace("campaign use", "campaign uses")
+
+
+def test_campaign_with_auto_review_is_named_as_sending_at_once(
+    lemlist: Sandbox, run: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    service, campaign_id = lemlist.service, run.campaign_id
+    caplog.set_level(logging.INFO)
+    run(leads=people(1), dry_run=True)
+    assert f"Campaign {campaign_id}: 'Spring webinar', draft, autoReview not known." in caplog.text
+    service.undocumented = replace(service.undocumented, auto_review_listed=True)
+    warning = (
+        f"Campaign {campaign_id}: autoReview is on, so lemlist contacts each lead as soon as it is created."
+    )
+    run(leads=people(1), dry_run=True)
+    assert warning not in caplog.text
+    service.world.campaigns[campaign_id].auto_review = True
+    run(leads=people(1), dry_run=True)
+    assert warning in caplog.text
 
 
 def test_findings_name_rows_and_no_person(
