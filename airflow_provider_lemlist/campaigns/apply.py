@@ -37,7 +37,7 @@ from airflow_provider_lemlist.campaigns.plan import (
     provisional_name,
 )
 from airflow_provider_lemlist.campaigns.present import Applied, Present, branch_ids, digests
-from airflow_provider_lemlist.delivery.evidence import is_archived
+from airflow_provider_lemlist.delivery.evidence import SENDS_AT_ONCE, is_archived
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
     LemlistNotFoundError,
@@ -229,6 +229,8 @@ class Application:
         number = len(plan.changes)
         event = f"{number} change{'s' * (number > 1)}." if number else "no changes."
         log.info("%s: %s", self._campaign, "\n".join([event, *lines]))
+        if self._definition.get("autoReview") is True:
+            log.warning("%s: %s", self._campaign, SENDS_AT_ONCE)
         edits = any(isinstance(change, UpdateStep) for change in plan.changes)
         if edits and present.is_running and self._options.if_running == "edit":
             log.warning("%s: is running, so lemlist may refuse to change its steps.", self._campaign)

@@ -20,9 +20,9 @@ from airflow_provider_lemlist.exceptions import LemlistUncertainError, LemlistVa
 #: Fields of a step that are not compared: a position moves when steps are put before it, and lemlist hosts
 #: its own copies of media.
 _NOT_COMPARED = ("type", "index", "images", "videos")
-#: What a log says about autoReview, and the warning if it is on, which takes the id of the campaign.
+#: What a log says about autoReview, and the warning if it is on.
 AUTO_REVIEW = {True: "autoReview on", False: "autoReview off", None: "autoReview not known"}
-SENDS_AT_ONCE = "Campaign %s: autoReview is on, so lemlist contacts each lead as soon as it is created."
+SENDS_AT_ONCE = "autoReview is on, so lemlist contacts each lead as soon as it is created."
 
 
 # --- Leads ------------------------------------------------------------------------------------------------

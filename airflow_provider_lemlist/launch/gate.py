@@ -104,7 +104,7 @@ class Readiness:
         )
         log.info("Campaign %s: hours of sending: %s%s.", campaign_id, self.hours, self._when())
         if self.auto_review:
-            log.warning(SENDS_AT_ONCE, campaign_id)
+            log.warning("Campaign %s: %s", campaign_id, SENDS_AT_ONCE)
         for text in self.statutes.blocking:
             log.error("Campaign %s: lemlist says: %s", campaign_id, text)
         for text in self.statutes.warnings:

@@ -81,7 +81,7 @@ def read_sequences(hook: LemlistHook, campaign_id: str) -> tuple[dict[str, Any],
     known = campaign.get("name"), campaign.get("status") or "unknown", AUTO_REVIEW[auto_review(campaign)]
     log.info("Campaign %s: %r, %s, %s.", campaign_id, *known)
     if auto_review(campaign):
-        log.warning(SENDS_AT_ONCE, campaign_id)
+        log.warning("Campaign %s: %s", campaign_id, SENDS_AT_ONCE)
     return sequences, latency
 
 

@@ -221,6 +221,9 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
                 "It may have been added a moment ago; a retry will find it."
             )
         self.log.info("Lead %s: %s in campaign %s.", lead_id, outcome, self.campaign_id)
+        if outcome == "created":
+            # lemlist documents no way to read the setting, so it is not requested.
+            self.log.info("Lead %s: contacted at once if autoReview of the campaign is on.", lead_id)
         if delivered.differing:
             self.log.warning(
                 "Lead %s: lemlist has other values than the task in %s. Set if_exists to 'update' to change "

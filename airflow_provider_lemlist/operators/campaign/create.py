@@ -139,7 +139,7 @@ class CreateCampaignOperator(LemlistOperator):
         history.finish(campaign_id, name=name)
         self.log.info("Campaign %s: %s.", campaign_id, "exists already" if found else "created")
         if settings.get("auto_review") and not found:
-            self.log.warning(SENDS_AT_ONCE, campaign_id)
+            self.log.warning("Campaign %s: %s", campaign_id, SENDS_AT_ONCE)
         if not campaign.get("sequenceId"):
             campaign = self.hook.get_campaign(campaign_id)  # the list does not say it
         if found:

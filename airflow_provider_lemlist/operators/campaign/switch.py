@@ -82,9 +82,13 @@ class StartCampaignOperator(_SwitchOperator):
         check_switch("dry_run", arguments)
 
     def _switch(self, campaign_id: str, campaign: Mapping[str, Any], context: Context) -> None:
+        from airflow_provider_lemlist.delivery.evidence import SENDS_AT_ONCE, auto_review
+
         before = campaign.get("status")
         if before == "running":
             self._log_state(campaign_id, before, before)
+            if auto_review(campaign):
+                self.log.warning("Campaign %s: %s", campaign_id, SENDS_AT_ONCE)
             return
         self._look(campaign, context)
         if self.sends_nothing:

@@ -118,6 +118,17 @@ class TestCreateLead:
             worker.run(create(campaign_id))
         assert not lemlist.requests(CREATE)
 
+    def test_log_says_that_an_auto_reviewed_lead_is_contacted_at_once(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[str] = []
+        for task_id in ("first", "second"):
+            task = create(campaign_id, task_id=task_id)
+            monkeypatch.setattr(task.log, "info", lambda text, *values: told.append(text % values))
+            lead_id = worker.run(task)
+        why = f"Lead {lead_id}: contacted at once if autoReview of the campaign is on."
+        assert told.count(why) == 1  # the second task has not created it
+
     def test_flags_are_sent_only_if_they_are_true(
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
