@@ -182,14 +182,21 @@ def exceeded(figures: Figures, limits: Mapping[str, float], *, min_sent: int) ->
     Return the metrics that are above their limits, or None if too few messages were sent to judge.
 
     :param limits: The limits by metric.
-    :raises LemlistUnexpectedReplyError: lemlist did not return a counter that a limit needs.
+    :raises LemlistUnexpectedReplyError: lemlist did not return a counter that a limit needs, and no other
+        limit is exceeded.
     """
-    above = [
-        Excess(metric, figures.value(metric), limit)
-        for metric, limit in limits.items()
-        if figures.is_above(metric, limit)
-    ]
-    return above if figures.sent >= min_sent else None
+    above: list[Excess] = []
+    missing: LemlistUnexpectedReplyError | None = None
+    for metric, limit in limits.items():
+        try:
+            if figures.is_above(metric, limit):
+                above.append(Excess(metric, figures.value(metric), limit))
+        except LemlistUnexpectedReplyError as error:
+            missing = error
+    has_enough = figures.sent >= min_sent
+    if missing and not (above and has_enough):
+        raise missing
+    return above if has_enough else None
 
 
 class Period(NamedTuple):

@@ -135,6 +135,13 @@ class TestExceeded:
         with pytest.raises(LemlistUnexpectedReplyError, match=missing):
             exceeded(figures(**row), BOTH, min_sent=50)
 
+    @pytest.mark.parametrize("metric", BOTH)
+    def test_missing_counter_does_not_hide_another_limit_that_is_exceeded(self, metric):
+        row = {"messagesSent": 100, "messagesBounced": 9, "nbLeadsReached": 90, "nbLeadsUnsubscribed": 9}
+        del row[METRICS[metric].counter]
+        [excess] = exceeded(figures(**row), BOTH, min_sent=50) or ()
+        assert {excess.metric, metric} == {*BOTH}
+
 
 class TestCondition:
     @given(counts, counts, limits.filter(bool))

@@ -388,6 +388,17 @@ class TestIncompleteFigures:
         assert caught.value.retryable
         assert worker.xcoms["guard"]["paused"] == ["cam_1"]
 
+    def test_campaign_beyond_one_limit_is_paused_though_the_other_is_not_known(
+        self, scripted: Stage, worker: Any
+    ) -> None:
+        scripted.script = [
+            figures({"messagesSent": 100, "messagesBounced": 9}),
+            Act(body={"_id": "cam_0", "status": "running"}),
+            Act(body={"_id": "cam_0", "state": "paused"}),
+        ]
+        with pytest.raises(LemlistGuardError, match="cam_0: bounce_rate 9.00%.*paused"):
+            worker.run(guard("cam_0"))
+
     def test_campaign_that_the_batch_lacks_is_requested_by_itself(self, scripted: Stage, worker: Any) -> None:
         scripted.script = [
             Act(body={"results": [], "errors": [{"campaignId": "cam_0", "error": "x"}]}),
