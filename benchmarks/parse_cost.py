@@ -31,12 +31,14 @@ OURS = (
     "airflow_provider_lemlist.operators.sequence",
     "airflow_provider_lemlist.operators.load",
     "airflow_provider_lemlist.operators.campaign",
+    "airflow_provider_lemlist.operators.unsubscribe",
     "airflow_provider_lemlist.sensors.activity",
+    "airflow_provider_lemlist.sensors.campaign",
     "airflow_provider_lemlist.transfers.object_storage",
     "airflow_provider_lemlist.transfers.sql",
 )
 HTTP = "airflow.providers.http.operators.http"
-ALL_OF_OURS = "all seven modules of this provider"
+ALL_OF_OURS = "all nine modules of this provider"
 STATEMENTS = {
     **{module: f"import {module}" for module in OURS},
     ALL_OF_OURS: f"import {', '.join(OURS)}",
