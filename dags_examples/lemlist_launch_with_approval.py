@@ -4,8 +4,8 @@ Launch a campaign in small steps, after a person has approved it.
 
 The campaign is applied from its definition and the load is rehearsed, which contacts no one. ``approve`` then
 shows the figures and waits for a person, at most two days; without an answer, nothing is launched. After the
-approval the leads are loaded, and the first 20 are launched. A day later, when their emails were sent and few
-have bounced, the rest is launched; otherwise the guard pauses the campaign and fails.
+approval the leads are loaded, and the first 20 are launched. A day later, when their emails were sent, the
+rest is launched; but if too many have bounced or unsubscribed, the guard pauses the campaign and fails.
 
 People on lemlist's list of unsubscribed values and those in ``do_not_contact.csv`` are left out.
 
@@ -58,9 +58,10 @@ FIGURES = """
 | invalid | {{ load.invalid }} |
 | senders | {{ campaign.senders | length }} |
 | sending hours | {{ campaign.hours }} |
-| warnings of lemlist | {{ campaign.warnings | join("; ") or "none" }} |
+| warnings of lemlist, before anyone is loaded | {{ campaign.warnings | join("; ") or "none" }} |
 
-If you approve, the first 20 are launched now, and the rest a day later unless too many emails bounce.
+If you approve, the first 20 are launched now, and the rest {{ params.pause_hours }} hours later, unless too
+many of them bounce or unsubscribe.
 """
 # [END launch_figures]
 
@@ -103,6 +104,7 @@ if ApprovalOperator:
             target_time='{{ ti.xcom_pull(task_ids="approve")["responded_at"]'
             " + macros.timedelta(hours=params.pause_hours) }}",
             mode="reschedule",
+            poke_interval=timedelta(minutes=5),
         )
         # Over a weekend nothing is sent, and a guard that has seen nothing proves nothing.
         sent = CampaignStatsSensor(
@@ -114,7 +116,13 @@ if ApprovalOperator:
             timeout=timedelta(days=5).total_seconds(),
             deferrable=True,
         )
-        guard = CampaignGuardOperator(task_id="guard", campaign_id=campaign.output, min_sent=15)
+        guard = CampaignGuardOperator(
+            task_id="guard",
+            campaign_id=campaign.output,
+            min_sent=15,
+            max_bounce_rate=0.07,  # one of 20 is 5 %
+            max_unsubscribe_rate=0.07,
+        )
         rest = LaunchLeadsOperator(task_id="rest", campaign_id=campaign.output, max_leads=500)
 
         [rehearsal, checks] >> approve >> load >> first >> start >> next_day >> sent >> guard >> rest

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 AS_CODE = "lemlist_campaign_as_code"
 #: Runs twice: the second run replaces what the first one wrote.
 WAREHOUSE = "lemlist_to_warehouse"
+#: All that run by themselves. The others wait: for a reply, or for a person who approves.
 EXAMPLES = (
     *("lemlist_outreach", "lemlist_mapped_leads", "lemlist_voice_notes", "lemlist_load_leads"),
     *(AS_CODE, WAREHOUSE),

@@ -14,8 +14,11 @@ import pytest
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.contract.documents import departures
 from tests.waiting import WINDOW
+from tools.private_airflow import VERSION
 
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
+#: Whether Airflow has ApprovalOperator.
+HAS_APPROVAL = tuple(map(int, VERSION.split(".")[:2])) >= (3, 1)
 #: Timeout of a test in seconds; Airflow limits neither a run nor a deferred task.
 LONGEST = 240
 

@@ -18,17 +18,18 @@ LONGEST = 600
 
 @contextmanager
 def running(
-    dag_id: str, lemlist: Sandbox, *, tasks: int, variables: Mapping[str, str], **environment: str
+    dags: str | Path, lemlist: Sandbox, *, tasks: int, variables: Mapping[str, str], **environment: str
 ) -> Iterator[PrivateAirflow]:
     """
-    Run Airflow with the DAG in the folder of the same name.
+    Run Airflow with the DAG of a folder.
 
+    :param dags: The folder, within that of this file or anywhere else.
     :param tasks: Number of tasks that run at the same time.
     :param variables: Airflow variables of the DAG.
     :param environment: Further variables of the environment.
     """
     with PrivateAirflow(
-        Path(__file__).parent / dag_id,
+        Path(__file__).parent / dags,
         AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
         AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
         AIRFLOW__CORE__PARALLELISM=str(tasks),
