@@ -87,7 +87,10 @@ if ApprovalOperator:
         }
         rehearsal = LoadLeadsOperator(task_id="rehearsal", dry_run=True, **people)
         checks = LaunchLeadsOperator(
-            task_id="checks", campaign_id=campaign.output, max_leads=20, dry_run=True
+            task_id="checks",
+            campaign_id=campaign.output,
+            max_leads=20,
+            dry_run=True,
         )
         approve = ApprovalOperator(
             task_id="approve",
