@@ -169,6 +169,7 @@ def answered(
 
 
 def test_without_an_approval_the_campaign_stays_a_draft_without_leads(lemlist: Sandbox, answered):
+    lemlist.simulate(review=False, speed=50)
     dag_run = answered("Reject")
     after = {"load", "first", "start", "next_day", "sent", "guard", "rest"}
     assert {task_id for task_id, [state] in states(dag_run).items() if state == "skipped"} == after
