@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_lemlist.api.wire import CLOCK, SETTLE_TIME
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError, Reason
 from airflow_provider_lemlist.suppression.lists import Entries, Entry
-from airflow_provider_lemlist.suppression.values import Form, read_value
+from airflow_provider_lemlist.suppression.values import Form, read_value, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,9 @@ def sync(hook: LemlistHook, options: SyncOptions) -> dict[str, Any]:
         extra = lists.extra() if options.resubscribe_missing else []
         refusal = _check_extra(options, len(extra), listed)
         kept = [each for each in extra if each.is_protected]
-        freed = [each for each in extra if not each.is_protected and refusal is None]
+        # A value that cannot be read may be any of these.
+        may_free = refusal is None and not entries.unknown
+        freed = [each for each in extra if may_free and not each.is_protected]
         log.info(
             "lemlist has %s unsubscribed values, and lacks %s of the %s; %s to re-subscribe.",
             *(f"{number:,}" for number in (listed, len(missing), values, len(freed))),
@@ -87,6 +89,8 @@ def sync(hook: LemlistHook, options: SyncOptions) -> dict[str, Any]:
         raise LemlistValidationError(
             f"{options.argument}: {len(entries.unknown):,} rows have a value that is no address, domain, "
             f"LinkedIn URL or phone number; the log has their numbers. {rest}."
+            + " Nothing was re-subscribed."
+            * bool(extra)
         )
     return {
         "values": values,
@@ -191,9 +195,19 @@ class _Lists:
     def extra(self) -> list[Listed]:
         """Return what lemlist has and the user's list has not."""
         query = (
-            f"SELECT id, value, source FROM listed WHERE NOT EXISTS ({_SAME.format('wanted')}) ORDER BY id"
+            "SELECT form, text, id, value, source FROM listed"
+            f" WHERE NOT EXISTS ({_SAME.format('wanted')}) ORDER BY id"
         )
-        return [Listed(*row) for row in self._database.execute(query)]
+        found = self._database.execute(query).fetchall()
+        return [Listed(*entry) for form, text, *entry in found if not self._is_covered(form, text)]
+
+    def _is_covered(self, form: Form, text: str) -> bool:
+        """Return whether the user's list has the domain of an entry, or one above it."""
+        field = {Form.ADDRESS: "email", Form.DOMAIN: "companyDomain"}.get(form)
+        query = "SELECT 1 FROM wanted WHERE form = ? AND text = ?"
+        return field is not None and any(
+            self._database.execute(query, value).fetchone() for value in values_of({field: text})
+        )
 
     def _count(self, table: str) -> int:
         return int(self._database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])

@@ -210,6 +210,22 @@ class TestResubscribe:
         assert len(listed(lemlist)) == 21
         assert not lemlist.requests("DELETE *")
 
+    def test_value_that_cannot_be_read_re_subscribes_no_one(self, lemlist: Sandbox, worker: Any) -> None:
+        unsubscribe(lemlist, *self.MANY)
+        values = [*self.MANY[1:], "p0 at norte.example"]
+        with pytest.raises(LemlistValidationError, match="Nothing was re-subscribed"):
+            worker.run(sync(values=values, resubscribe_missing=True))
+        assert not lemlist.requests("DELETE *")
+
+    def test_domain_of_the_source_covers_what_is_below_it(self, lemlist: Sandbox, worker: Any) -> None:
+        unsubscribe(lemlist, *self.MANY, "eva@mail.norte.example", "@mail.norte.example", "ben@sur.example")
+        unsubscribe(lemlist, "linkedin.com/in/eva")
+        values = ["@norte.example"]
+        report = worker.run(sync(values=values, resubscribe_missing=True))
+        assert (report["unsubscribed"], report["resubscribed"]) == (1, 2)
+        below = {*self.MANY, "eva@mail.norte.example", "@mail.norte.example"}
+        assert {*listed(lemlist)} == below | {"@norte.example"}
+
     def test_empty_source_re_subscribes_no_one(self, lemlist: Sandbox, worker: Any) -> None:
         unsubscribe(lemlist, *self.MANY)
         with pytest.raises(LemlistValidationError, match="seems to be incomplete"):
