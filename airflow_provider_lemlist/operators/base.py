@@ -11,13 +11,22 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
-from airflow_provider_lemlist.arguments import checked_flag, checked_id, the
+from airflow_provider_lemlist.arguments import (
+    checked_flag,
+    checked_id,
+    given_names,
+    is_from_mapped,
+    or_none,
+    the,
+)
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.operators.mapping import CheckedPartial
 from airflow_provider_lemlist.storage import name_in_storage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -92,6 +101,13 @@ class LemlistOperator(BaseOperator):
             )
 
     # --- Arguments when the task runs -------------------------------------------------------------------
+
+    def _note_given(self, names: Sequence[str]) -> None:
+        """Note which of these optional arguments were given, and set the others to None."""
+        optional = {name: getattr(self, name) for name in names}
+        self._given = given_names(optional, mapped=is_from_mapped(self))
+        for name, value in optional.items():
+            setattr(self, name, or_none(value))
 
     def _the(self, argument: str) -> str:
         return the(argument, {"task_id": self.task_id})

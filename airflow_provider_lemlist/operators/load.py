@@ -17,7 +17,6 @@ from airflow_provider_lemlist.arguments import (
     check_names,
     check_part,
     check_switch,
-    given_names,
     is_from_mapped,
     or_none,
     refuse_empty,
@@ -222,10 +221,7 @@ class LoadLeadsOperator(KeepsPlaceholders, SourceOperator, LedgerOperator):
         self.allow_empty_exclusions = allow_empty_exclusions
         self.storage_conn_id: Any = storage_conn_id
         self.ledger_path = ledger_path
-        optional = {name: getattr(self, name) for name in _OPTIONAL}
-        self._given = given_names(optional, mapped=is_from_mapped(self))
-        for name, value in optional.items():
-            setattr(self, name, or_none(value))
+        self._note_given(_OPTIONAL)
         self.column_map = column_map
         self.variables = variables
         self.defaults = defaults

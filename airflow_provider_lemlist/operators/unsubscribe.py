@@ -11,8 +11,6 @@ from airflow_provider_lemlist.arguments import (
     check_choice,
     check_part,
     check_switch,
-    given_names,
-    is_from_mapped,
     or_none,
     refuse_empty,
     the,
@@ -122,10 +120,7 @@ class SyncUnsubscribesOperator(SourceOperator):
         self.target_table = target_table
         self.target_conn_id = target_conn_id
         self.target_path: Any = target_path
-        optional = {name: getattr(self, name) for name in _OPTIONAL}
-        self._given = given_names(optional, mapped=is_from_mapped(self))
-        for name, value in optional.items():
-            setattr(self, name, or_none(value))
+        self._note_given(_OPTIONAL)
         self.direction = direction
         self.file_format = file_format
         self.resubscribe_missing = resubscribe_missing

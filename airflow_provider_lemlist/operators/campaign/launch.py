@@ -14,8 +14,6 @@ from airflow_provider_lemlist.arguments import (
     check_id,
     check_switch,
     checked_number,
-    given_names,
-    is_from_mapped,
     listed,
     or_none,
     refuse_empty,
@@ -97,10 +95,7 @@ class LaunchLeadsOperator(LemlistOperator):
         self.lead_ids: Any = lead_ids
         self.ledger_path: Any = ledger_path
         self.storage_conn_id: Any = storage_conn_id
-        optional = {name: getattr(self, name) for name in _OPTIONAL}
-        self._given = given_names(optional, mapped=is_from_mapped(self))
-        for name, value in optional.items():
-            setattr(self, name, or_none(value))
+        self._note_given(_OPTIONAL)
         self.if_variable_missing = if_variable_missing
         self.if_paused = if_paused
         self.exclude_unsubscribed = exclude_unsubscribed
