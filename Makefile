@@ -49,6 +49,18 @@ format: $(READY)
 clean:
 	rm -rf .venv .venv-* .airflow .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 
+# What only one command needs is added to the environment when that command is run first.
+$(VENV)/.ready-fleet: $(READY)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints/airflow-$(AIRFLOW).txt --group fleet
+	@touch $@
+
+# The documentation needs no Airflow.
+DOCS_VENV ?= .venv-docs
+$(DOCS_VENV)/.ready: $(READY) constraints/docs.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DOCS_VENV)
+	@$(BIN)/uv pip install --quiet --python $(DOCS_VENV)/bin/python --constraint constraints/docs.txt --group docs
+	@touch $@
+
 # Missing prerequisites are reported in one line before the environment is created.
 $(READY): pyproject.toml constraints/airflow-$(AIRFLOW).txt
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON) (Python 3.11 or newer; PYTHON=… names another)"; exit 1; }
