@@ -11,13 +11,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(AIRFLOW)
 PYTEST_ARGS ?=
 
-.PHONY: demo ui test lint types wheel format clean help
+.PHONY: demo ui test lint types dist wheel sbom format clean help
 
 help:
 	@echo "make demo    run the example DAGs in real Airflow against the embedded sandbox"
 	@echo "make ui      start Airflow's web interface and the sandbox"
 	@echo "make test    run every test that this machine can run"
-	@echo "make lint types wheel format clean"
+	@echo "make lint types dist wheel sbom format clean"
 
 # DAG=lemlist_mapped_leads runs only this one.
 demo: $(READY)
@@ -35,13 +35,27 @@ lint: $(READY)
 types: $(READY)
 	@$(BIN)/mypy
 
-# The wheel must work with only its declared dependencies.
-wheel: $(READY)
-	@rm -rf dist && $(BIN)/uv build --quiet --out-dir dist
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/empty
-	@$(BIN)/uv pip install --quiet --python $(VENV)/empty/bin/python \
-		--constraint constraints/airflow-$(AIRFLOW).txt dist/*.whl
-	@$(VENV)/empty/bin/python tools/check_wheel.py
+# The wheel and the sdist, built twice, and a page of links to them from which pip installs.
+dist: $(READY)
+	@$(BIN)/python -m tools.release
+
+# What pip installs from that page must work with only its declared dependencies.
+EMPTY := $(VENV)/empty
+wheel: dist
+	@$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(EMPTY)
+	@$(EMPTY)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--find-links build/index.html --constraint constraints/airflow-$(AIRFLOW).txt \
+		"airflow-provider-lemlist==$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' airflow_provider_lemlist/__init__.py)"
+	@$(EMPTY)/bin/python tools/check_wheel.py dist/*.whl
+
+# The bill of materials: the package and what pip installs with it.
+sbom: wheel
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/sbom
+	@$(BIN)/uv pip install --quiet --python $(VENV)/sbom/bin/python --requirement constraints/sbom.txt
+	@$(EMPTY)/bin/python -m pip uninstall --quiet --quiet --yes pip setuptools
+	@$(VENV)/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file build/sbom.cdx.json $(EMPTY)/bin/python
+	@echo "build/sbom.cdx.json: $$(grep -c '"bom-ref"' build/sbom.cdx.json) components"
 
 format: $(READY)
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check that the installed wheel works with only its declared dependencies."""
+"""Check that the installed package is the given wheel, and works with only its declared dependencies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import zipfile
 from importlib.metadata import metadata, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,13 @@ with tempfile.TemporaryDirectory() as home:
         "the environment is not empty"
     )
 
+    # Another file of the same version may be on the index that pip uses by default.
+    installed = Path(airflow_provider_lemlist.__file__).parents[1]
+    with zipfile.ZipFile(sys.argv[1]) as wheel:
+        for name in wheel.namelist():
+            same = name.endswith("RECORD") or (installed / name).read_bytes() == wheel.read(name)
+            assert same, f"pip installed another {name} than that of the wheel"
+
     for data in ("py.typed", "sandbox/templates", "sandbox/static"):
         assert (Path(airflow_provider_lemlist.__file__).parent / data).exists(), f"the wheel lacks {data}"
 
@@ -34,10 +42,12 @@ with tempfile.TemporaryDirectory() as home:
     assert "](https://" in description
     assert not re.search(r"\]\((?!https://)", description), "the long description has a relative link"
 
-    # These need an extra; everything else must import.
-    extra = ("airflow_provider_lemlist.sandbox", "airflow_provider_lemlist.api.budget.redis")
+    # These need an extra, or an Airflow with shared streams; everything else must import.
+    needs_more = ["airflow_provider_lemlist.sandbox", "airflow_provider_lemlist.api.budget.redis"]
+    if not find_spec("airflow.triggers.shared_stream"):
+        needs_more.append("airflow_provider_lemlist.triggers.receipts")
     for module in pkgutil.walk_packages(airflow_provider_lemlist.__path__, "airflow_provider_lemlist."):
-        if not module.name.startswith(extra):
+        if not module.name.startswith(tuple(needs_more)):
             importlib.import_module(module.name)
 
     listed = subprocess.run(
