@@ -47,6 +47,8 @@ class Call:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     #: What is wrong with the Base URL if a response does not come from lemlist's API.
     base_url_problem: str = ""
+    #: The ids in the request, as ``operations.named_ids`` names them.
+    ids: str = ""
     #: Whether an earlier attempt of this call may have taken effect.
     in_doubt: bool = False
 
@@ -233,7 +235,10 @@ def _judge_refusal(call: Call, response: Response) -> Verdict:
     if rule.reason is call.operation.already:
         return Success({})
     said = excerpt(texts[0] if texts else "", call.secrets)
-    message = f"{rule.reason.value} {rule.remedy}".strip() + (f" lemlist said: {said!r}." if said else "")
+    why = rule.reason.value
+    if call.ids and rule.error is LemlistNotFoundError:
+        why = f"{why.rstrip('.')}: {excerpt(call.ids, call.secrets)}."
+    message = f"{why} {rule.remedy}".strip() + (f" lemlist said: {said!r}." if said else "")
     error = call.error(rule.error, rule.reason, message, status=status, text=said)
 
     if rule.reason is Reason.RATE_LIMITED:

@@ -260,6 +260,28 @@ def _fits(template: str, path: str) -> bool:
     return re.fullmatch(pattern, path.rstrip("/")) is not None
 
 
+#: The parameters that are ids, and of what. lemlist takes the email of a lead in some of them.
+_IDS = {
+    "campaignId": "campaign",
+    "sequenceId": "sequence",
+    "stepId": "step",
+    "scheduleId": "schedule",
+    "leadId": "lead",
+    "leadIdOrEmail": "lead",
+    "id": "lead",
+}
+
+
+def named_ids(parameters: Mapping[str, object]) -> str:
+    """Name the ids of a call, such as ``campaign cam_1, lead lea_1``, without what may be personal data."""
+    return ", ".join(
+        f"{kind} {value}"
+        for name, kind in _IDS.items()
+        if isinstance(value := parameters.get(name), str)
+        and re.fullmatch(r"lea_\w+" if kind == "lead" else r"[\w-]{1,64}", value, re.ASCII)
+    )
+
+
 #: Query parameters documented as a JSON array; every other list is documented as comma-separated.
 _JSON_QUERY = ("channels", "filters")
 

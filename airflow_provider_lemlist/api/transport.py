@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from airflow_provider_lemlist.api.budget import SLICE
 from airflow_provider_lemlist.api.judge import Action, Call, Failure, Response, Success, Verdict, judge
 from airflow_provider_lemlist.api.limits import read_limits
-from airflow_provider_lemlist.api.operations import Effect, Operation, Reconcile
+from airflow_provider_lemlist.api.operations import Effect, Operation, Reconcile, named_ids
 from airflow_provider_lemlist.api.wire import CLOCK, Exchange, Wire
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
@@ -103,7 +103,13 @@ class Transport:
         :raises LemlistError: What went wrong, after everything that may safely be retried was retried.
         """
         request = self._wire.prepare(operation, path or {}, query or {}, body, upload)
-        call = Call(operation, self._settings.conn_id, self._wire.secrets, self._settings.base_url_problem)
+        call = Call(
+            operation,
+            self._settings.conn_id,
+            self._wire.secrets,
+            self._settings.base_url_problem,
+            named_ids({**(query or {}), **(path or {})}),
+        )
         attempts = _Attempts(self._policy)
         in_doubt = False
         while True:

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import multiprocessing
+import re
 import signal
 import socket
 import ssl
@@ -341,6 +342,51 @@ def test_a_connection_that_was_dropped_during_a_long_wait_leaves_nothing_in_doub
     assert create(transport) == LEAD
     assert len(stage.requests) == 2
     assert stage.connections == 2
+
+
+# --- What a "not found" names -----------------------------------------------------------------------------
+
+ID_NAMES = {
+    "campaignId": "campaign cam_1",
+    "sequenceId": "sequence seq_1",
+    "stepId": "step stp_1",
+    "scheduleId": "schedule skd_1",
+    "leadId": "lead lea_1",
+    "leadIdOrEmail": "lead lea_1",
+}
+WITH_IDS = [
+    each for each in dict.fromkeys(ops.OPERATIONS) if set(ID_NAMES) & set(re.findall(r"{(\w+)}", each.path))
+]
+
+
+@pytest.mark.parametrize("operation", WITH_IDS, ids=str)
+def test_not_found_names_every_id_of_the_request_and_no_email(
+    stage: Stage, transport: Transport, operation: ops.Operation
+) -> None:
+    names = re.findall(r"{(\w+)}", operation.path)
+    path = {name: ID_NAMES.get(name, "ana@norte.example").rpartition(" ")[2] for name in names}
+    stage.script = [Act(404, b"Not found")]
+    with pytest.raises(LemlistNotFoundError) as caught:
+        transport.call(operation, path=path, into=io.BytesIO())
+    assert all(ID_NAMES[name] in str(caught.value) for name in names if name in ID_NAMES)
+    assert "ana" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "where", ["ana@norte.example", "+34600123456", "34600123456", "https://linkedin.com/in/ana"]
+)
+def test_not_found_does_not_repeat_what_stands_in_for_the_id_of_a_lead(
+    stage: Stage, transport: Transport, where: str
+) -> None:
+    stage.script = [Act(404, b"Lead not found")] * 2
+    for call in (
+        {"operation": ops.MARK_INTERESTED, "path": {"leadIdOrEmail": where}},
+        {"operation": ops.GET_LEAD, "query": {"id": where}},
+    ):
+        with pytest.raises(LemlistNotFoundError) as caught:
+            transport.call(**call)
+        assert caught.value.message.startswith("No lead has this id or email for this API key. lemlist said")
+        assert where not in str(caught.value)
 
 
 # --- In doubt ---------------------------------------------------------------------------------------------
