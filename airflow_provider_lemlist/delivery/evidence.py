@@ -152,20 +152,27 @@ def equal_steps(
 
 def is_equal(step: Mapping[str, Any], row: Mapping[str, Any]) -> bool | None:
     """Return whether a listed step equals a step; None if what tells them apart is not listed."""
-    if row.get("type") != step["type"]:
+    if row.get("type") != step["type"] or differing_step_fields(step, row):
         return False
     there = listed_fields(row)
-    unlisted = text_is_equal = False
-    for name, value in step.items():
-        if name in _NOT_COMPARED or value is None:
-            continue
-        if there.get(name) is None:
-            unlisted = True
-        elif words(value) != words(there[name]):
-            return False
-        elif name in ("subject", "message") and value:
-            text_is_equal = True
-    return None if unlisted and not text_is_equal else True
+    compared = _compared_fields(step)
+    is_unlisted = any(there.get(name) is None for name in compared)
+    text_is_equal = any(compared.get(name) and there.get(name) is not None for name in ("subject", "message"))
+    return None if is_unlisted and not text_is_equal else True
+
+
+def differing_step_fields(step: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """Return the fields of a step of which lemlist lists another value."""
+    there = listed_fields(row)
+    return [
+        name
+        for name, value in _compared_fields(step).items()
+        if there.get(name) is not None and words(value) != words(there[name])
+    ]
+
+
+def _compared_fields(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in step.items() if name not in _NOT_COMPARED and value is not None}
 
 
 def listed_fields(row: Mapping[str, Any]) -> dict[str, Any]:

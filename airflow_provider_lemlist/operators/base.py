@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, cached_property
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import Asset, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator
 
 from airflow_provider_lemlist.arguments import (
     checked_flag,
@@ -25,7 +25,7 @@ from airflow_provider_lemlist.operators.mapping import CheckedPartial
 from airflow_provider_lemlist.storage import name_in_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -127,6 +127,32 @@ class LemlistOperator(BaseOperator):
         """Return flags as the hook takes them: None, so that it is not sent, where one is not set."""
         return {name: checked_flag(getattr(self, name), self._the(name)) or None for name in names}
 
+    # --- XCom -------------------------------------------------------------------------------------------
+
+    def _push(self, context: Context, /, **values: Any) -> None:
+        if self.do_xcom_push:
+            for key, value in values.items():
+                context["ti"].xcom_push(key=key, value=value)
+
+    def _push_report(
+        self, context: Context, outcome: str, message: str = "", differing: Iterable[str] = ()
+    ) -> None:
+        """
+        Push how the task ended, because a log line is not seen.
+
+        :param outcome: What became of it, in one word.
+        :param message: Why, if the outcome does not say it.
+        :param differing: What lemlist has another value of, and keeps: names, never values.
+        """
+        self._push(context, report={"outcome": outcome, "message": message, "differing": sorted(differing)})
+
+    def _skip(self, context: Context, outcome: str, message: str) -> NoReturn:
+        """Skip the task, and push why."""
+        # Airflow shows the text of the exception only in a part of the log that is folded.
+        self.log.info("Skipped: %s", message)
+        self._push_report(context, outcome, message)
+        raise AirflowSkipException(message)
+
     # --- Lineage and outlets ----------------------------------------------------------------------------
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
@@ -159,11 +185,6 @@ class LemlistOperator(BaseOperator):
     def _source_file(self) -> ObjectStoragePath | None:
         """Return the file that the task reads."""
         return None
-
-    def _push(self, context: Context, /, **values: Any) -> None:
-        if self.do_xcom_push:
-            for key, value in values.items():
-                context["ti"].xcom_push(key=key, value=value)
 
     def _update_outlets(self, context: Context, **extra: Any) -> None:
         """Put what was created into the event of every asset among the outlets."""

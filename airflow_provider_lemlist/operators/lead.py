@@ -9,8 +9,6 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
-
 from airflow_provider_lemlist import leads
 from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
@@ -63,7 +61,8 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
     The lead is checked before anything is sent; literal values when the DAG is parsed. Airflow does not
     render them, so that a ``{{firstName}}`` reaches lemlist. An Airflow retry never creates the lead again.
 
-    Returns the id of the lead. lemlist's whole response is pushed under the key ``lead``.
+    Returns the id of the lead. lemlist's whole response is pushed under the key ``lead``, and under
+    ``report`` the outcome: also why the task was skipped, and which fields lemlist has other values of.
 
     :param campaign_id: Id of the campaign. (templated)
     :param lead: lemlist's fields (``email``, ``firstName``, …) and custom variables. Numbers, truth values
@@ -164,7 +163,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         flags = self._flags(FLAGS)
         lead = checked_lead(vars(self))
         if self.exclude_unsubscribed:
-            self._skip_unsubscribed(lead)
+            self._skip_unsubscribed(context, lead)
         history = TaskHistory(context)
         # The person in the campaign; a hash, which does not show who it is.
         who = blake2b(person_key(lead) + campaign_id.encode(), digest_size=16).hexdigest()
@@ -188,50 +187,54 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
                 flags=flags,
                 before_create=partial(history.begin, campaign_id=campaign_id, who=who),
             )
-            found = self._wanted(delivered)
+            found = self._wanted(context, delivered)
         self._in_flight = ""
         lead_id = str(found["_id"])
         history.finish(lead_id, campaign_id=campaign_id, who=who)
         self._push(context, lead=dict(found))
+        self._tell(context, delivered)
         self._update_outlets(context, lead_id=lead_id, campaign_id=campaign_id)
         return lead_id
 
-    def _skip_unsubscribed(self, lead: Mapping[str, str]) -> None:
+    def _skip_unsubscribed(self, context: Context, lead: Mapping[str, str]) -> None:
         from airflow_provider_lemlist.suppression.lists import find_unsubscribed
 
         if (form := find_unsubscribed(self.hook, lead)) is not None:
-            raise AirflowSkipException(
-                f"lemlist has the {form} of the person as unsubscribed; skipped. Nothing was sent."
+            self._skip(
+                context,
+                "suppressed",
+                f"lemlist has the {form} of the person as unsubscribed; skipped. Nothing was sent.",
             )
 
-    def _wanted(self, delivered: Delivered) -> Mapping[str, Any]:
+    def _wanted(self, context: Context, delivered: Delivered) -> Mapping[str, Any]:
         """Return the lead, or raise what the policy wants where there is none to return."""
         outcome, lead_id = delivered.outcome, delivered.lead_id
+        skip = partial(self._skip, context, outcome.value)
         if outcome == "gone":
-            raise AirflowSkipException(
-                f"Lead {lead_id}: {delivered.message}; skipped. Set if_gone to 'create' to put it back."
-            )
+            skip(f"Lead {lead_id}: {delivered.message}; skipped. Set if_gone to 'create' to put it back.")
         if outcome == "elsewhere":
-            raise AirflowSkipException("The lead is in another campaign; skipped, as if_elsewhere says.")
+            skip("The lead is in another campaign; skipped, as if_elsewhere says.")
         if outcome == "exists" and not delivered.ours and self.if_exists == "skip":
-            raise AirflowSkipException("The lead is in this campaign; skipped, as if_exists says.")
+            skip("The lead is in this campaign; skipped, as if_exists says.")
         if delivered.lead is None:
             raise LemlistUnexpectedReplyError(
                 f"lemlist says that the lead is in campaign {self.campaign_id!r}, but does not list it. "
                 "It may have been added a moment ago; a retry will find it."
             )
+        return delivered.lead
+
+    def _tell(self, context: Context, delivered: Delivered) -> None:
+        """Log and push what became of the lead."""
+        outcome, lead_id, message = delivered.outcome, delivered.lead_id, delivered.message
         self.log.info("Lead %s: %s in campaign %s.", lead_id, outcome, self.campaign_id)
         if outcome == "created":
             # lemlist documents no way to read the setting, so it is not requested.
             self.log.info("Lead %s: contacted at once if autoReview of the campaign is on.", lead_id)
         if delivered.differing:
-            self.log.warning(
-                "Lead %s: lemlist has other values than the task in %s. Set if_exists to 'update' to change "
-                "them.",
-                lead_id,
-                ", ".join(sorted(delivered.differing)),
-            )
-        return delivered.lead
+            names = ", ".join(sorted(delivered.differing))
+            message = f"lemlist has other values than the task in {names}. Set if_exists to 'update'."
+            self.log.warning("Lead %s: %s", lead_id, message)
+        self._push_report(context, outcome.value, message, delivered.differing)
 
 
 def checked_lead(arguments: Mapping[str, Any], *, ignore: Collection[str] = ()) -> dict[str, str]:

@@ -42,8 +42,9 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
     renders the other fields. An Airflow retry never adds the step again.
 
     Returns the id of the step. lemlist's whole response is pushed under the key ``step``, the campaign, if
-    given, under ``campaign_id``. A condition also pushes the sequence of each branch: under its condition
-    key, such as ``linkedinInviteAccepted``, and under ``fallback``.
+    given, under ``campaign_id``, and under ``report`` whether the step existed, and which fields lemlist has
+    other values of. A condition also pushes the sequence of each branch: under its condition key, such as
+    ``linkedinInviteAccepted``, and under ``fallback``.
 
     :param step: A typed step such as ``steps.Email(…)``, or a dict with ``type`` and the fields of that type.
         (templated, except the texts that lemlist renders)
@@ -118,7 +119,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
 
     def execute(self, context: Context) -> str:
         """Add the step, or find the one that exists."""
-        from airflow_provider_lemlist.delivery.evidence import is_equal
+        from airflow_provider_lemlist.delivery.evidence import differing_step_fields
         from airflow_provider_lemlist.delivery.outcome import choose_step
         from airflow_provider_lemlist.operators.history import TaskHistory
 
@@ -145,12 +146,14 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
         history.finish(step_id, sequence_id=sequence["_id"])
         event = "already in sequence" if choice.row else "added to sequence"
         self.log.info("Step %s (%s): %s.", step_id, step["type"], event)
-        if choice.row and is_equal(step, choice.row) is False:
-            self.log.warning(
-                "Step %s: differs from the step of the task. Change it in lemlist; or delete it there and "
-                "clear the task.",
-                step_id,
+        differing, message = differing_step_fields(step, choice.row or {}), ""
+        if differing:
+            message = (
+                f"lemlist has other values than the task in {', '.join(differing)}. Change the step in "
+                "lemlist; or delete it there and clear the task."
             )
+            self.log.warning("Step %s: %s", step_id, message)
+        self._push_report(context, "exists" if choice.row else "created", message, differing)
         branches = steps.branches(response)
         if step["type"] == "conditional" and not branches:
             self.log.warning("Step %s: lemlist returned no branches of the condition.", step_id)

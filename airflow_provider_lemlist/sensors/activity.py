@@ -121,7 +121,8 @@ class ActivitySensor(LemlistSensor):
             condition.since,
         )
         if not self.deferrable:
-            return super().execute(context)
+            with self._pushing_skips(context):
+                return super().execute(context)
 
         from airflow_provider_lemlist.triggers.activity import ActivityTrigger
 

@@ -3,21 +3,46 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseSensorOperator
 
 from airflow_provider_lemlist import exceptions
 from airflow_provider_lemlist.exceptions import LemlistError
 from airflow_provider_lemlist.operators.base import LemlistOperator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
 
 class LemlistSensor(LemlistOperator, BaseSensorOperator):
     """The base of the sensors."""
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Continue after the wait in the triggerer, as Airflow does."""
+        with self._pushing_skips(context):
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    @contextmanager
+    def _pushing_skips(self, context: Context) -> Iterator[None]:
+        """Push why Airflow skips the sensor, as ``soft_fail`` and ``never_fail`` say."""
+        try:
+            yield
+        except AirflowSkipException as skip:
+            cause: BaseException = skip
+            while isinstance(cause, AirflowSkipException) and cause.__cause__ is not None:
+                cause = cause.__cause__  # Airflow's own text names only the argument
+            # The text of any other exception may hold personal data.
+            told = isinstance(cause, (LemlistError, AirflowException))
+            message = str(cause) if told else type(cause).__name__
+            self.log.info("Skipped: %s", message)
+            self._push_report(context, "skipped", message)
+            raise
 
     def _wait_in_triggerer(self, trigger: type[BaseTrigger], **arguments: Any) -> NoReturn:
         """Defer, with the arguments that all triggers of sensors have, until the trigger fires."""

@@ -134,7 +134,8 @@ class CampaignStatsSensor(LemlistSensor):
         self._period = period = self._read_arguments(context)
         self.log.info("Waiting for %s of campaign %s, %s", self._condition, self.campaign_id, period)
         if not self.deferrable:
-            return super().execute(context)
+            with self._pushing_skips(context):
+                return super().execute(context)
 
         from airflow_provider_lemlist.triggers.campaign import CampaignStatsTrigger
 

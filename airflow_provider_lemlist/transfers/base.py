@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
-
 from airflow_provider_lemlist.activities import checked_types
 from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
@@ -171,11 +169,11 @@ class LemlistTransfer(LemlistOperator):
             )
         return window.since if since is None else since, window.until if until is None else until
 
-    def _refuse_empty_set(self) -> None:
+    def _refuse_empty_set(self, context: Context) -> None:
         """Raise what ``if_empty`` says for a read without rows."""
         if self.if_empty == "fail":
             raise LemlistError(f"lemlist has no {self.dataset} to write, and if_empty is 'fail'.")
-        raise AirflowSkipException(f"lemlist has no {self.dataset} to write.")
+        self._skip(context, "empty", f"lemlist has no {self.dataset} to write.")
 
     def _log_written(self, place: str, rows: int, window: Window | None) -> None:
         bounds = "" if window is None else f", {window.since} to {window.until}"

@@ -101,11 +101,11 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
         files: list[str] = []
         rows = 0
         for part, target in zip(parts, targets, strict=True):
-            written = self._write(part, target)
+            written = self._write(context, part, target)
             files += written[0]
             rows += written[1]
         if not self._targets:
-            self._refuse_empty_set()
+            self._refuse_empty_set(context)
         first, last = parts[0].window, parts[-1].window
         window = first and last and first._replace(until=last.until)
         return self._report(context, window, rows=rows, files=files)
@@ -123,7 +123,7 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
             path = str(path).replace(DAY, part.window.day)
         return storage_path(path, self.storage_conn_id, self._the("path"))
 
-    def _write(self, part: ReadOptions, target: ObjectStoragePath) -> tuple[list[str], int]:
+    def _write(self, context: Context, part: ReadOptions, target: ObjectStoragePath) -> tuple[list[str], int]:
         """Read a part, and replace the files of its target; return the files and the number of rows."""
         from airflow_provider_lemlist.extract.files import replace as replace_files
         from airflow_provider_lemlist.extract.files import stage, staging_directory
@@ -134,7 +134,7 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
             rows = sum(each.rows for each in staged)
             if not rows and self.if_empty != "write":
                 if self.if_empty == "fail":
-                    self._refuse_empty_set()
+                    self._refuse_empty_set(context)
                 return [], 0
             files = replace_files(target, staged, directory, self._manifest(part))
         self._targets.append(target)

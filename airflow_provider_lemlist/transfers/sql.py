@@ -100,7 +100,7 @@ class LemlistToSqlOperator(LemlistTransfer):
                 file.write(f"{packed(row)}\n")
                 rows += 1
             if not rows and self.if_empty != "write":
-                self._refuse_empty_set()
+                self._refuse_empty_set(context)
             file.seek(0)
             table.prepare()
             table.replace((unpacked(line, options.columns) for line in file), scopes)

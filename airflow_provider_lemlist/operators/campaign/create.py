@@ -43,7 +43,8 @@ class CreateCampaignOperator(LemlistOperator):
     never creates the campaign again.
 
     Returns the id of the campaign. lemlist's whole response is pushed under the key ``campaign``, the id
-    under ``campaign_id``, and the main sequence under ``sequence_id``.
+    under ``campaign_id``, the main sequence under ``sequence_id``, and under ``report`` whether the campaign
+    existed, and which arguments it has other values of.
 
     :param name: Name of the campaign, such as ``Signups {{ run_id }}`` for one in each run. (templated)
     :param campaign_timezone: IANA time zone of the campaign. (templated)
@@ -142,8 +143,11 @@ class CreateCampaignOperator(LemlistOperator):
             self.log.warning("Campaign %s: %s", campaign_id, SENDS_AT_ONCE)
         if not campaign.get("sequenceId"):
             campaign = self.hook.get_campaign(campaign_id)  # the list does not say it
-        if found:
-            self._warn_of_differences(campaign, settings)
+        differing, message = self._differing(campaign, settings) if found else [], ""
+        if differing:
+            message = f"lemlist has other values than the task in {', '.join(differing)}, and keeps them."
+            self.log.warning("Campaign %s: %s", campaign_id, message)
+        self._push_report(context, "exists" if found else "created", message, differing)
         sequence = {"sequence_id": campaign["sequenceId"]} if campaign.get("sequenceId") else {}
         self._push(context, campaign=dict(campaign), campaign_id=campaign_id, **sequence)
         self._update_outlets(context, campaign_id=campaign_id, **sequence)
@@ -173,21 +177,14 @@ class CreateCampaignOperator(LemlistOperator):
         self._in_flight = "create a campaign"
         return self.hook.create_campaign(name, **settings, known=known, resumable=True)
 
-    def _warn_of_differences(self, campaign: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    def _differing(self, campaign: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+        """Return the arguments of which the campaign has another value."""
         fields = {
             "campaign_timezone": "timezone",
             "auto_review": "autoReview",
             "auto_review_conditions": "autoReviewConditions",
         }
-        differing = [
-            name for name in settings if campaign.get(fields[name], settings[name]) != settings[name]
-        ]
-        if differing:
-            self.log.warning(
-                "Campaign %s: lemlist has other values than the task in %s, and keeps them.",
-                campaign["_id"],
-                ", ".join(differing),
-            )
+        return [name for name in settings if campaign.get(fields[name], settings[name]) != settings[name]]
 
 
 # --- The arguments ----------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ class TestIfExists:
         assert any_worker.run(create(if_exists="create")) != existing
         assert len(ids(lemlist)) == 2
 
-    def test_existing_campaign_with_other_settings_is_kept_with_a_warning(
+    def test_existing_campaign_with_other_settings_is_kept_and_the_report_names_them(
         self, lemlist: Sandbox, worker: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         existing = lemlist.campaign(NAME, timezone="Europe/Paris")["_id"]
@@ -143,6 +143,9 @@ class TestIfExists:
         monkeypatch.setattr(task.log, "warning", lambda text, *values: warnings.append(text % values))
         assert worker.run(task) == existing
         assert [text for text in warnings if existing in text and "campaign_timezone" in text]
+        report = worker.xcoms["create"]["report"]
+        assert (report["outcome"], report["differing"]) == ("exists", ["campaign_timezone"])
+        assert "Europe" not in json.dumps(report)
 
 
 class TestExactlyOnce:

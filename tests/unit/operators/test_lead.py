@@ -195,6 +195,40 @@ class TestCreateLead:
             worker.run(create(campaign_id, deduplicate=True, if_elsewhere=if_elsewhere))
         assert len(lemlist.state()["leads"]) == 1
 
+    @pytest.mark.parametrize("outcome", ["suppressed", "elsewhere", "exists", "gone"])
+    def test_report_says_why_the_task_is_skipped(
+        self, lemlist: Sandbox, campaign_id: str, worker: Any, outcome: str
+    ) -> None:
+        task = create(campaign_id, deduplicate=True, if_exists="skip")
+        if outcome == "suppressed":
+            lemlist.service.world.unsubscribe(ADDRESS)
+        elif outcome == "gone":
+            task.hook.delete_lead(campaign_id, worker.run(create(campaign_id)))
+        else:
+            lemlist.lead(campaign_id if outcome == "exists" else lemlist.campaign("Other")["_id"], ADDRESS)
+        with pytest.raises(AirflowSkipException) as raised:
+            worker.run(task, cleared=1)
+        pushed = worker.xcoms["create_lead"]
+        assert pushed == {"report": {"outcome": outcome, "message": str(raised.value), "differing": []}}
+        assert "skipped" in pushed["report"]["message"]
+        assert ADDRESS not in json.dumps(pushed)
+
+    def test_report_of_a_cleared_task_names_the_fields_that_it_did_not_change(
+        self, lemlist: Sandbox, campaign_id: str, any_worker: Any
+    ) -> None:
+        lead = {"email": ADDRESS, "firstName": "Ana", "jobTitle": "CTO", "plan": "gold"}
+        any_worker.run(create(campaign_id, lead))
+        assert any_worker.xcoms["create_lead"]["report"]["outcome"] == "created"
+        changed = lead | {"firstName": "Anna", "plan": "silver"}
+        any_worker.run(create(campaign_id, changed), cleared=1)
+        report = any_worker.xcoms["create_lead"]["report"]
+        assert (report["outcome"], report["differing"]) == ("exists", ["firstName", "plan"])
+        assert "Set if_exists to 'update'" in report["message"]
+        assert not {"Ana", "Anna", "gold", "silver"} & set(json.dumps(report).replace('"', " ").split())
+        any_worker.run(create(campaign_id, changed, if_exists="update"), cleared=2)
+        report = any_worker.xcoms["create_lead"]["report"]
+        assert report == {"outcome": "updated", "message": "", "differing": []}
+
     @pytest.mark.parametrize("status", [400, 409, 500])
     def test_duplicate_is_recognised_with_any_status(
         self, lemlist: Sandbox, campaign_id: str, worker: Any, status: int
@@ -222,7 +256,7 @@ class TestCreateLead:
         self, lemlist: Sandbox, campaign_id: str, worker: Any
     ) -> None:
         worker.run(create(campaign_id, do_xcom_push=False))
-        assert "lead" not in worker.xcoms["create_lead"]
+        assert not {"lead", "report"} & set(worker.xcoms["create_lead"])
 
 
 class TestExactlyOnce:

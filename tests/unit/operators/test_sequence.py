@@ -78,7 +78,8 @@ class TestAddStep:
         condition = Conditional(condition_key="linkedinInviteAccepted", delay_type="within", delay=2)
         worker.run(add(condition, campaign_id=campaign["_id"], task_id="accepted"))
         pushed = worker.xcoms["accepted"]
-        assert set(pushed) == {"return_value", "step", "campaign_id", "linkedinInviteAccepted", "fallback"}
+        branches = {"linkedinInviteAccepted", "fallback"}
+        assert set(pushed) == {"return_value", "step", "campaign_id", "report", *branches}
         for key in ("linkedinInviteAccepted", "fallback"):
             worker.run(
                 add(Sms(message=key), campaign_id=campaign["_id"], sequence_id=pushed[key], task_id=key)
@@ -431,15 +432,20 @@ class TestExactlyOnce:
         second = any_worker.run(add(campaign_id=campaign["_id"]), cleared=2)
         assert [step["_id"] for step in steps_of(lemlist, campaign["sequenceId"])] == [second]
 
-    def test_changed_step_of_a_cleared_task_is_kept_with_a_warning(
+    def test_changed_step_of_a_cleared_task_is_kept_and_the_report_names_the_fields(
         self, lemlist: Sandbox, campaign: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = worker.run(add(campaign_id=campaign["_id"]))
-        changed = add({**HELLO, "message": "new"}, campaign_id=campaign["_id"])
+        assert worker.xcoms["add_step"]["report"] == {"outcome": "created", "message": "", "differing": []}
+        changed = add({**HELLO, "message": "new", "subject": "New"}, campaign_id=campaign["_id"])
         warnings: list[str] = []
         monkeypatch.setattr(changed.log, "warning", lambda text, *values: warnings.append(text % values))
         assert worker.run(changed, cleared=1) == first
-        assert [text for text in warnings if f"{first}: differs from the step of the task" in text]
+        told = "lemlist has other values than the task in subject, message."
+        assert [text for text in warnings if f"{first}: {told}" in text]
+        report = worker.xcoms["add_step"]["report"]
+        assert (report["outcome"], report["differing"]) == ("exists", ["message", "subject"])
+        assert told in report["message"]
         assert len(steps_of(lemlist, campaign["sequenceId"])) == 1
 
     def test_retryable_failure_keeps_the_history(

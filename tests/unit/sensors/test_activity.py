@@ -60,7 +60,19 @@ def context(**run: Any) -> Any:
         "run_after": NOON + timedelta(days=1),
         "start_date": NOON + timedelta(days=2),
     }
-    return {"dag_run": SimpleNamespace(**times | run), "ti": None}
+    pushed: dict[str, Any] = {}
+    ti = SimpleNamespace(pushed=pushed, xcom_push=lambda key, value: pushed.update({key: value}))
+    return {"dag_run": SimpleNamespace(**times | run), "ti": ti}
+
+
+def reason_of_skip(run: Callable[[Any], Any]) -> str:
+    """Run a sensor that Airflow skips; return why, as the XCom says it."""
+    its_context = context()
+    with pytest.raises(AirflowSkipException):
+        run(its_context)
+    report = its_context["ti"].pushed["report"]
+    assert report["outcome"] == "skipped"
+    return str(report["message"])
 
 
 def deferred(a_sensor: ActivitySensor, **run: Any) -> TaskDeferred:
@@ -265,12 +277,11 @@ class TestPoke:
 
     def test_soft_fail_skips_on_a_refusal_as_airflow_does(self, lemlist: Listing):
         lemlist.unknown.add("emailReplied")
-        with pytest.raises(AirflowSkipException):
-            sensor(activity_type="emailReplied", soft_fail=True).execute(context())
+        a_sensor = sensor(activity_type="emailReplied", soft_fail=True)
+        assert "lemlist refused the request as it is." in reason_of_skip(a_sensor.execute)
 
     def test_soft_fail_skips_on_timeout(self, lemlist: Listing):
-        with pytest.raises(AirflowSkipException):
-            sensor(timeout=0, soft_fail=True).execute(context())
+        assert "timed out" in reason_of_skip(sensor(timeout=0, soft_fail=True).execute)
 
     def test_no_personal_data_is_logged(self, lemlist: Listing, logged):
         lemlist.add()
@@ -328,9 +339,9 @@ class TestResume:
     OUTAGE = {"status": "error", "error": "LemlistServerError", "message": "down", "http_status": 503}
 
     @staticmethod
-    def resume(event: Any, **changes: Any) -> Any:
+    def resume(event: Any, its_context: Any = None, **changes: Any) -> Any:
         return sensor(deferrable=True, **changes).resume_execution(
-            "execute_complete", {"event": event}, context()
+            "execute_complete", {"event": event}, its_context or context()
         )
 
     def test_the_activities_are_returned(self):
@@ -355,19 +366,18 @@ class TestResume:
 
     @pytest.mark.parametrize("event", [ERROR, OUTAGE], ids=["final", "retryable"])
     def test_never_fail_skips_on_any_error_as_when_poking(self, event):
-        with pytest.raises(AirflowSkipException):
-            self.resume(event, never_fail=True)
+        reason = reason_of_skip(lambda its: self.resume(event, its, never_fail=True))
+        assert reason == event["message"]
 
     def test_soft_fail_skips_on_final_errors_and_lets_airflow_retry_the_others(self):
-        with pytest.raises(AirflowSkipException):
-            self.resume(self.ERROR, soft_fail=True)
+        assert "wrong key" in reason_of_skip(lambda its: self.resume(self.ERROR, its, soft_fail=True))
         with pytest.raises(LemlistServerError):
             self.resume(self.OUTAGE, soft_fail=True)
 
     def test_soft_fail_skips_on_timeout(self):
         a_sensor = sensor(deferrable=True, soft_fail=True)
-        with pytest.raises(AirflowSkipException):
-            a_sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, context())
+        fail = {"error": "Trigger timeout"}
+        assert reason_of_skip(lambda its: a_sensor.resume_execution("__fail__", fail, its))
 
 
 def test_poke_and_trigger_return_the_same(lemlist: Listing):

@@ -23,6 +23,7 @@ from airflow_provider_lemlist.exceptions import (
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.transfers import base
 from tests.unit.transfers.conftest import DAY, HOUR, MONDAY, PERSONAL, Files, Lemlist, Target, ids
+from tests.unit.worker import Worker
 from tests.waiting import wait_for
 
 MS = timedelta(milliseconds=1)
@@ -231,6 +232,18 @@ def test_without_rows_the_target_stays_as_it_was_if_told(
     with pytest.raises(error, match="no activities to write"):
         run(task)
     assert target.content() == before
+
+
+def test_report_says_that_the_task_is_skipped_because_there_are_no_rows(
+    lemlist: Lemlist, target: Target, run: Run, worker: Worker
+) -> None:
+    task = target.task(dataset="activities", if_empty="skip")
+    with pytest.raises(AirflowSkipException):
+        run(task)
+    message = "lemlist has no activities to write."
+    assert worker.xcoms == {
+        task.task_id: {"report": {"outcome": "empty", "message": message, "differing": []}}
+    }
 
 
 # --- What others learn ------------------------------------------------------------------------------------
