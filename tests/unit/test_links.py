@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The link opens the campaign if its id is known; otherwise there is no link."""
+"""The link opens the campaign if its id and the connection are known; otherwise there is no link."""
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from airflow.providers.common.compat.sdk import XCom
@@ -14,6 +16,8 @@ from airflow_provider_lemlist.operators import campaign as operators
 from airflow_provider_lemlist.operators.campaign import CreateCampaignOperator
 from airflow_provider_lemlist.operators.lead import CreateLeadOperator, UploadVoiceAudioOperator
 from airflow_provider_lemlist.operators.sequence import AddStepOperator
+from airflow_provider_lemlist.sandbox import Sandbox
+from tests.unit.worker import Worker
 
 KEY: Any = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
 
@@ -23,6 +27,19 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     values: dict[str, Any] = {}
     monkeypatch.setattr(XCom, "get_value", lambda *, key, ti_key: values.get(key))
     return values
+
+
+@pytest.fixture(autouse=True)
+def connection(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Define the default connection, by default one to lemlist itself."""
+
+    def define(host: str = "", name: str = "LEMLIST_DEFAULT") -> None:
+        monkeypatch.setenv(
+            f"AIRFLOW_CONN_{name}", json.dumps({"conn_type": "lemlist", "host": host, "password": "key"})
+        )
+
+    define()
+    return define
 
 
 def link(operator: Any) -> str:
@@ -87,3 +104,41 @@ def test_task_without_a_campaign_does_not_read_xcom(monkeypatch: pytest.MonkeyPa
 def test_no_link_for_an_unexpected_xcom_value(pushed: dict[str, Any], value: Any) -> None:
     pushed["lead"] = value
     assert link(SimpleNamespace(partial_kwargs={})) == ""
+
+
+# --- Other hosts than lemlist's ---------------------------------------------------------------------------
+
+
+def test_campaign_of_a_sandbox_is_linked_to_its_page(quick_lemlist: Sandbox, pushed: dict[str, Any]) -> None:
+    worker = Worker(has_store=True)
+    create = CreateCampaignOperator(task_id="create", name="Spring webinar")
+    campaign_id = worker.run(create)
+    assert link(create) == f"{quick_lemlist.origin}/campaigns/{campaign_id}"
+    with urlopen(link(create), timeout=10) as page:
+        assert "Spring webinar" in page.read().decode()
+    # The webserver of Airflow 2 has neither the attributes nor the hook of the run.
+    pushed.update(worker.xcoms["create"])
+    assert link(SimpleNamespace(name="Spring webinar")) == link(create)
+
+
+@pytest.mark.parametrize("host", ["https://lemlist.internal.example/api", "http://sandbox:8765/api"])
+def test_no_link_where_it_is_not_known_what_shows_the_campaign(
+    pushed: dict[str, Any], connection: Any, host: str
+) -> None:
+    connection(host)
+    assert link(SimpleNamespace(campaign_id="cam_1")) == ""
+
+
+@pytest.mark.parametrize("conn_id", ["not_defined", "{{ params.connection }}"])
+def test_no_link_without_a_known_connection(pushed: dict[str, Any], conn_id: str) -> None:
+    assert link(SimpleNamespace(campaign_id="cam_1", lemlist_conn_id=conn_id)) == ""
+
+
+def test_mapped_task_is_linked_by_the_connection_of_its_partial(
+    pushed: dict[str, Any], connection: Any
+) -> None:
+    connection("http://127.0.0.1:8765/api", "SANDBOX")
+    mapped = CreateLeadOperator.partial(task_id="t", campaign_id="cam_1", lemlist_conn_id="sandbox").expand(
+        lead=[{"email": "ana@example.com"}]
+    )
+    assert link(mapped) == "http://127.0.0.1:8765/campaigns/cam_1"

@@ -488,7 +488,7 @@ def test_one_campaign_is_linked_and_several_are_not(
     pushed: dict[str, Any] = {}
     monkeypatch.setattr(XCom, "get_value", lambda *, key, ti_key: pushed.get(key))
     ids = [campaign(lemlist, sent=0) for _ in range(2)]
-    for given, linked in ((ids, ""), (ids[:1], f"https://app.lemlist.com/campaigns/{ids[0]}")):
+    for given, linked in ((ids, ""), (ids[:1], f"{lemlist.origin}/campaigns/{ids[0]}")):
         task = guard(given)
         worker.run(task)
         pushed = worker.xcoms["guard"]

@@ -124,7 +124,8 @@ class TestArguments:
             lemlist.add()
             assert len(a_sensor.execute(context())) == 1
 
-    def test_it_links_to_the_campaign(self):
+    def test_it_links_to_the_campaign(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", '{"conn_type": "lemlist", "password": "key"}')
         [link] = ActivitySensor.operator_extra_links
         url = link.get_link(sensor(), ti_key=None)
         assert url == "https://app.lemlist.com/campaigns/cam_1"

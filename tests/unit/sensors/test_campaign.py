@@ -136,9 +136,9 @@ class TestArguments:
             mapped.unmap({name: None}).execute(context())
         assert not quick_lemlist.requests()
 
-    def test_it_links_to_the_campaign_and_changes_none(self):
+    def test_it_links_to_the_campaign_and_changes_none(self, quick_lemlist: Sandbox):
         [link] = CampaignStatsSensor.operator_extra_links
-        assert link.get_link(sensor(), ti_key=None) == "https://app.lemlist.com/campaigns/cam_1"
+        assert link.get_link(sensor(), ti_key=None) == f"{quick_lemlist.origin}/campaigns/cam_1"
         assert sensor()._changed_campaigns() == []
 
     def test_interval_is_five_minutes_unless_set(self):
