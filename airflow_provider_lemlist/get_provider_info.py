@@ -14,6 +14,10 @@ CONN_TYPE = "lemlist"
 HOOK_NAME = "lemlist"
 DEFAULT_CONN_ID = "lemlist_default"
 REAL_HOST = "https://api.lemlist.com/api"
+#: Where the folder ``docs`` is published.
+DOCS_URL = "https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/"
+#: Where the docs explain the fields of a connection.
+FIELDS_URL = f"{DOCS_URL}connection/#fields"
 
 #: Fields of the connection's extra, as JSON schemas. ``default`` is what an empty field means.
 CONN_FIELDS: dict[str, dict[str, Any]] = {
@@ -64,7 +68,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-name": HOOK_NAME,
                 "hook-class-name": "airflow_provider_lemlist.hooks.lemlist.LemlistHook",
                 "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
-                "conn-fields": CONN_FIELDS,
+                "conn-fields": {name: _with_link(field) for name, field in CONN_FIELDS.items()},
             }
         ],
         "cli": ["airflow_provider_lemlist.cli.get_cli_commands"],
@@ -76,6 +80,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "lemlist",
                 "external-doc-url": "https://developer.lemlist.com/",
+                "logo": f"{DOCS_URL}images/icon.svg",
                 "tags": ["service"],
             }
         ],
@@ -111,6 +116,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         },
     }
+
+
+def _with_link(field: dict[str, Any]) -> dict[str, Any]:
+    """Return a field with a link to the docs in its help; the form shows Markdown if that is all it gets."""
+    help_text = f"{field['description']} [Documentation]({FIELDS_URL})"
+    return {"label": field["label"], "schema": {**field["schema"], "description_md": help_text}}
 
 
 def _of_lemlist(*modules: str) -> list[dict[str, Any]]:

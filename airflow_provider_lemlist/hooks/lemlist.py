@@ -32,6 +32,7 @@ from airflow_provider_lemlist.get_provider_info import (
     CONN_FIELDS,
     CONN_TYPE,
     DEFAULT_CONN_ID,
+    FIELDS_URL,
     HOOK_NAME,
     UI_FIELD_BEHAVIOUR,
 )
@@ -153,10 +154,13 @@ class LemlistHook(BaseHook):
         from flask_babel import lazy_gettext
         from wtforms import StringField
 
-        # Numbers are text fields too, because the number fields of wtforms cannot stay empty.
+        # Numbers are text fields too, because the number fields of wtforms cannot stay empty. The help is
+        # shown as it is, so a link is written out.
         return {
             name: StringField(
-                lazy_gettext(field["label"]), widget=BS3TextFieldWidget(), description=field["description"]
+                lazy_gettext(field["label"]),
+                widget=BS3TextFieldWidget(),
+                description=f"{field['description']} {FIELDS_URL}",
             )
             for name, field in CONN_FIELDS.items()
         }

@@ -40,7 +40,9 @@ class LemlistOperator(BaseOperator):
     :param lemlist_conn_id: The lemlist connection to use. (templated)
     """
 
+    #: Indigo. Orange is what makes lemlist contact people, blue what waits, green what brings data home.
     ui_color = "#e8eafd"
+    ui_fgcolor = "#2a2a72"
     #: Names of the optional arguments that were given, whose values must not be empty when the task runs.
     _given: tuple[str, ...] = ()
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class LemlistSensor(LemlistOperator, BaseSensorOperator):
     """The base of the sensors."""
 
+    ui_color = "#e1f1fb"
+    ui_fgcolor = "#0f3a5c"
+
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after the wait in the triggerer, as Airflow does."""
         with self._pushing_skips(context):

@@ -71,6 +71,7 @@ class LemlistTransfer(LemlistOperator):
     """
 
     ui_color = "#e9f5ec"
+    ui_fgcolor = "#12422a"
 
     def __init__(
         self,

@@ -72,6 +72,8 @@ class LaunchLeadsOperator(LemlistOperator):
 
     template_fields: Sequence[str] = ("campaign_id", "max_leads", *_OPTIONAL, "lemlist_conn_id")
     operator_extra_links = (CampaignLink(),)
+    ui_color = "#ffe8cc"
+    ui_fgcolor = "#5c3400"
     _launch: Launch | None = None
 
     def __init__(

@@ -67,6 +67,9 @@ class StartCampaignOperator(_SwitchOperator):
     :param lemlist_conn_id: The lemlist connection to use. (templated)
     """
 
+    ui_color = "#ffe8cc"
+    ui_fgcolor = "#5c3400"
+
     def __init__(
         self, *, if_variable_missing: IfVariableMissing = "fail", dry_run: bool = False, **kwargs: Any
     ) -> None:
