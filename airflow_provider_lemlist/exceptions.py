@@ -67,6 +67,8 @@ class LemlistError(Exception):
     :param reason: Why the request failed; None for what was refused before sending.
     :param in_doubt: Whether the request, or an earlier attempt, may have taken effect.
     :param conn_id: The connection; with it, ``str()`` adds to the message where it happened.
+    :param request: The operation with the ids in its path.
+    :param trace: By what lemlist's support finds the request: the id and the time of the response.
     """
 
     #: Whether the same call may succeed later without a change by anyone.
@@ -83,6 +85,8 @@ class LemlistError(Exception):
         reason: Reason | None = None,
         in_doubt: bool = False,
         conn_id: str = "",
+        request: str = "",
+        trace: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -92,13 +96,17 @@ class LemlistError(Exception):
         self.reason = reason
         self.in_doubt = in_doubt or self.in_doubt
         self.conn_id = conn_id
+        self.request = request
+        self.trace = trace
 
     def __str__(self) -> str:
         if not self.conn_id:
             return self.message
         status = f", status {self.status}" if self.status else ""
         outcome = ", outcome unknown" if self.in_doubt else ""
-        return f"{self.message} ({self.operation}, connection {self.conn_id!r}{status}{outcome})"
+        trace = f", {self.trace}" if self.trace else ""
+        request = self.request or self.operation
+        return f"{self.message} ({request}, connection {self.conn_id!r}{status}{outcome}{trace})"
 
 
 class _Permanent(LemlistError, AirflowFailException):

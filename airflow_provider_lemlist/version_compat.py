@@ -11,8 +11,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
@@ -41,20 +39,6 @@ def asset_states(trigger: Any) -> list[Any]:
     # Assets with equal watchers share a trigger, which then has to name the asset whose state it wants.
     # Nothing public tells it the names.
     return [] if stores is None else [*stores._by_name.values()]
-
-
-def stats() -> Callable[[str, float], None]:
-    """Return the function that adds a value to a metric in this Airflow; ``waits`` are timings in seconds."""
-    from airflow.providers.common.compat.sdk import Stats
-
-    def count(name: str, value: float) -> None:
-        if name == "waits":
-            # A timedelta means the same everywhere; a bare number is milliseconds on Airflow 2.
-            Stats.timing(f"lemlist.{name}", timedelta(seconds=value))
-        else:
-            Stats.incr(f"lemlist.{name}", int(value))
-
-    return count
 
 
 def runs_remotely() -> bool:

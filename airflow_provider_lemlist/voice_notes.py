@@ -131,6 +131,7 @@ class VoiceUploads:
                 replaced = {key: sys.maxsize for note in notes for key in note.keys}
                 ledger.finish(worklist.people, report.counts(), replaced)
             finally:
+                report.emit()
                 log.info("Step %s: the uploads have ended.\n%s", options.step_id, report.table())
         return report
 

@@ -11,8 +11,11 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, BinaryIO, TypeVar
 
@@ -47,14 +50,21 @@ class Call:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     #: What is wrong with the Base URL if a response does not come from lemlist's API.
     base_url_problem: str = ""
-    #: The ids in the request, as ``operations.named_ids`` names them.
-    ids: str = ""
+    #: The operation with the ids in its path.
+    shown: str = ""
     #: Whether an earlier attempt of this call may have taken effect.
     in_doubt: bool = False
 
     def error(self, kind: type[E], reason: Reason | None, message: str, **response: Any) -> E:
         """Return an error that names this call."""
-        return kind(message, operation=self.operation, conn_id=self.conn_id, reason=reason, **response)
+        return kind(
+            message,
+            operation=self.operation,
+            request=self.shown,
+            conn_id=self.conn_id,
+            reason=reason,
+            **response,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +210,10 @@ def judge(call: Call, outcome: Response | NetworkFault, detail: str = "") -> Ver
     """Decide what a response means, or a network fault with what the system says about it (``detail``)."""
     if isinstance(outcome, NetworkFault):
         return _judge_fault(call, outcome, detail)
-    if outcome.status >= 400:
-        return _judge_refusal(call, outcome)
-    return _judge_success(call, outcome)
+    verdict = (_judge_refusal if outcome.status >= 400 else _judge_success)(call, outcome)
+    if isinstance(verdict, Failure):
+        verdict.error.trace = _trace(outcome.headers, call.secrets)
+    return verdict
 
 
 #: Faults before anything was sent: what to check, and what follows.
@@ -235,10 +246,7 @@ def _judge_refusal(call: Call, response: Response) -> Verdict:
     if rule.reason is call.operation.already:
         return Success({})
     said = excerpt(texts[0] if texts else "", call.secrets)
-    why = rule.reason.value
-    if call.ids and rule.error is LemlistNotFoundError:
-        why = f"{why.rstrip('.')}: {excerpt(call.ids, call.secrets)}."
-    message = f"{why} {rule.remedy}".strip() + (f" lemlist said: {said!r}." if said else "")
+    message = f"{rule.reason.value} {rule.remedy}".strip() + (f" lemlist said: {said!r}." if said else "")
     error = call.error(rule.error, rule.reason, message, status=status, text=said)
 
     if rule.reason is Reason.RATE_LIMITED:
@@ -382,6 +390,23 @@ def _words(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, dict) and depth < 3:
         for name in ("error", "message", "status", "code"):
             yield from _words(value.get(name), depth + 1)
+
+
+#: Headers with the id of a response. lemlist documents none; these are what servers and Cloudflare send.
+_ID_HEADERS = ("x-request-id", "x-correlation-id", "cf-ray")
+
+
+def _trace(headers: Mapping[str, str], secrets: tuple[str, ...]) -> str:
+    """Return the id of a response and when it was sent, as "cf-ray 8f0c2d-CDG at 2026-11-22T14:00:00Z"."""
+    parts = []
+    for name in _ID_HEADERS:
+        if re.fullmatch(r"[\w.:=/+-]{1,80}", value := headers.get(name, "")):
+            parts.append(f"{name} {excerpt(value, secrets)}")
+            break
+    with suppress(ValueError, OverflowError):  # a header may hold anything
+        sent_at = parsedate_to_datetime(headers.get("date", "")).astimezone(UTC)
+        parts.append(f"at {sent_at:%Y-%m-%dT%H:%M:%SZ}")
+    return " ".join(parts)
 
 
 _ADDRESS = re.compile(r"[^\s\"'<>@,;:]+(?:@|%40)[^\s\"'<>@,;:]+", re.IGNORECASE)

@@ -51,6 +51,12 @@ class Shape(Enum):
     TEXT = "text"
 
 
+#: An id of lemlist's, such as ``lea_9bZc4kP2Qe``. Addresses, phone numbers and domains do not fit.
+_ID = re.compile(r"[a-z]{2,5}_[A-Za-z0-9]{1,40}")
+#: The query parameters that are ids.
+_QUERY_IDS = ("id", "campaignId", "leadId", "stepId")
+
+
 @dataclass(frozen=True, slots=True)
 class Reconcile:
     """How to find out whether a request took effect when its response was lost."""
@@ -86,6 +92,18 @@ class Operation:
         return self.shape is Shape.ANY and (
             self.effect in (Effect.SET, Effect.REMOVE) or (self.method, self.path) in _NO_BODY
         )
+
+    def shown(self, path: Mapping[str, object], query: Mapping[str, object]) -> str:
+        """Name the call with its ids; what is no id, such as an email, stays a placeholder or is left out."""
+
+        def fill(match: re.Match[str]) -> str:
+            value = str(path.get(match[1]))
+            return value if _ID.fullmatch(value) else match[0]
+
+        named = re.sub(r"\{(\w+)\}", fill, self.path)
+        ids = {name: str(query.get(name)) for name in _QUERY_IDS}
+        words = "&".join(f"{name}={value}" for name, value in ids.items() if _ID.fullmatch(value))
+        return f"{self.method} {named}{'?' * bool(words)}{words}"
 
     def url_path(self, **values: object) -> str:
         """
@@ -258,28 +276,6 @@ def operation_for(method: str, path: str, shape: Shape) -> Operation:
 def _fits(template: str, path: str) -> bool:
     pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template.rstrip("/")))
     return re.fullmatch(pattern, path.rstrip("/")) is not None
-
-
-#: The parameters that are ids, and of what. lemlist takes the email of a lead in some of them.
-_IDS = {
-    "campaignId": "campaign",
-    "sequenceId": "sequence",
-    "stepId": "step",
-    "scheduleId": "schedule",
-    "leadId": "lead",
-    "leadIdOrEmail": "lead",
-    "id": "lead",
-}
-
-
-def named_ids(parameters: Mapping[str, object]) -> str:
-    """Name the ids of a call, such as ``campaign cam_1, lead lea_1``, without what may be personal data."""
-    return ", ".join(
-        f"{kind} {value}"
-        for name, kind in _IDS.items()
-        if isinstance(value := parameters.get(name), str)
-        and re.fullmatch(r"lea_\w+" if kind == "lead" else r"[\w-]{1,64}", value, re.ASCII)
-    )
 
 
 #: Query parameters documented as a JSON array; every other list is documented as comma-separated.

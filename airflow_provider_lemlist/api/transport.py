@@ -10,15 +10,17 @@ One function sends a call to lemlist: ``Transport.call``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from airflow_provider_lemlist import metrics
 from airflow_provider_lemlist.api.budget import SLICE
 from airflow_provider_lemlist.api.judge import Action, Call, Failure, Response, Success, Verdict, judge
 from airflow_provider_lemlist.api.limits import read_limits
-from airflow_provider_lemlist.api.operations import Effect, Operation, Reconcile, named_ids
+from airflow_provider_lemlist.api.operations import Effect, Operation, Reconcile
+from airflow_provider_lemlist.api.pending import PENDING
 from airflow_provider_lemlist.api.wire import CLOCK, Exchange, Wire
 from airflow_provider_lemlist.exceptions import (
     LemlistError,
@@ -62,7 +64,6 @@ class Transport:
     Send calls to lemlist for one connection, from any number of threads.
 
     :param budget: The rate budget of the connection's key.
-    :param count: Called with the name of a metric and its value.
     """
 
     def __init__(
@@ -72,13 +73,11 @@ class Transport:
         *,
         user_agent: str,
         retry_policy: RetryPolicy | None = None,
-        count: Callable[[str, float], None] = lambda name, value: None,
     ) -> None:
         self._settings = settings
         self._budget = budget
         self._wire = Wire(settings, budget, user_agent=user_agent)
         self._policy = retry_policy or RetryPolicy()
-        self._count = count
 
     def call(
         self,
@@ -102,13 +101,29 @@ class Transport:
             returned iterator reads from it.
         :raises LemlistError: What went wrong, after everything that may safely be retried was retried.
         """
-        request = self._wire.prepare(operation, path or {}, query or {}, body, upload)
+        try:
+            return self._call(operation, path or {}, query or {}, body, upload, reconcile, into)
+        except LemlistError as error:
+            _count_error(error)
+            raise
+
+    def _call(
+        self,
+        operation: Operation,
+        path: Mapping[str, object],
+        query: Mapping[str, object],
+        body: Any,
+        upload: MultipartFile | None,
+        reconcile: Reconcile | None,
+        into: BinaryIO | None,
+    ) -> Any:
+        request = self._wire.prepare(operation, path, query, body, upload)
         call = Call(
             operation,
             self._settings.conn_id,
             self._wire.secrets,
             self._settings.base_url_problem,
-            named_ids({**(query or {}), **(path or {})}),
+            operation.shown(path, query),
         )
         attempts = _Attempts(self._policy)
         in_doubt = False
@@ -130,7 +145,10 @@ class Transport:
             pause = attempts.pause_after(error)
             if pause is None:
                 raise error
-            log.warning("%s: %s. Retrying%s.", operation, _name(error), f" in {pause:.1f} s" if pause else "")
+            metrics.RETRIES.add()
+            log.warning(
+                "%s: %s. Retrying%s.", call.shown, _name(error), f" in {pause:.1f} s" if pause else ""
+            )
             self._pause(pause)
 
     def stop(self) -> None:
@@ -151,7 +169,7 @@ class Transport:
         try:
             exchange = self._wire.send(request, timeout, into)
         except (LemlistRateLimitError, LemlistStoppedError) as error:
-            error.operation, error.conn_id = str(call.operation), call.conn_id
+            error.operation, error.request, error.conn_id = str(call.operation), call.shown, call.conn_id
             return Failure(error)
         if isinstance(exchange.outcome, Response):
             self._report(exchange, exchange.outcome)
@@ -159,7 +177,7 @@ class Transport:
 
     def _reconcile(self, call: Call, failure: Failure, reconcile: Reconcile) -> Any:
         """Find the lost effect; return None if it is not there and the request may be sent again."""
-        log.warning("%s: %s. Checking whether it took effect.", call.operation, _name(failure.error))
+        log.warning("%s: %s. Checking whether it took effect.", call.shown, _name(failure.error))
         if reconcile.find is None:
             raise _uncertain(call, failure.error, reconcile)
         once = call.operation.effect is Effect.CREATE_ONCE
@@ -184,10 +202,13 @@ class Transport:
                 # A response that cannot be read says as little as none.
                 raise _uncertain(call, failure.error, reconcile) from error
             if found is not None:
+                metrics.RECONCILED.add(variant="found")
                 return found
         if failure.action is Action.RECONCILE_THEN_RETRY:
+            metrics.RECONCILED.add(variant="absent")
             return None
         if failure.action is Action.RECONCILE_THEN_RAISE:
+            metrics.RECONCILED.add(variant="absent")
             raise failure.error
         raise _uncertain(call, failure.error, reconcile)
 
@@ -196,15 +217,15 @@ class Transport:
         while seconds > 0 and not self._wire.stopped:
             CLOCK.sleep(min(seconds, SLICE))
             seconds -= SLICE
+            PENDING.look()
 
     def _report(self, exchange: Exchange, response: Response) -> None:
         """Report to the budget what the headers say, and count."""
         refused = response.status == 429
-        self._count("requests", 1)
         if refused:
-            self._count("refusals", 1)
+            metrics.REFUSALS.add()
         if exchange.slot is not None:
-            self._count("waits", exchange.slot.wait)
+            metrics.WAITS.record(exchange.slot.wait)
             limits = read_limits(response.headers, datetime.now(UTC))
             self._budget.report(exchange.slot, refused=refused, **limits._asdict())
 
@@ -240,10 +261,21 @@ class _Attempts:
 
 def _uncertain(call: Call, error: LemlistError, reconcile: Reconcile) -> LemlistUncertainError:
     message = f"It is not known whether lemlist carried out this request: {error.message} {reconcile.hint}"
-    return call.error(LemlistUncertainError, error.reason, message, status=error.status, text=error.text)
+    return call.error(
+        LemlistUncertainError, error.reason, message, status=error.status, text=error.text, trace=error.trace
+    )
 
 
 def _name(error: LemlistError) -> str:
     if isinstance(error, LemlistNetworkError) and error.status is None:
         return error.message.partition(". ")[0]
-    return f"{type(error).__name__}{f' {error.status}' if error.status else ''}"
+    status = f" {error.status}" if error.status else ""
+    return f"{type(error).__name__}{status}{f' ({error.trace})' if error.trace else ''}"
+
+
+def _count_error(error: LemlistError) -> None:
+    if isinstance(error, LemlistUncertainError):
+        metrics.UNCERTAIN.add()
+    name = type(error).__name__.removeprefix("Lemlist").removesuffix("Error")
+    # Without a reason it was not sent: RateLimit is a wait beyond max_wait, Validation a mistake found here.
+    metrics.ERRORS.add(variant=error.reason.name.lower() if error.reason else name.lower())

@@ -33,6 +33,7 @@ from urllib3.util import is_connection_dropped
 from airflow_provider_lemlist.api.arrays import CHUNK, is_array
 from airflow_provider_lemlist.api.judge import NetworkFault, Response
 from airflow_provider_lemlist.api.operations import Operation, query_text
+from airflow_provider_lemlist.api.pending import PENDING, PendingRequest, WaitsFor
 from airflow_provider_lemlist.connection import not_a_url
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistStoppedError, LemlistValidationError
 
@@ -144,7 +145,8 @@ class Wire:
         upload: Any = request.body
         if isinstance(upload, MultipartFile):
             upload.rewind()
-        departure = _current.departure = _Departure(self._budget, lambda: self.stopped)
+        pending, responded = PENDING.begin(), False
+        departure = _current.departure = _Departure(self._budget, self._is_stopped, pending)
         try:
             response = self._depart(request, timeout)
             if response.status_code < 200:
@@ -153,13 +155,19 @@ class Wire:
                 response.close()
                 return Exchange(NetworkFault.DISCONNECTED, "", departure.slot)
             body, file = _receive(response, into)
+            responded = True
         except (RequestException, HTTPError, OSError) as error:
             causes = _causes(error)
             return Exchange(_fault(causes, departure.sent), _detail(causes), departure.slot)
         finally:
             _current.departure = None
+            PENDING.end(pending, responded=responded)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Exchange(Response(response.status_code, headers, body, file), "", departure.slot)
+
+    def _is_stopped(self) -> bool:
+        PENDING.look()  # waits ask at each slice
+        return self.stopped
 
     def close(self) -> None:
         """Close the connections of this process."""
@@ -254,6 +262,7 @@ class _Departure:
 
     budget: Budget
     stopped: Callable[[], bool]
+    pending: PendingRequest
     slot: Slot | None = None
     sent: bool = False
 
@@ -267,7 +276,9 @@ class _Departure:
         if connection.sock is None:
             connection.connect()
         if self.slot is None:
+            self.pending.waits_for = WaitsFor.STORE
             slot = self.slot = self.budget.book()
+            PENDING.wait(self.pending, slot.wait)
             if slot.wait > WAKE_EARLY:
                 # A server drops an idle connection after some seconds; to find that out at the slot itself
                 # would cost a handshake, or leave in doubt a request that was sent on a dead connection. (A
@@ -278,6 +289,7 @@ class _Departure:
                     raise _Dropped
         self.budget.wait(self.slot, stopped=self.stopped)
         self.sent = True
+        PENDING.send(self.pending)
 
 
 class _Dropped(Exception):

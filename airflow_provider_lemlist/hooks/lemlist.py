@@ -36,7 +36,7 @@ from airflow_provider_lemlist.get_provider_info import (
     HOOK_NAME,
     UI_FIELD_BEHAVIOUR,
 )
-from airflow_provider_lemlist.version_compat import airflow_version, runs_remotely, stats
+from airflow_provider_lemlist.version_compat import airflow_version, runs_remotely
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -835,7 +835,6 @@ class LemlistHook(BaseHook):
             self.budget,
             user_agent=f"airflow-provider-lemlist/{__version__} (apache-airflow/{airflow_version()})",
             retry_policy=retry_policy,
-            count=stats(),
         )
 
     def _read_settings(self, *, named: bool = True) -> Settings:

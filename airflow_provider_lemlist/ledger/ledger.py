@@ -37,6 +37,7 @@ from itertools import chain
 from secrets import token_bytes, token_hex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_lemlist import metrics
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistError
 from airflow_provider_lemlist.ledger.lock import lock_at
 from airflow_provider_lemlist.storage import is_local, read_lines, shown, write_whole
@@ -164,7 +165,7 @@ class Ledger:
         if not self._read_only:
             description = {"order": self._run.order, "source": self._run.source, "owner": self._run.owner}
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._folder / "run.json", [json.dumps(description)])
+            _write(self._folder / "run.json", [json.dumps(description)])
             self._logs = {
                 kind: _Log(self._folder, kind, self._attempt) for kind in ("settled", "open", "marks")
             }
@@ -223,12 +224,12 @@ class Ledger:
             if replaced and part.kind == "settled" and part.attempt < self._attempt:
                 lines = outcomes_in(part)
                 kept = (line for keys, line in lines if replaced.get(b"".join(keys[:1]), 0) <= part.attempt)
-                write_whole(part.path, map(json.dumps, kept))
+                _write(part.path, map(json.dumps, kept))
         run = {"run": self._run.name, "order": self._run.order, "source": self._run.source, "at": now()}
         self.runs[self._run.name] = {**run, "attempt": self._attempt, "counts": dict(counts)}
         newest = sorted(self.runs.values(), key=lambda run: str(run["at"]))[-KEPT_RUNS:]
         head = json.dumps({"runs": newest})
-        write_whole(self.path / "people.ndjson", chain([head], map(json.dumps, people.known())))
+        _write(self.path / "people.ndjson", chain([head], map(json.dumps, people.known())))
         self._remove(part for part in parts if part.kind == "marks")
         self._remove_runs(kept={str(run["run"]) for run in newest[-KEPT_ROWS:]})
 
@@ -245,7 +246,7 @@ class Ledger:
     def _create(self) -> bytes:
         secret = token_bytes(32)
         content = {"format": FORMAT, "campaign_id": self._campaign_id, "secret": secret.hex()}
-        write_whole(self.path / "ledger.json", [json.dumps(content)])
+        _write(self.path / "ledger.json", [json.dumps(content)])
         return secret
 
     def _read(self, people: People) -> None:
@@ -416,12 +417,22 @@ class _Log:
     def sync(self, *, older_than: float = 0.0) -> None:
         """Write lines if one has been waiting for so many seconds."""
         if time.monotonic() - self._since >= older_than:
-            write_whole(self._folder / self._name.format(self._part), self._lines)
+            _write(self._folder / self._name.format(self._part), self._lines)
             self._written = len(self._lines)
             self._since = math.inf
             if self._written >= PART_LINES:
                 self._part += 1
                 self._lines, self._written = [], 0
+
+
+def _write(path: ObjectStoragePath, lines: Iterable[str]) -> None:
+    began = time.monotonic()
+    try:
+        write_whole(path, lines)
+    except Exception:
+        metrics.LEDGER_FAILURES.add()
+        raise
+    metrics.LEDGER_WRITES.record(time.monotonic() - began)
 
 
 def _mark(sign: str, keys: Sequence[bytes]) -> str:

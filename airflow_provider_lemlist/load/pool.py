@@ -142,6 +142,7 @@ class SenderPool(Generic[SomeJob]):
                 adapted, sent = now, self._report.sent
             if now - logged >= PROGRESS_INTERVAL:
                 log.info("%s", self._report.progress())
+                self._report.emit()
                 logged = now
 
     def _wind_down(self) -> None:

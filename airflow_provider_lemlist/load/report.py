@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, ClassVar
 
+from airflow_provider_lemlist import metrics
 from airflow_provider_lemlist.ledger.ledger import OUTCOMES
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class LoadReport:
         self._all = rows + departures
         self.settled_before = sum(settled.values())
         self.outcomes = Counter(settled)
+        self._emitted = Counter(settled)
         #: How often lemlist did not take the new value of a field.
         self.refused: Counter[str] = Counter()
         #: Rows that took a request in this attempt.
@@ -58,6 +60,13 @@ class LoadReport:
         with self._lock:
             self.outcomes[outcome] += 1
             self.sent += sent
+
+    def emit(self) -> None:
+        """Add the outcomes since the last time to the metrics."""
+        with self._lock:
+            new, self._emitted = self.outcomes - self._emitted, self.outcomes.copy()
+        for outcome, count in new.items():
+            metrics.ROWS.add(count, outcome)
 
     @property
     def done(self) -> int:

@@ -92,6 +92,8 @@ class Load:
                     self._send(ledger, worklist, report, Concurrency(rate, latency))
                     ledger.finish(worklist.people, report.counts(), replaced)
             finally:
+                if not options.dry_run:
+                    report.emit()
                 log.info("Campaign %s: the load has ended.\n%s", options.campaign_id, report.table())
         if refusal is not None:
             raise refusal

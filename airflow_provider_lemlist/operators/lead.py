@@ -9,7 +9,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_lemlist import leads
+from airflow_provider_lemlist import leads, metrics
 from airflow_provider_lemlist.arguments import (
     NOT_GIVEN,
     check_choice,
@@ -187,6 +187,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
                 flags=flags,
                 before_create=partial(history.begin, campaign_id=campaign_id, who=who),
             )
+            metrics.ROWS.add(variant=delivered.outcome)
             found = self._wanted(context, delivered)
         self._in_flight = ""
         lead_id = str(found["_id"])

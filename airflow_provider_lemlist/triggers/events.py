@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from airflow.triggers.base import TriggerEvent
 
+from airflow_provider_lemlist import metrics
 from airflow_provider_lemlist.activities import OVERLAP, Bots, checked_types, unknown_type_warning
 from airflow_provider_lemlist.arguments import checked_choice, checked_id, given_but_empty
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.run_window import parse_moment
 from airflow_provider_lemlist.triggers.cursors import AssetStates, NoStore, StateFile
-from airflow_provider_lemlist.triggers.shared import error_event, is_lasting
+from airflow_provider_lemlist.triggers.shared import error_event, is_lasting, message_of, utc_now
 from airflow_provider_lemlist.triggers.watch import Watch
 from airflow_provider_lemlist.version_compat import asset_states, event_trigger_class, has_asset_watchers
 
@@ -181,7 +182,9 @@ class ActivityEventTrigger(BaseEventTrigger):
                 await asyncio.gather(*(watch.look() for watch in due))
                 # Several types fail in the same way, again and again; each way is told once.
                 errors = {
-                    str(error): error for error in (watch.error for watch in watches) if is_lasting(error)
+                    message_of(error): error
+                    for error in (watch.error for watch in watches)
+                    if is_lasting(error)
                 }
                 if self.tell_errors:
                     for message in errors.keys() - told_errors:
@@ -196,6 +199,9 @@ class ActivityEventTrigger(BaseEventTrigger):
                     )
                 )
                 while part := list(islice(found, self.batch)):
+                    now = utc_now()
+                    for activity, _ in part:
+                        metrics.EVENT_DELAY.record((now - activity.at).total_seconds())
                     told = Told({"status": "success", "activities": [activity.row for activity, _ in part]})
                     yield told
                     await told.settled()

@@ -231,6 +231,11 @@ def is_lasting(error: Exception | None) -> TypeGuard[LemlistError]:
     return isinstance(error, LemlistError) and not error.retryable
 
 
+def message_of(error: Exception | None) -> str:
+    """Return what is wrong, the same each time; ``str`` adds the time of the response."""
+    return error.message if isinstance(error, LemlistError) else str(error)
+
+
 def error_event(error: Exception) -> dict[str, Any]:
     """Return the event for an error, from which the sensor raises it again."""
     ours = isinstance(error, LemlistError)

@@ -15,7 +15,7 @@ from airflow_provider_lemlist.datasets import whole_milliseconds
 from airflow_provider_lemlist.run_window import parse_moment
 from airflow_provider_lemlist.triggers.cursors import Cursor, joined
 from airflow_provider_lemlist.triggers.feed import FeedKey
-from airflow_provider_lemlist.triggers.shared import error_event, is_lasting, join_feed, utc_now
+from airflow_provider_lemlist.triggers.shared import error_event, is_lasting, join_feed, message_of, utc_now
 
 if TYPE_CHECKING:
     from airflow_provider_lemlist.activities import Activity
@@ -136,7 +136,7 @@ class Watch:
 
     def _failed(self, error: Exception) -> None:
         """Look again later: after a growing pause, or a long one if the error does not pass by itself."""
-        if str(error) != str(self.error):
+        if self.error is None or message_of(error) != message_of(self.error):
             self._leave_failing()
         self.error, self._failures = error, self._failures + 1
         interval = self._trigger.poll_interval
@@ -159,7 +159,7 @@ class Watch:
 
     @property
     def _failure(self) -> tuple[str, str]:
-        return (self._trigger.lemlist_conn_id, str(self.error))
+        return (self._trigger.lemlist_conn_id, message_of(self.error))
 
     def _leave_failing(self) -> bool:
         """Return whether others still fail in this way."""

@@ -8,9 +8,11 @@ import math
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_provider_lemlist import metrics
 from airflow_provider_lemlist.api import transport as transport_module
 from airflow_provider_lemlist.api.transport import Transport
 from airflow_provider_lemlist.api.wire import CLOCK
@@ -191,6 +194,28 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(CLOCK, "sleep", made.append)
     monkeypatch.setattr(CLOCK, "uniform", lambda least, most: most)
     return made
+
+
+class Emitted:
+    """What was emitted: the sum of each counter, and every duration of each timing in seconds."""
+
+    def __init__(self) -> None:
+        self.counters: Counter[str] = Counter()
+        self.timings: dict[str, list[float]] = {}
+
+    def incr(self, name: str, count: int) -> None:
+        self.counters[name] += count
+
+    def timing(self, name: str, duration: timedelta) -> None:
+        self.timings.setdefault(name, []).append(duration.total_seconds())
+
+
+@pytest.fixture
+def emitted(monkeypatch: pytest.MonkeyPatch) -> Emitted:
+    """What reaches Airflow's ``Stats``."""
+    emitted = Emitted()
+    monkeypatch.setattr(metrics, "_stats", lambda: emitted)
+    return emitted
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 
+from airflow_provider_lemlist import metrics
 from airflow_provider_lemlist.api.budget.arithmetic import (
     JITTER,
     SECOND,
@@ -48,8 +49,6 @@ NOT_SHARED = (
 
 #: Longest sleep in seconds: after that, a wait checks whether it has been stopped.
 SLICE = 0.2
-#: A wait of this many seconds is logged.
-LONG_WAIT = 5.0
 #: Seconds that stand for any longer ``max_wait``, including infinity.
 LONGEST_MAX_WAIT = 1e9
 #: Seconds after which a store that failed is tried again.
@@ -65,7 +64,6 @@ class Slot:
 
     def __init__(self, since: float) -> None:
         self.since = since
-        self.logged = False
 
     def take(self, booking: Booking, store: Store, now: float, delay: float) -> None:
         """Use a booking: the first one, or a later one if the store lost that."""
@@ -116,6 +114,8 @@ class Budget:
         waited = moments[0] - lost.since if lost else 0.0
         terms = self._terms._replace(max_wait=max(0, self._terms.max_wait - round(waited * SECOND)))
         store, booking = self._call(lambda store: store.book(terms, lambda: moments.append(self._clock())))
+        if store is not self._store:
+            metrics.FALLBACK.add()
         now = self._clock()
         # The last moment is that of the decision, which rests on what was read since the one before.
         took = now - moments[-2]
@@ -144,11 +144,6 @@ class Budget:
         :raises LemlistRateLimitError: The slot was moved or lost, and ``max_wait`` would be exceeded.
         """
         while not stopped() and (left := slot.due - self._clock()) > early:
-            if left >= LONG_WAIT and not slot.logged:
-                slot.logged = True
-                log.info(
-                    "Rate budget: waiting %.1f s for a slot, %d requests ahead", left, slot.booking.ahead
-                )
             self._sleep(min(left - early, SLICE))
             # The store is asked once, at the end. On a busy machine any sleep may be the last one.
             if slot.due - self._clock() <= early:

@@ -435,3 +435,25 @@ def test_each_reason_is_documented() -> None:
     assert [f"| `{reason.name}` | {reason.value} |" for reason in Reason] == [
         line for line in page.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()
     ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ({"x-request-id": "4f1c-9", "cf-ray": "8f0c", "date": "Sun, 22 Nov 2026 14:00:00 GMT"},
+         "x-request-id 4f1c-9 at 2026-11-22T14:00:00Z"),
+        ({"cf-ray": "8f0c2d-CDG"}, "cf-ray 8f0c2d-CDG"),
+        ({"date": "Sun, 22 Nov 2026 15:00:00 +0100"}, "at 2026-11-22T14:00:00Z"),
+        ({"x-request-id": "an id\nwith a line", "date": "yesterday"}, ""),
+        ({"x-request-id": "x" * 1000, "date": "Fri, 31 Dec 9999 23:59:59 -1400"}, ""),
+        ({"x-request-id": f"for-{KEY}"}, "x-request-id for-***"),
+        ({}, ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("status", "body"), [(404, b"not found"), (200, b"<html>"), (503, b"")])
+def test_error_has_the_id_and_the_time_of_the_response(
+    headers: dict[str, str], trace: str, status: int, body: bytes
+) -> None:
+    error = failure(judge(call(ops.GET_TEAM), Response(status, headers, body))).error
+    assert error.trace == trace
+    assert str(error).endswith(f", {trace})" if trace else f", status {status})")

@@ -46,7 +46,7 @@ from airflow_provider_lemlist.exceptions import (
     LemlistValidationError,
     Reason,
 )
-from tests.unit.conftest import API_KEY, Act, OpenBudget, Stage
+from tests.unit.conftest import API_KEY, Act, Emitted, OpenBudget, Stage
 from tests.waiting import LONGEST, wait_for
 
 TEAM = {"_id": "tea_1", "name": "Blue"}
@@ -346,30 +346,37 @@ def test_a_connection_that_was_dropped_during_a_long_wait_leaves_nothing_in_doub
 
 # --- What a "not found" names -----------------------------------------------------------------------------
 
-ID_NAMES = {
-    "campaignId": "campaign cam_1",
-    "sequenceId": "sequence seq_1",
-    "stepId": "step stp_1",
-    "scheduleId": "schedule skd_1",
-    "leadId": "lead lea_1",
-    "leadIdOrEmail": "lead lea_1",
+IDS = {
+    "campaignId": "cam_1",
+    "sequenceId": "seq_1",
+    "stepId": "stp_1",
+    "scheduleId": "skd_1",
+    "leadId": "lea_1",
+    "leadIdOrEmail": "lea_1",
 }
 WITH_IDS = [
-    each for each in dict.fromkeys(ops.OPERATIONS) if set(ID_NAMES) & set(re.findall(r"{(\w+)}", each.path))
+    each for each in dict.fromkeys(ops.OPERATIONS) if set(IDS) & set(re.findall(r"{(\w+)}", each.path))
 ]
 
 
 @pytest.mark.parametrize("operation", WITH_IDS, ids=str)
-def test_not_found_names_every_id_of_the_request_and_no_email(
+def test_not_found_names_every_id_of_the_path_and_no_email(
     stage: Stage, transport: Transport, operation: ops.Operation
 ) -> None:
     names = re.findall(r"{(\w+)}", operation.path)
-    path = {name: ID_NAMES.get(name, "ana@norte.example").rpartition(" ")[2] for name in names}
+    path = {name: IDS.get(name, "ana@norte.example") for name in names}
     stage.script = [Act(404, b"Not found")]
     with pytest.raises(LemlistNotFoundError) as caught:
         transport.call(operation, path=path, into=io.BytesIO())
-    assert all(ID_NAMES[name] in str(caught.value) for name in names if name in ID_NAMES)
+    assert all(IDS[name] in str(caught.value) for name in names if name in IDS)
     assert "ana" not in str(caught.value)
+
+
+def test_not_found_names_the_ids_of_the_query(stage: Stage, transport: Transport) -> None:
+    stage.script = [Act(404, b"Lead not found")]
+    with pytest.raises(LemlistNotFoundError) as caught:
+        transport.call(ops.GET_LEAD, query={"id": "lea_1", "version": "v2"})
+    assert "(GET /leads?id=lea_1, connection" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -385,7 +392,6 @@ def test_not_found_does_not_repeat_what_stands_in_for_the_id_of_a_lead(
     ):
         with pytest.raises(LemlistNotFoundError) as caught:
             transport.call(**call)
-        assert caught.value.message.startswith("No lead has this id or email for this API key. lemlist said")
         assert where not in str(caught.value)
 
 
@@ -502,7 +508,7 @@ def test_an_uncertain_lookup_is_raised_as_it_is(stage: Stage, transport: Transpo
 def test_an_error_says_whether_an_attempt_of_its_call_is_in_doubt(
     stage: Stage, transport: Transport, script: list[Act], in_doubt: bool
 ) -> None:
-    stage.script = script
+    stage.script = [*script]
     with pytest.raises(LemlistError) as caught:
         create(transport, reconcile=Reconcile(lambda: None))
     assert caught.value.in_doubt is in_doubt
@@ -638,7 +644,7 @@ def test_a_request_that_waits_for_its_slot_is_released_by_a_stop(stage: Stage, s
     error = future.exception(KILLED_AFTER)
     assert isinstance(error, LemlistStoppedError)
     assert (error.retryable, error.in_doubt, error.status) == (True, False, None)
-    assert "POST /campaigns/{campaignId}/leads/, connection 'lemlist_default'" in str(error)
+    assert "POST /campaigns/cam_1/leads/, connection 'lemlist_default'" in str(error)
     assert not stage.requests
 
 
@@ -993,3 +999,90 @@ def test_no_error_of_any_kind_holds_the_key(stage: Stage, transport: Transport) 
             create(transport)
         assert API_KEY not in f"{caught.value!r} {caught.value.text}"
         assert "ann@" not in f"{caught.value!r} {caught.value.text}"
+
+
+# --- What is told of requests -----------------------------------------------------------------------------
+
+
+def test_every_attempt_is_counted_and_every_end_of_a_call(
+    stage: Stage, transport: Transport, emitted: Emitted
+) -> None:
+    stage.script = [Act(429), Act(503), Act(fault="reset"), Act(body=TEAM), Act(404, b"Campaign not found")]
+    transport.call(ops.GET_TEAM)
+    with pytest.raises(LemlistError):
+        transport.call(ops.GET_CAMPAIGN, path=CAMPAIGN)
+    assert emitted.counters == {
+        "lemlist.requests": 5,
+        "lemlist.refusals": 1,
+        "lemlist.retries": 3,
+        "lemlist.errors.campaign_not_found": 1,
+    }
+    assert {name: len(seconds) for name, seconds in emitted.timings.items()} == {
+        "lemlist.waits": 4,
+        "lemlist.latency": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "reconcile", "counted"),
+    [
+        ([Act(fault="reset")], Reconcile(lambda: LEAD), {"reconciled.found": 1}),
+        (
+            [Act(fault="reset"), Act(body=LEAD)],
+            Reconcile(lambda: None),
+            {"reconciled.absent": 1, "retries": 1},
+        ),
+        ([Act(fault="reset")], Reconcile(None), {"uncertain": 1, "errors.network": 1}),
+    ],
+)
+def test_what_becomes_of_a_request_in_doubt_is_counted(
+    stage: Stage, transport: Transport, emitted: Emitted, script: Any, reconcile: Reconcile, counted: Any
+) -> None:
+    stage.script = [*script]
+    with suppress(LemlistUncertainError):
+        create(transport, reconcile=reconcile)
+    expected = {f"lemlist.{name}": count for name, count in counted.items()}
+    assert emitted.counters == {"lemlist.requests": len(script), **expected}
+
+
+def test_an_error_without_a_reason_is_counted_by_its_class(
+    transport: Transport, budget: OpenBudget, emitted: Emitted
+) -> None:
+    def full() -> Any:
+        raise LemlistRateLimitError("The wait would be 400 s", wait=400)
+
+    budget.book = full  # type: ignore[method-assign]
+    with pytest.raises(LemlistRateLimitError):
+        transport.call(ops.GET_TEAM)
+    with pytest.raises(LemlistValidationError):
+        transport.call(ops.GET_CAMPAIGN, path={"campaignId": ""})
+    assert emitted.counters == {"lemlist.errors.ratelimit": 1, "lemlist.errors.validation": 1}
+
+
+def test_errors_and_warnings_name_the_ids_that_the_support_of_lemlist_can_look_up(
+    stage: Stage, transport: Transport, caplog: Any
+) -> None:
+    headers = {"CF-Ray": "8f0c2d7e1a-CDG"}
+    stage.routes["PATCH /campaigns/cam_1/leads/lea_7"] = Act(503, b"down", headers)
+    with pytest.raises(LemlistServerError) as caught:
+        transport.call(ops.UPDATE_LEAD, path={**CAMPAIGN, "leadId": "lea_7"}, body={})
+    trace = r"cf-ray 8f0c2d7e1a-CDG at 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    named = r"PATCH /campaigns/cam_1/leads/lea_7"
+    assert re.search(
+        rf"\({named}, connection 'lemlist_default', status 503, outcome unknown, {trace}\)$",
+        str(caught.value),
+    )
+    assert caught.value.operation == "PATCH /campaigns/{campaignId}/leads/{leadId}"
+    retries = [message for message in caplog.messages if "Retrying" in message]
+    assert len(retries) == 4
+    assert all(re.match(rf"{named}: LemlistServerError 503 \({trace}\). Retrying", each) for each in retries)
+
+
+@pytest.mark.parametrize("value", ["ann@example.com", "+33612345678", "example.com", "Ann_Smith", "ann"])
+def test_nothing_that_may_be_a_person_in_a_path_is_named(
+    stage: Stage, transport: Transport, caplog: Any, value: str
+) -> None:
+    stage.script = [Act(503)] * 5
+    with pytest.raises(LemlistServerError, match=r"\(GET /leads/{email}, ") as caught:
+        transport.call(ops.GET_LEADS_BY_EMAIL, path={"email": value})
+    assert value not in "".join([str(caught.value), *caplog.messages])

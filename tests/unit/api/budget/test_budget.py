@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
-import re
 import subprocess
 import sys
 import threading
@@ -155,18 +153,6 @@ def test_remaining_grows_when_a_refusal_moves_the_slot(open_one):
     budget.report(slots[0], refused=True, limit=20, remaining=0, retry_after=4.5)
     assert before < 2.15
     assert remaining(budget, slots[-1]) == pytest.approx(4.5, abs=1e-5)
-
-
-def test_a_wait_of_some_seconds_is_logged_once(open_one, caplog):
-    budget = open_one()
-    slots = take(budget, 120)
-    with caplog.at_level(logging.INFO, logger="airflow_provider_lemlist"):
-        budget.wait(slots[21])
-        assert caplog.messages == []
-        budget.wait(slots[-1], early=6.0)
-        budget.wait(slots[-1])
-    (message,) = caplog.messages
-    assert re.fullmatch(r"Rate budget: waiting 8\.[56] s for a slot, (99|100) requests ahead", message)
 
 
 def test_the_limit_of_the_headers_is_followed(open_one):
@@ -468,6 +454,16 @@ def test_a_failing_store_is_replaced_by_a_budget_of_the_process_with_one_warning
     assert store.calls == 2
     assert len(caplog.records) == 1
     assert "the store is on fire. Put it out" in caplog.text
+
+
+def test_slots_without_the_shared_store_are_counted(open_one, clock, emitted):
+    store = BrokenStore(clock.read)
+    budget = open_one(store=store, spare=lambda: MemoryStore(clock.read))
+    take(budget, 3)
+    store.broken = False
+    clock.pass_by(31)
+    take(budget, 5)
+    assert emitted.counters == {"lemlist.fallback": 3}
 
 
 def test_threads_that_wait_for_a_failing_store_do_not_wait_for_the_same_failure_in_turn():
