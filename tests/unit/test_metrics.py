@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import os
 import re
@@ -11,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
@@ -19,8 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from airflow_provider_lemlist import metrics
+from airflow_provider_lemlist.exceptions import Reason
+from airflow_provider_lemlist.ledger.ledger import ANY_OUTCOME
+from airflow_provider_lemlist.metrics import METRICS, Counter, Metric, Timing
 from airflow_provider_lemlist.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -88,13 +92,13 @@ def test_a_statsd_server_receives_what_a_load_emits(emit: Callable[..., int]) ->
         server.bind(("127.0.0.1", 0))
         requests = emit(STATSD_ON="True", STATSD_HOST="127.0.0.1", STATSD_PORT=str(server.getsockname()[1]))
         server.setblocking(False)
-        counters: Counter[str] = Counter()
+        counters: dict[str, int] = {}
         timings: dict[str, list[float]] = {}
         for line in _datagrams(server):
             if match := re.fullmatch(r"airflow\.(lemlist\.[\w.]+):([\d.]+)\|(c|ms)", line):
                 name, value, kind = match[1], float(match[2]), match[3]
                 if kind == "c":
-                    counters[name] += int(value)
+                    counters[name] = counters.get(name, 0) + int(value)
                 else:
                     timings.setdefault(name, []).append(value)
     assert COUNTED.items() <= counters.items()
@@ -204,3 +208,83 @@ def test_nothing_is_emitted_for_nothing(emitted: Any) -> None:
     metrics.WAITING.add(0)
     assert emitted.counters == {}
     assert "lemlist.waiting_milliseconds" not in emitted.counters
+
+
+# --- The docs -----------------------------------------------------------------------------------------------
+
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "observability.md").read_text()
+DASHBOARD = json.loads((DOCS / "dashboards" / "lemlist.json").read_text())
+MAPPINGS = yaml.safe_load((DOCS / "dashboards" / "statsd_mapping.yml").read_text())["mappings"]
+ALERTS = re.findall(r"^\| [^|]+ \| `([^`]*airflow_lemlist_[^`]*)`", PAGE, re.M)
+QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+QUERIES += [query.replace("\\|", "|") for query in ALERTS]
+
+
+def test_table_of_the_docs_is_that_of_the_code() -> None:
+    rows = [
+        f"| `{metric.full_name(f'<{metric.variant}>' if metric.variant else '')}` "
+        f"| {type(metric).__name__.lower()} | {metric.meaning} |"
+        for metric in METRICS.values()
+    ]
+    assert re.findall(r"^\| `lemlist\.[^|]* \| [^|]* \| .* \|$", PAGE, re.M) == rows
+
+
+def test_every_metric_is_emitted_somewhere() -> None:
+    code = "".join(
+        path.read_text()
+        for path in (ROOT / "airflow_provider_lemlist").rglob("*.py")
+        if path.stem != "metrics"
+    )
+    names = {name for name, value in vars(metrics).items() if isinstance(value, Metric)}
+    assert names == set(re.findall(r"\bmetrics\.([A-Z_]+)\.(?:add|record)\(", code))
+    assert len(names) == len(METRICS)
+
+
+def exported(metric: Metric) -> str:
+    """Return the name that the mapping gives a metric in Prometheus."""
+    return f"airflow_lemlist_{metric.name}_{'seconds' if isinstance(metric, Timing) else 'total'}"
+
+
+def test_mapping_names_every_metric_once_and_makes_its_variant_a_label() -> None:
+    assert {mapping["match"]: mapping["name"] for mapping in MAPPINGS} == {
+        f"airflow.{metric.full_name('*' if metric.variant else '')}": exported(metric)
+        for metric in METRICS.values()
+    }
+    labels = {mapping["name"]: mapping.get("labels", {}) for mapping in MAPPINGS}
+    histograms = {mapping["name"] for mapping in MAPPINGS if mapping.get("observer_type") == "histogram"}
+    for metric in METRICS.values():
+        assert labels[exported(metric)] == ({metric.variant: "$1"} if metric.variant else {})
+        assert (exported(metric) in histograms) == isinstance(metric, Timing)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_every_query_of_dashboard_and_alerts_names_metrics_and_labels_of_the_mapping(query: str) -> None:
+    of_timings = {f"{exported(each)}_bucket" for each in METRICS.values() if isinstance(each, Timing)}
+    of_counters = {exported(each): each.variant for each in METRICS.values() if isinstance(each, Counter)}
+    named = re.findall(r"\bairflow_lemlist_\w+", query)
+    assert named
+    assert {*named} <= {*of_timings, *of_counters}
+    for label in re.findall(r"\bby \((\w+)\)|{(\w+)=", query):
+        assert "".join(label) in {"le", *(of_counters.get(name) for name in named)}
+    assert query.count("(") == query.count(")")
+
+
+def test_dashboard_shows_every_metric_and_its_panels_do_not_overlap() -> None:
+    shown = " ".join(QUERIES)
+    assert [each.name for each in METRICS.values() if exported(each) not in shown] == []
+    places = [
+        (x, y)
+        for each in (panel["gridPos"] for panel in DASHBOARD["panels"])
+        for x in range(each["x"], each["x"] + each["w"])
+        for y in range(each["y"], each["y"] + each["h"])
+    ]
+    assert len(places) == len({*places})
+    assert max(x for x, _ in places) < 24
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_reasons_and_outcomes_in_queries_exist() -> None:
+    reasons = "|".join(re.findall(r'reason=~"([^"]*)"', " ".join(QUERIES))).split("|")
+    assert {*reasons} <= {reason.name.lower() for reason in Reason}
+    assert {*re.findall(r'outcome="(\w+)"', PAGE)} <= {*ANY_OUTCOME}

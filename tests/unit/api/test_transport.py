@@ -26,9 +26,13 @@ from uuid import UUID
 import pytest
 
 from airflow_provider_lemlist.api import operations as ops
+from airflow_provider_lemlist.api import pending as pending_module
+from airflow_provider_lemlist.api import transport as transport_module
+from airflow_provider_lemlist.api import wire as wire_module
 from airflow_provider_lemlist.api.budget import Budget, Slot
 from airflow_provider_lemlist.api.budget.stores import MemoryStore
 from airflow_provider_lemlist.api.operations import Reconcile
+from airflow_provider_lemlist.api.pending import PendingRequests
 from airflow_provider_lemlist.api.transport import RetryPolicy, Transport
 from airflow_provider_lemlist.api.wire import CLOCK, MultipartFile
 from airflow_provider_lemlist.exceptions import (
@@ -1057,6 +1061,36 @@ def test_an_error_without_a_reason_is_counted_by_its_class(
     with pytest.raises(LemlistValidationError):
         transport.call(ops.GET_CAMPAIGN, path={"campaignId": ""})
     assert emitted.counters == {"lemlist.errors.ratelimit": 1, "lemlist.errors.validation": 1}
+
+
+def test_a_request_that_waits_is_counted_before_it_leaves(
+    stage: Stage, settings: Any, emitted: Emitted
+) -> None:
+    transport = Transport(settings, full_budget(), user_agent="x")
+    future = in_thread(lambda: create(transport))
+    wait_for(lambda: emitted.counters["lemlist.waiting_milliseconds"] >= 1000)
+    assert not stage.requests
+    transport.stop()
+    assert isinstance(future.exception(KILLED_AFTER), LemlistStoppedError)
+    assert emitted.counters["lemlist.requests"] == 0
+
+
+def test_silence_of_lemlist_is_one_warning_and_its_end_is_told(
+    stage: Stage, settings: Any, budget: Any, pauses: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    pending = PendingRequests()
+    for module in (wire_module, transport_module):
+        monkeypatch.setattr(module, "PENDING", pending)
+    monkeypatch.setattr(pending_module, "STALL", 0.2)
+    stage.script = [Act(fault="hang")] * 3 + [Act(body=TEAM)] * 2
+    transport = Transport(replace(settings, timeout=0.3), budget, user_agent="x")
+    with caplog.at_level(logging.INFO, logger="airflow_provider_lemlist"):
+        transport.call(ops.GET_TEAM)
+        transport.call(ops.GET_TEAM)
+    told = [each for each in caplog.messages if "Retrying" not in each]
+    assert len(told) == 2
+    assert told[0].endswith("1 request is under way: 1 waiting for a response")
+    assert told[1].startswith("lemlist responds again, after ")
 
 
 def test_errors_and_warnings_name_the_ids_that_the_support_of_lemlist_can_look_up(

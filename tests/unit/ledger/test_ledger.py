@@ -420,6 +420,24 @@ def test_lock_is_released_even_if_last_lines_cannot_be_written(
         pass
 
 
+def test_files_that_are_written_are_timed_and_those_that_fail_are_counted(
+    path: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch, emitted: Any
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with attempt(path) as (ledger, _):
+        ledger.mark_in_flight(KEYS[:1])
+        written = len(emitted.timings["lemlist.ledger_writes"])
+        assert written == 3  # ledger.json, run.json, the marks
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger_module, "write_whole", fail)
+            with pytest.raises(OSError, match="No space"):
+                ledger.mark_in_flight(KEYS[1:2])
+        assert emitted.counters == {"lemlist.ledger_failures": 1}
+        assert len(emitted.timings["lemlist.ledger_writes"]) == written
+
+
 def test_full_disk_loses_no_line_that_was_written_before_or_after(
     path: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:

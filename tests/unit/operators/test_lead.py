@@ -61,6 +61,13 @@ class TestCreateLead:
         assert pushed["lead"]["campaignId"] == campaign_id
         assert not lemlist.violations()
 
+    def test_outcome_is_emitted(self, lemlist: Sandbox, campaign_id: str, worker: Any, emitted: Any) -> None:
+        worker.run(create(campaign_id))
+        with pytest.raises(AirflowSkipException):
+            worker.run(create(campaign_id, if_exists="skip", task_id="other"))
+        rows = {name: count for name, count in emitted.counters.items() if ".rows." in name}
+        assert rows == {"lemlist.rows.created": 1, "lemlist.rows.exists": 1}
+
     @pytest.mark.parametrize(
         ("value", "form"),
         [

@@ -176,6 +176,14 @@ class TestTelling:
         assert len(watcher.events) == 1
 
     @pytest.mark.asyncio
+    async def test_the_delay_of_each_activity_is_emitted(self, lemlist: Listing, clock: Clock, emitted):
+        ids = [lemlist.add(at=ago(minutes=minute)) for minute in (30, 3)]
+        async with Watcher(trigger()) as watcher:
+            await watcher.tells(*ids)
+        delays = emitted.timings["lemlist.event_delay"]
+        assert [round(delay / 60) for delay in delays] == [30, 3]
+
+    @pytest.mark.asyncio
     async def test_nothing_is_told_twice(self, lemlist: Listing):
         ids = [lemlist.add()]
         async with Watcher(trigger()) as watcher:
