@@ -17,6 +17,7 @@ import hashlib
 import logging
 import math
 import random
+import re
 import time
 from collections.abc import Callable
 from functools import cache
@@ -102,6 +103,11 @@ class Budget:
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
+
+    @property
+    def store(self) -> Store:
+        """The store that was configured, whether or not it works."""
+        return self._store
 
     def book(self, lost: Slot | None = None) -> Slot:
         """
@@ -249,7 +255,7 @@ def open_budget(
     Open the budget of an API key.
 
     :param api_key: The key; a hash of it names the budget.
-    :param store: Empty for a file on this machine, a ``redis://`` or ``rediss://`` URL, or ``memory://``.
+    :param store: Empty for a file on this machine, a URL of Redis (see ``redis_url``), or ``memory://``.
     :param share: The part of the limit that is ours, above 0 and at most 1.
     :param max_wait: Longest wait for a slot, in seconds.
     :param directory: The directory of the file; None for a private one in the temporary directory.
@@ -279,6 +285,8 @@ def open_budget(
 #: ``setdefault``: two threads then get the same one, and no lock can be left locked by a fork.
 _memory: dict[str, MemoryStore] = {}
 
+_REDIS_URL = re.compile(r"rediss?(\+cluster|\+sentinel)?://")
+
 
 def _open_store(store: str, digest: str, directory: str | None) -> Store:
     if not store:
@@ -287,14 +295,16 @@ def _open_store(store: str, digest: str, directory: str | None) -> Store:
         return SQLiteStore(digest, directory)
     if store.startswith("memory://"):
         return _memory.setdefault(digest, MemoryStore())
-    if not store.startswith(("redis://", "rediss://")):
+    if not _REDIS_URL.match(store):
         raise ValueError(
-            "budget_store is neither empty, nor a redis:// or rediss:// URL, nor the id of a Redis connection"
+            "budget_store is neither empty, nor the id of a Redis connection, nor a URL that begins with "
+            "redis://, redis+cluster:// or redis+sentinel:// (rediss for TLS)"
         )
     try:
         from redis import RedisError
 
         from airflow_provider_lemlist.api.budget.redis import RedisStore
+        from airflow_provider_lemlist.api.budget.redis_url import RedisURLError
     except ImportError:
         raise ValueError(
             "budget_store names Redis, and the Python client of Redis is not installed: "
@@ -302,6 +312,8 @@ def _open_store(store: str, digest: str, directory: str | None) -> Store:
         ) from None
     try:
         return RedisStore(store, digest)
+    except RedisURLError as error:
+        raise ValueError(f"budget_store {error}") from None
     except (ValueError, TypeError, RedisError):
         # The text of the error could quote a part of the URL, and that may be the password.
         raise ValueError("budget_store is a Redis URL that cannot be read") from None

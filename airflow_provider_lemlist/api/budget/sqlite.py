@@ -47,6 +47,11 @@ class SQLiteStore(Store):
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, ...] | None = None
 
+    @property
+    def place(self) -> str:
+        """The file; its directory is known once it is open."""
+        return f"the file {self.path}" if self.path.name else "a file that is not open"
+
     def _change(self, decide: Decide[T]) -> T:
         try:
             try:
@@ -57,7 +62,7 @@ class SQLiteStore(Store):
                 return self._replace(decide)
         except (sqlite3.Error, OSError) as error:
             self._close()
-            raise StoreError(f"the file {self.path} does not work ({error}). {_REMEDY}") from error
+            raise StoreError(f"{self.place} does not work ({error}). {_REMEDY}") from error
 
     def _transact(self, decide: Decide[T]) -> T:
         connection = self._open()

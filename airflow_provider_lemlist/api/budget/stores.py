@@ -49,6 +49,14 @@ def restore(line: object) -> State:
 class Store(ABC):
     """Where all clients of one budget book."""
 
+    #: Whether processes on several machines share it.
+    between_machines = False
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """What and where the store is, for people; holds no password."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failure: StoreError | None = None
@@ -107,6 +115,11 @@ class MemoryStore(Store):
         super().__init__()
         self._clock = clock
         self._state = state or new_state()
+
+    @property
+    def place(self) -> str:
+        """The process, which is all there is to say."""
+        return "the memory of this process"
 
     def _change(self, decide: Decide[T]) -> T:
         self._state, result = decide(self._state, self._clock())

@@ -347,7 +347,7 @@ def test_a_password_in_the_url_is_used(redis_server, client):
 
 def test_rediss_means_tls():
     store = RedisStore("rediss://:word@127.0.0.1:6390/2?ssl_cert_reqs=required", "digest")
-    assert isinstance(store._client.connection_pool.make_connection(), redis.SSLConnection)
+    assert isinstance(store._url.open().connection_pool.make_connection(), redis.SSLConnection)
 
 
 def test_the_state_expires_and_its_name_holds_no_key(redis_server, client):
