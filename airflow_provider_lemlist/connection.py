@@ -12,7 +12,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.get_provider_info import CONN_FIELDS, CONN_TYPE, REAL_HOST
@@ -89,7 +89,11 @@ def redis_url(conn: Connection, of_connection: str) -> str:
     """
     Return the URL of an Airflow Redis connection, as the budget takes it.
 
-    :param conn: An Airflow connection of type ``redis``; its extra may hold ``db`` and ``ssl…`` settings.
+    The extra may hold what Airflow's own hook reads, ``db``, the ``ssl…`` settings, ``cluster`` and
+    ``startup_nodes``; and for Sentinels ``master_name``, ``sentinels`` and ``sentinel_password``, which that
+    hook does not know.
+
+    :param conn: An Airflow connection of type ``redis``.
     :param of_connection: The lemlist connection that names it, see ``Settings.of_connection``.
     """
     if conn.conn_type != "redis" or not conn.host:
@@ -97,17 +101,36 @@ def redis_url(conn: Connection, of_connection: str) -> str:
             f"Extra field 'budget_store'{of_connection} names {conn.conn_id!r}, "
             "which must be of type 'redis' and have a host."
         )
-    extra = conn.extra_dejson
-    tls = extra.get("ssl") in (True, "true", "True")
+    # Airflow's form saves empty fields, and those of TLS without TLS too.
+    extra = {name: value for name, value in conn.extra_dejson.items() if value not in (None, "")}
+    tls = _is_on(extra, "ssl")
+    scheme = "rediss" if tls else "redis"
+    port, others, path, options = 6379, "", str(extra.get("db", 0)), ("ssl_",) * tls
+    if _is_on(extra, "cluster"):
+        scheme, others = f"{scheme}+cluster", str(extra.get("startup_nodes", ""))
+    elif master := str(extra.get("master_name", "")):
+        scheme, others = f"{scheme}+sentinel", str(extra.get("sentinels", ""))
+        port, path, options = 26379, f"{quote(master, safe='')}/{path}", (*options, "sentinel_")
     login = quote(conn.login or "", safe="")
     secret = f":{quote(conn.password, safe='')}" if conn.password else ""
     user = f"{login}{secret}@" if login or secret else ""
-    # Airflow's form saves them empty, and without TLS too.
-    ssl = {key: value for key, value in extra.items() if key.startswith("ssl_") and value not in (None, "")}
-    query = f"?{urlencode(ssl)}" if tls and ssl else ""
-    scheme = "rediss" if tls else "redis"
     host = f"[{conn.host}]" if ":" in conn.host else conn.host
-    return f"{scheme}://{user}{host}:{conn.port or 6379}/{extra.get('db') or 0}{query}"
+    hosts = ",".join([f"{host}:{conn.port or port}", *filter(None, map(str.strip, others.split(",")))])
+    query = {name: value for name, value in extra.items() if options and name.startswith(options)}
+    return f"{scheme}://{user}{hosts}/{path}{'?' * bool(query)}{urlencode(query)}"
+
+
+def secrets_in(url: str) -> set[str]:
+    """Return what must not be read in a log: a URL that holds a password, and the password as it is."""
+    address, _, query = url.partition("://")[2].partition("?")
+    secret = address.rpartition("@")[0].partition(":")[2]
+    options = [value for name, value in parse_qsl(query) if name.endswith("password")]
+    found = {secret, unquote(secret), *options} - {""}
+    return {url, *found} if found else set()
+
+
+def _is_on(extra: dict[str, Any], name: str) -> bool:
+    return extra.get(name) in (True, "true", "True")
 
 
 def _of(conn_id: str) -> str:

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_lemlist import __version__
 from airflow_provider_lemlist.api import operations as ops
-from airflow_provider_lemlist.connection import Settings, read_settings, redis_url
+from airflow_provider_lemlist.connection import Settings, read_settings, redis_url, secrets_in
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistError,
@@ -851,9 +851,17 @@ class LemlistHook(BaseHook):
         )
 
     def _budget_store(self, settings: Settings) -> str:
+        from airflow.providers.common.compat.sdk import mask_secret
+
         store = settings.budget_store
-        if not store or "://" in store:
-            return store
+        if store and "://" not in store:
+            store = self._redis_url(store, settings)
+        # Airflow masks the password of a connection, but not one within an extra or a URL.
+        for secret in secrets_in(store):
+            mask_secret(secret)
+        return store
+
+    def _redis_url(self, store: str, settings: Settings) -> str:
         try:
             return redis_url(self.get_connection(store), settings.of_connection)
         except AirflowNotFoundException:

@@ -4,13 +4,14 @@ from __future__ import annotations
 import json
 import logging
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_lemlist.connection import read_settings, redis_url
+from airflow_provider_lemlist.connection import read_settings, redis_url, secrets_in
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.get_provider_info import CONN_FIELDS, REAL_HOST
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
@@ -190,10 +191,45 @@ def test_no_extra_is_ever_an_untyped_error(extra: dict[str, Any]) -> None:
             "redis://r:6379/0",
         ),
         ({"host": "::1"}, "redis://[::1]:6379/0"),
+        # As Airflow's own hook reads them.
+        (
+            {"host": "r", "password": "p", "extra": '{"cluster": true, "startup_nodes": "r2:7000, r3:6379"}'},
+            "redis+cluster://:p@r:6379,r2:7000,r3:6379/0",
+        ),
+        (
+            {
+                "host": "s",
+                "password": "p",
+                "extra": '{"master_name": "the master", "sentinels": "s2:26379", "sentinel_password": "s@1", '
+                '"db": 2}',
+            },
+            "redis+sentinel://:p@s:26379,s2:26379/the%20master/2?sentinel_password=s%401",
+        ),
+        (
+            {"host": "s", "extra": '{"master_name": "m", "ssl": true, "ssl_ca_certs": "/ca.pem"}'},
+            "rediss+sentinel://s:26379/m/0?ssl_ca_certs=%2Fca.pem",
+        ),
     ],
 )
 def test_an_airflow_redis_connection_becomes_its_url(fields: dict[str, Any], url: str) -> None:
     assert redis_url(Connection(conn_id="fleet", conn_type="redis", **fields), " of connection 'mine'") == url
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("redis://r:6379/0", set()),
+        ("redis://user@r:6379/0", set()),
+        ("redis://:p%40ss@r/0", {"p%40ss", "p@ss"}),
+        ("redis+sentinel://u:word@s,s2/m/0?sentinel_password=p%40ss", {"word", "p@ss"}),
+        ("redis://r:6379/0?password=word", {"word"}),
+        ("redis://:pass/word@[r", {"pass/word"}),
+    ],
+)
+def test_what_must_not_be_logged_of_a_url_is_the_password_and_the_url_with_it(
+    url: str, secrets: set[str]
+) -> None:
+    assert secrets_in(url) == (secrets and {url, *secrets})
 
 
 def test_a_budget_store_that_names_no_redis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,3 +243,23 @@ def test_a_budget_store_that_names_no_redis_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("AIRFLOW_CONN_FLEET", '{"conn_type": "http", "host": "r"}')
     with pytest.raises(LemlistConfigurationError, match="of type 'redis'"):
         _ = LemlistHook("mine").budget
+
+
+@pytest.mark.parametrize("named_by", ["URL", "id"])
+def test_the_password_of_the_budget_store_is_masked_in_logs(
+    monkeypatch: pytest.MonkeyPatch, named_by: str
+) -> None:
+    from airflow.providers.common.compat.sdk import redact
+
+    pytest.importorskip("redis")
+    word = f"word/of-{named_by}"
+    url = f"redis://:{quote(word, safe='')}@127.0.0.1:9/0"
+    monkeypatch.setenv("AIRFLOW_CONN_FLEET", url)
+    store = url if named_by == "URL" else "fleet"
+    extra = {"budget_store": store}
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_MINE", json.dumps({"conn_type": "lemlist", "password": "k", "extra": extra})
+    )
+    _ = LemlistHook("mine").budget
+    assert word not in str(redact(f"a line with {word}"))
+    assert quote(word, safe="") not in str(redact(f"a line with {url}"))
