@@ -21,8 +21,10 @@ from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 if TYPE_CHECKING:
     from airflow_provider_lemlist.campaigns.apply import Application
 
-#: The meaning of the numbers of ``Budget.state``, in the order in which they are shown.
+#: The meaning of what ``budget`` shows, in that order: the store, and the numbers of ``Budget.state``.
 MEANINGS = {
+    "store": "where the rest was read",
+    "shared_by": "whose requests it counts",
     "limit": "requests per window, as lemlist announces it",
     "capacity": "requests that may go in each period now",
     "period": "seconds: the window of lemlist plus the margin",
@@ -114,6 +116,15 @@ def get_cli_commands() -> list[Any]:
             "budget", "Show the present rate budget of a connection", "show_budget", conn_id, cli.ARG_OUTPUT
         ),
         command(
+            "check",
+            "Check connection, API key, budget store, limits, clocks and packages, and print what to mend",
+            "check_connection",
+            conn_id,
+            cli.ARG_OUTPUT,
+            epilog="Requests the team of the key once, and changes nothing. Exit status: 0, or 1 if a row "
+            "has status fail.",
+        ),
+        command(
             "ledger",
             "Show the runs of a ledger, and who is in doubt",
             "show_ledger",
@@ -122,7 +133,7 @@ def get_cli_commands() -> list[Any]:
             cli.ARG_OUTPUT,
         ),
     )
-    summary = "Plan and apply campaigns; show rate budgets and ledgers"
+    summary = "Plan and apply campaigns; check a connection; show rate budgets and ledgers"
     return [cli.GroupCommand(name="lemlist", help=summary, subcommands=commands)]
 
 
@@ -269,13 +280,31 @@ def show_budget(args: Namespace) -> None:
 
     from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 
-    state = {name: round(value, 3) for name, value in LemlistHook(args.conn_id).budget.state().items()}
-    if not state["shared"]:
+    budget = LemlistHook(args.conn_id).budget
+    numbers = budget.state()
+    if not numbers["shared"]:
         raise SystemExit(1)  # the reason was logged
+    state: dict[str, Any] = {name: round(value, 3) for name, value in numbers.items()}
+    state["store"] = budget.store.place
+    state["shared_by"] = "all machines" if budget.store.between_machines else "this machine"
     shown = [{"name": name, "now": state[name], "meaning": meaning} for name, meaning in MEANINGS.items()]
     if args.output in ("json", "yaml"):
         shown = [{name: state[name] for name in MEANINGS}]
     AirflowConsole().print_as(shown, args.output)
+
+
+@_run
+def check_connection(args: Namespace) -> None:
+    """Check everything that a connection needs; requests the team of the key."""
+    from airflow.cli.simple_table import AirflowConsole
+
+    from airflow_provider_lemlist.checkup import look
+    from airflow_provider_lemlist.hooks.lemlist import LemlistHook
+
+    findings = look(LemlistHook(args.conn_id))
+    AirflowConsole().print_as([finding._asdict() for finding in findings], args.output)
+    if any(finding.status == "fail" for finding in findings):
+        raise SystemExit(1)
 
 
 @_run

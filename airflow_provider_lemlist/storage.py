@@ -20,7 +20,7 @@ def storage_path(address: Any, conn_id: str | None, argument: str) -> ObjectStor
     """
     Return the path of an address such as ``s3://bucket/key`` or ``/data/leads.csv``.
 
-    :param address: Text, a path of this machine, or an ``ObjectStoragePath``.
+    :param address: Text, a path on disk, or an ``ObjectStoragePath``.
     :param conn_id: Connection of the storage. One in the address takes precedence: ``s3://conn_id@bucket/key``.
     :param argument: Name of the argument in errors.
     :raises LemlistConfigurationError: The storage cannot be opened.
@@ -52,13 +52,19 @@ def storage_path(address: Any, conn_id: str | None, argument: str) -> ObjectStor
 
 
 def is_local(path: ObjectStoragePath) -> bool:
-    """Return whether a path is on a file system of this machine."""
+    """Return whether a path is on a file system, which may be shared with other machines."""
     return path.protocol in ("", "file", "local")
 
 
 def shown(path: ObjectStoragePath) -> str:
     """Return a path as users write it."""
     return str(path.path) if is_local(path) else str(path)
+
+
+def shown_to_workers(path: ObjectStoragePath) -> str:
+    """Return the path of a file that several tasks use, with what a path on disk takes."""
+    # Whether a file system is shared by the machines cannot be seen from one of them.
+    return f"{shown(path)} (on disk; every worker must see this path)" if is_local(path) else shown(path)
 
 
 def name_in_storage(path: ObjectStoragePath) -> str:

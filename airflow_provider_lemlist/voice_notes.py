@@ -30,7 +30,7 @@ from airflow_provider_lemlist.load.pool import SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import Sent, concerns_every_row, shortened
 from airflow_provider_lemlist.load.worklist import Worklist
-from airflow_provider_lemlist.storage import shown, storage_path
+from airflow_provider_lemlist.storage import shown_to_workers, storage_path
 from airflow_provider_lemlist.validation import Finding
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class VoiceUploads:
             the task was stopped. The ledger contains what was done until then.
         """
         options = self._options
-        log.info("The ledger is %s.", shown(options.ledger_path))
+        log.info("The ledger is %s.", shown_to_workers(options.ledger_path))
         notes = self._checked()
         # The ledger of a load, or of another step, is refused.
         owner = f"{options.campaign_id}, step {options.step_id}"

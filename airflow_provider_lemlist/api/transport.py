@@ -151,6 +151,15 @@ class Transport:
             )
             self._pause(pause)
 
+    def probe(self, operation: Operation) -> tuple[Verdict, Response | None]:
+        """Send a call once, and return what it means with the response; None if none arrived."""
+        exchange = self._wire.send(self._wire.prepare(operation, {}, {}, None, None), self._settings.timeout)
+        response = exchange.outcome if isinstance(exchange.outcome, Response) else None
+        if response is not None:
+            self._report(exchange, response)
+        call = Call(operation, "", self._wire.secrets, self._settings.base_url_problem)
+        return judge(call, exchange.outcome, exchange.detail), response
+
     def stop(self) -> None:
         """
         Send nothing more: calls that wait raise ``LemlistStoppedError``, those that are sent are completed.

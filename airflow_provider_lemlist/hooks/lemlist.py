@@ -130,12 +130,18 @@ class LemlistHook(BaseHook):
                 self._transport.close()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Request the team of the key, once, and return the name of the team or what to do."""
+        """Look at the budget store and request the team of the key, once; return its name or what to do."""
+        from airflow_provider_lemlist.api.budget.stores import StoreError
         from airflow_provider_lemlist.api.transport import RetryPolicy
 
         try:
             self._settings = self._read_settings(named=False)
+            # A file would be one of the API server, which says nothing about those of the workers.
+            if self.budget.store.between_machines:
+                self.budget.store.read()
             team = self._open_transport(RetryPolicy(attempts=1, refusals=1)).call(ops.GET_TEAM)
+        except StoreError as error:
+            return False, f"The budget store cannot be used: {error}."
         except LemlistError as error:
             return False, error.message
         except Exception as error:

@@ -27,7 +27,7 @@ from airflow_provider_lemlist.ledger.ledger import LedgerEntry
 from airflow_provider_lemlist.load.pool import SenderPool
 from airflow_provider_lemlist.load.report import LoadReport, duration
 from airflow_provider_lemlist.load.sending import Sent, concerns_every_row
-from airflow_provider_lemlist.storage import is_local, shown
+from airflow_provider_lemlist.storage import shown_to_workers
 from airflow_provider_lemlist.suppression.lists import Suppressions
 from airflow_provider_lemlist.suppression.options import Exclusions
 from airflow_provider_lemlist.validation import plural
@@ -178,9 +178,8 @@ class Launch:
         return figures | {"would_launch": choice.to_launch} if self._options.dry_run else figures
 
     def _begin(self) -> list[str] | None:
-        path, options = self._file.path, self._options
-        local = " (on this machine; other workers do not see it)"
-        log.info("The leads of this run are kept in %s%s.", shown(path), local * is_local(path))
+        options = self._options
+        log.info("The leads of this run are kept in %s.", shown_to_workers(self._file.path))
         earlier = self._file.begin(must_exist=options.is_retry and options.lead_ids is None)
         if earlier is not None:
             log.info("An earlier attempt of this run has chosen %s.", plural(len(earlier), "lead"))

@@ -24,7 +24,7 @@ from airflow_provider_lemlist.load.pool import SenderPool
 from airflow_provider_lemlist.load.report import LoadReport
 from airflow_provider_lemlist.load.sending import LeadSender
 from airflow_provider_lemlist.load.worklist import Worklist
-from airflow_provider_lemlist.storage import is_local, shown
+from airflow_provider_lemlist.storage import shown_to_workers
 from airflow_provider_lemlist.suppression.lists import Suppressions
 from airflow_provider_lemlist.validation import plural
 
@@ -59,7 +59,7 @@ class Load:
             the load was stopped. The ledger contains what was done until then.
         """
         options = self._options
-        self._log_place()
+        log.info("The ledger is %s.", shown_to_workers(self._options.ledger_path))
         with (
             Ledger(
                 options.ledger_path, options.campaign_id, options.run, read_only=options.dry_run
@@ -98,11 +98,6 @@ class Load:
         if refusal is not None:
             raise refusal
         return report
-
-    def _log_place(self) -> None:
-        path = self._options.ledger_path
-        local = " (on this machine; other workers do not see it)"
-        log.info("The ledger is %s%s.", shown(path), local * is_local(path))
 
     def _look(self, worklist: Worklist) -> None:
         """Read who is in the campaign."""

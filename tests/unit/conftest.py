@@ -22,6 +22,7 @@ import pytest
 
 from airflow_provider_lemlist import metrics
 from airflow_provider_lemlist.api import transport as transport_module
+from airflow_provider_lemlist.api.budget.stores import MemoryStore
 from airflow_provider_lemlist.api.transport import Transport
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.connection import Settings
@@ -164,6 +165,7 @@ class OpenBudget:
     """A budget without a limit that records what was reported to it."""
 
     def __init__(self) -> None:
+        self.store = MemoryStore()
         self.booked = 0
         self.reports: list[dict[str, Any]] = []
 

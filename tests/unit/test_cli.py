@@ -33,6 +33,7 @@ from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.run import Load
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.commands import takes_commands
+from tests.unit.api.budget.conftest import RedisServer
 
 sys.path.insert(0, str(Path(__file__).parent / "load"))
 
@@ -89,6 +90,8 @@ def test_the_command_shows_the_budget_of_a_connection(connection: str, command: 
     (state,) = json.loads(done.stdout)
     assert state.keys() == cli.MEANINGS.keys()
     assert (state["booked"], state["limit"], state["pause"]) == ("3", "20", "0.0")
+    assert Path(state["store"].removeprefix("the file ")).is_file()
+    assert state["shared_by"] == "this machine"
     assert KEY not in done.stdout + done.stderr
 
 
@@ -128,7 +131,110 @@ def test_a_store_that_does_not_work_is_not_shown_as_an_idle_budget(
 def test_every_number_of_the_budget_is_shown() -> None:
     state = open_budget(KEY, store="memory://").state()
     assert state.pop("shared") is True
-    assert list(state) == list(cli.MEANINGS)
+    assert ["store", "shared_by", *state] == list(cli.MEANINGS)
+
+
+@pytest.mark.redis
+def test_the_budget_in_redis_is_shown_without_its_password(
+    run: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = RedisServer(tmp_path, "--requirepass", "hidden-word", "--save", "")
+    monkeypatch.setenv("AIRFLOW_CONN_FLEET", server.url.replace("redis://", "redis://:hidden-word@"))
+    mine = {"conn_type": "lemlist", "password": KEY, "extra": {"budget_store": "fleet"}}
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps(mine))
+    server.start()
+    try:
+        run("budget", "--conn-id", "mine", "-o", "json")
+    finally:
+        server.stop()
+    shown = capsys.readouterr()
+    (state,) = json.loads(shown.out)
+    assert state["store"] == f"Redis at 127.0.0.1:{server.port}"
+    assert state["shared_by"] == "all machines"
+    assert "hidden-word" not in shown.out + shown.err
+
+
+# --- check --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lemlist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Sandbox]:
+    """A sandbox, and a connection to it named ``mine``."""
+    monkeypatch.setenv("AIRFLOW__LEMLIST__BUDGET_DIR", str(tmp_path / "budget"))
+    with Sandbox() as sandbox:
+        connect(monkeypatch, sandbox)
+        yield sandbox
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **fields: Any) -> None:
+    mine = {"conn_type": "lemlist", "password": sandbox.api_key, "host": sandbox.url} | fields
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps(mine))
+
+
+def check(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, str]]]:
+    """Return the exit status and the rows of ``check``."""
+    status: Any = 0
+    try:
+        run("check", "--conn-id", "mine", "-o", "json")
+    except SystemExit as ended:
+        status = ended.code
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_check_finds_nothing_to_mend_where_all_works(
+    run: Callable[..., None], lemlist: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, rows = check(run, capsys)
+    assert status == 0
+    looked_at = list(dict.fromkeys(row["looked_at"] for row in rows))
+    assert looked_at[:6] == ["connection", "budget store", "API key", "limits", "clock", "versions"]
+    assert {row["looked_at"] for row in rows if row["status"] != "ok"} == {"connection"}  # it is a sandbox
+    assert [request["method"] for request in lemlist.requests()] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "looked_at", "says"),
+    [
+        ({"password": "wrong"}, "API key", "does not accept the API key"),
+        ({"password": ""}, "connection", "is empty"),
+        ({"host": "http://127.0.0.1:9/api"}, "API key", "could not be reached"),
+        ({"extra": {"budget_store": "redis://127.0.0.1:9/0"}}, "budget store", "Redis at 127.0.0.1:9"),
+        ({"extra": {"budget_store": "missing"}}, "connection", "which does not exist"),
+    ],
+)
+def test_check_tells_what_must_be_mended_and_how(
+    run: Callable[..., None],
+    lemlist: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fields: dict[str, Any],
+    looked_at: str,
+    says: str,
+) -> None:
+    pytest.importorskip("redis")
+    connect(monkeypatch, lemlist, **fields)
+    status, rows = check(run, capsys)
+    assert status == 1
+    (failed,) = [row for row in rows if row["status"] == "fail"]
+    assert failed["looked_at"] == looked_at
+    assert says in failed["found"]
+    assert failed["to_do"]
+    assert "versions" in [row["looked_at"] for row in rows], "the rest is looked at nevertheless"
+
+
+def test_check_passes_on_what_reading_the_connection_warns_of(
+    run: Callable[..., None],
+    lemlist: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    connect(monkeypatch, lemlist, extra={"budget_stor": "x"})
+    status, rows = check(run, capsys)
+    assert status == 0
+    assert "budget_store" in next(row["found"] for row in rows if "'budget_stor'" in row["found"])
 
 
 # --- ledger -------------------------------------------------------------------------------------------------

@@ -155,6 +155,22 @@ def test_the_connection_test_without_network_or_key_returns_a_message_too(
     assert message.startswith("Password (API key) is empty")
 
 
+def test_the_connection_test_fails_if_the_workers_could_not_reach_the_budget_store(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("redis")
+    stage.routes["GET /team"] = Act(body={"_id": "tea_1", "name": "Blue"})
+    for store, works in {"": True, "redis://:hidden-word@127.0.0.1:9/0": False}.items():
+        extra = {"budget_store": store}
+        connection = {"conn_type": "lemlist", "password": API_KEY, "host": stage.url, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_FLEET", json.dumps(connection))
+        ok, message = LemlistHook("fleet").test_connection()
+        assert ok is works
+        assert "hidden-word" not in message
+    assert "Redis at 127.0.0.1:9 does not work" in message
+    assert "budget_store of the connection" in message
+
+
 # The sandbox has an HTML page for each campaign, and a plain 404 elsewhere.
 @pytest.mark.parametrize(
     "read",
