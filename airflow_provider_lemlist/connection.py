@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
-from airflow_provider_lemlist.get_provider_info import CONN_FIELDS, CONN_TYPE, REAL_HOST
+from airflow_provider_lemlist.get_provider_info import CONN_FIELDS, CONN_TYPE, REAL_HOST, UNLIMITED
 from airflow_provider_lemlist.validation import hint
 
 if TYPE_CHECKING:
@@ -82,7 +82,11 @@ def read_settings(conn: Connection, *, named: bool = True) -> Settings:
         if getattr(conn, name, None):
             log.warning("%s of connection %r is not used; the Base URL holds it.", name.title(), conn.conn_id)
     values = {name: _value(extra, name, of_connection) for name in CONN_FIELDS}
-    return Settings(conn_id=conn_id, api_key=api_key, base_url=base_url, **values)
+    settings = Settings(conn_id=conn_id, api_key=api_key, base_url=base_url, **values)
+    if settings.budget_store == UNLIMITED and not settings.is_local:
+        why = f"is {UNLIMITED}, which is allowed only for a sandbox on this machine; leave it empty."
+        raise _wrong("Extra field 'budget_store'", of_connection, why)
+    return settings
 
 
 def redis_url(conn: Connection, of_connection: str) -> str:

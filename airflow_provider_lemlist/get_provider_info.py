@@ -18,6 +18,8 @@ REAL_HOST = "https://api.lemlist.com/api"
 DOCS_URL = "https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/"
 #: Where the docs explain the fields of a connection.
 FIELDS_URL = f"{DOCS_URL}connection/#fields"
+#: ``budget_store`` of the connection to a sandbox without a limit; refused for any other host.
+UNLIMITED = "unlimited://"
 
 #: Fields of the connection's extra, as JSON schemas. ``default`` is what an empty field means.
 CONN_FIELDS: dict[str, dict[str, Any]] = {

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=8765, help="port; 0 uses a free port (default: %(default)s)")
-    add("--api-key", default="sandbox-key", help="the valid API key (default: %(default)s)")
+    add("--api-key", help="the valid API key (default: another one each time)")
     add(
         "--limit", choices=tuple(WINDOWS), default="sliding", help="kind of rate limit (default: %(default)s)"
     )

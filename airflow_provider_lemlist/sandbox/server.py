@@ -45,8 +45,8 @@ class Sandbox:
 
     The methods make no requests and are not in the request log.
 
-    :param api_key: The valid key. ``blocked-key``, ``no-user-key``, ``bad-team-key``, ``low-plan-key`` exist
-        too and fail as their names say.
+    :param api_key: The valid key; None for another one in each sandbox. ``blocked-key``, ``no-user-key``,
+        ``bad-team-key``, ``low-plan-key`` exist too and fail as their names say.
     :param host: Address to listen on. The default is loopback because there is no other protection.
     :param port: Port to listen on; 0 uses a free port.
     :param limit: Kind of rate limit: ``sliding``, ``fixed``, ``anchored`` or ``none``.
@@ -61,7 +61,7 @@ class Sandbox:
     def __init__(
         self,
         *,
-        api_key: str = "sandbox-key",
+        api_key: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         limit: str = "sliding",
@@ -72,9 +72,10 @@ class Sandbox:
         seed: int | None = None,
         **undocumented: Any,
     ) -> None:
-        self.api_key = api_key
+        # A key of its own has a rate budget of its own, also in processes that know other sandboxes.
+        self.api_key = f"sandbox-{secrets.token_hex(12)}" if api_key is None else api_key
         self.service = Service(
-            key=api_key,
+            key=self.api_key,
             limit=RateLimit(limit, requests, window),
             options=Undocumented(**undocumented),
             latency=latency,
@@ -192,8 +193,15 @@ class Sandbox:
         return f"{self.origin}/api"
 
     def airflow_connection(self) -> str:
-        """Return the connection as JSON, for ``AIRFLOW_CONN_LEMLIST_DEFAULT``."""
-        return json.dumps({"conn_type": "lemlist", "host": self.url, "password": self.api_key})
+        """
+        Return the connection as JSON, for ``AIRFLOW_CONN_LEMLIST_DEFAULT``.
+
+        Without a limit it lifts the client's rate budget too, which clients allow only on this machine.
+        """
+        connection: dict[str, Any] = {"conn_type": "lemlist", "host": self.url, "password": self.api_key}
+        if self.service.limit.kind == "none" and self._address[0] == "127.0.0.1":
+            connection["extra"] = {"budget_store": "unlimited://"}
+        return json.dumps(connection)
 
     # --- Data -------------------------------------------------------------------------------------------
 

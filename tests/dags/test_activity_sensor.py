@@ -140,7 +140,7 @@ def test_a_mapped_sensor_without_a_lead_id_fails_instead_of_waiting_for_any_lead
 def test_a_wrong_key_ends_the_wait_as_soft_fail_and_never_fail_say(
     lemlist: Sandbox, leads, run, monkeypatch, deferrable, arguments, state
 ):
-    lemlist.accept_key("sandbox-key", "blocked")
+    lemlist.accept_key(lemlist.api_key, "blocked")
     name = f"wrong_key_{deferrable}_{state}_{len(arguments)}_{next(iter(arguments), '')}"
     with DAG(name, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
         # The retries would wait for an hour.

@@ -91,6 +91,11 @@ def test_the_newline_of_a_mounted_secret_is_not_part_of_the_key() -> None:
         ({"extra": {"budget_share": 0}}, "'budget_share'"),
         ({"extra": {"budget_share": 1.5}}, "'budget_share'"),
         ({"extra": {"budget_store": {"host": "x"}}}, "'budget_store' of connection 'mine' must be text"),
+        ({"extra": {"budget_store": "unlimited://"}}, "'budget_store' of connection 'mine' is unlimited"),
+        (
+            {"host": "https://10.0.0.1/api", "extra": {"budget_store": " unlimited:// "}},
+            "only for a sandbox on this machine",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_connection_and_field(fields: dict[str, Any], says: str) -> None:

@@ -36,7 +36,16 @@ from airflow_provider_lemlist.api.budget.arithmetic import (
     waiting,
     without_credit,
 )
-from airflow_provider_lemlist.api.budget.stores import MemoryStore, Store, StoreError, T, monotonic, new_state
+from airflow_provider_lemlist.api.budget.stores import (
+    MemoryStore,
+    Store,
+    StoreError,
+    T,
+    UnlimitedStore,
+    monotonic,
+    new_state,
+)
+from airflow_provider_lemlist.get_provider_info import UNLIMITED
 
 __all__ = ["NOT_SHARED", "Budget", "Slot", "open_budget"]
 
@@ -255,7 +264,8 @@ def open_budget(
     Open the budget of an API key.
 
     :param api_key: The key; a hash of it names the budget.
-    :param store: Empty for a file on this machine, a URL of Redis (see ``redis_url``), or ``memory://``.
+    :param store: Empty for a file on this machine, a URL of Redis (see ``redis_url``), ``memory://``, or
+        ``unlimited://`` for a sandbox without a limit, which ``read_settings`` refuses for any other host.
     :param share: The part of the limit that is ours, above 0 and at most 1.
     :param max_wait: Longest wait for a slot, in seconds.
     :param directory: The directory of the file; None for a private one in the temporary directory.
@@ -295,6 +305,8 @@ def _open_store(store: str, digest: str, directory: str | None) -> Store:
         return SQLiteStore(digest, directory)
     if store.startswith("memory://"):
         return _memory.setdefault(digest, MemoryStore())
+    if store == UNLIMITED:
+        return _memory.setdefault(f"{digest} unlimited", UnlimitedStore())
     if not _REDIS_URL.match(store):
         raise ValueError(
             "budget_store is neither empty, nor the id of a Redis connection, nor a URL that begins with "

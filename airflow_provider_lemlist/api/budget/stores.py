@@ -126,6 +126,16 @@ class MemoryStore(Store):
         return result
 
 
+class UnlimitedStore(MemoryStore):
+    """The budget of a sandbox without a limit: only the pause after a refusal makes requests wait."""
+
+    def _change(self, decide: Decide[T]) -> T:
+        result = super()._change(decide)
+        # A slot that is not kept delays no other one.
+        self._state = self._state._replace(limit=arithmetic.MAX_LIMIT, slots=())
+        return result
+
+
 _forkable: weakref.WeakSet[Store] = weakref.WeakSet()
 _held: list[Store] = []
 

@@ -8,7 +8,6 @@ from airflow_provider_lemlist.sandbox import Sandbox
 from tests.unit.sandbox.conftest import Client
 
 KEYS = [
-    ("sandbox-key", 200, "Sandbox team"),
     ("", 400, "No API key provided"),
     ("unknown-key", 401, "The authentication you supplied is incorrect"),
     ("low-plan-key", 402, "route is available starting emailPro plan"),
@@ -25,12 +24,22 @@ def test_each_state_of_a_key_has_its_error(http: Client, key: str, status: int, 
     assert text in response.text
 
 
+def test_each_sandbox_has_another_key_unless_it_is_given_one() -> None:
+    keys = {Sandbox(seed=1).api_key, Sandbox(seed=1).api_key, Sandbox(api_key="mine").api_key}
+    assert len(keys) == 3
+    assert "mine" in keys
+    with Sandbox(limit="none") as one, Sandbox(limit="none") as other, Client(one) as http:
+        assert http.get("/team").json()["name"] == "Sandbox team"
+        assert http.get(f"{other.url}/team").status_code == 401
+
+
 @pytest.mark.parametrize(
     "authorization",
     ["Bearer sandbox-key", "Basic sandbox-key", "Basic c2FuZGJveC1rZXk=", "Basic bG9naW46c2FuZGJveC1rZXk="],
     ids=["bearer", "not base64", "no colon", "a login"],
 )
 def test_only_basic_with_an_empty_login_is_accepted(lemlist: Sandbox, authorization: str) -> None:
+    lemlist.accept_key("sandbox-key")
     response = requests.get(f"{lemlist.url}/team", headers={"Authorization": authorization}, timeout=5)
     assert (response.status_code, response.text) == (401, "The authentication you supplied is incorrect")
 

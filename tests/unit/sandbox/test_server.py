@@ -12,6 +12,7 @@ import time
 import pytest
 import requests
 
+from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.sandbox import Sandbox, __main__
 from tests.unit.sandbox.conftest import Client
 from tests.waiting import LONGEST, wait_for
@@ -79,9 +80,21 @@ def test_a_campaign_with_an_unknown_status_is_refused(lemlist: Sandbox) -> None:
         lemlist.campaign(status="runing")
 
 
-def test_the_connection_is_valid_for_airflow(lemlist: Sandbox) -> None:
-    connection = json.loads(lemlist.airflow_connection())
+def test_the_connection_is_valid_for_airflow() -> None:
+    with Sandbox() as lemlist:
+        connection = json.loads(lemlist.airflow_connection())
     assert connection == {"conn_type": "lemlist", "host": lemlist.url, "password": lemlist.api_key}
+
+
+def test_a_sandbox_without_a_limit_lifts_the_budget_of_clients_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Sandbox(limit="none") as lemlist:
+        monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
+        budget = LemlistHook().budget
+        assert {budget.book().wait for _ in range(1000)} == {0.0}
+    with Sandbox(limit="none", host="127.0.0.2") as lemlist:  # no client takes this for its own machine
+        assert "extra" not in json.loads(lemlist.airflow_connection())
 
 
 def test_the_same_seed_gives_the_same_ids() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_lemlist.api import budget as budget_module
 from airflow_provider_lemlist.api.budget import Budget, open_budget
 from airflow_provider_lemlist.api.budget.arithmetic import LEAST_MARGIN, LIMIT, SECOND, WINDOW
-from airflow_provider_lemlist.api.budget.stores import MemoryStore, StoreError, new_state
+from airflow_provider_lemlist.api.budget.stores import MemoryStore, StoreError, UnlimitedStore, new_state
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistRateLimitError,
@@ -577,6 +577,16 @@ def test_connections_with_the_same_key_share_and_others_do_not():
     first = take(one, 20)[0]
     assert two.book().booking.at - first.booking.at > WINDOW
     assert other_key.book().wait == 0
+
+
+def test_without_a_limit_only_the_pause_after_a_refusal_makes_requests_wait(open_one, clock):
+    budget = open_one(store=UnlimitedStore(clock.read))
+    slots = take(budget, 1000)
+    assert {slot.wait for slot in slots} == {0.0}
+    budget.report(slots[0], refused=True, limit=20, remaining=0, retry_after=3.0)
+    assert {slot.wait for slot in take(budget, 100)} == {3.0}
+    clock.pass_by(3.0)
+    assert {slot.wait for slot in take(budget, 100)} == {0.0}
 
 
 def test_many_threads_get_as_many_slots(open_one):
