@@ -103,3 +103,16 @@ def last_asset_event_before(context: Context) -> datetime | None:
         ),
         default=None,
     )
+
+
+def register_dag(dag: Any) -> None:
+    """Let ``dag.test()`` find a DAG: since 3.1 it runs only those of a bundle; Airflow 2 runs any."""
+    try:
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    except ImportError:
+        return
+    DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]
+    bag = DagBag("/dev/null", collect_dags=False, bundle_name="dags-folder")
+    bag.bag_dag(dag)
+    sync_bag_to_db(bag, "dags-folder", None)

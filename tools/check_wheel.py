@@ -43,11 +43,12 @@ with tempfile.TemporaryDirectory() as home:
     assert not re.search(r"\]\((?!https://)", description), "the long description has a relative link"
 
     # These need an extra, or an Airflow with shared streams; everything else must import.
-    needs_more = ["airflow_provider_lemlist.sandbox", "airflow_provider_lemlist.api.budget.redis"]
+    needs_more = ["sandbox", "api.budget.redis", "pytest_plugin"]
     if not find_spec("airflow.triggers.shared_stream"):
-        needs_more.append("airflow_provider_lemlist.triggers.receipts")
+        needs_more.append("triggers.receipts")
+    left_out = tuple(f"airflow_provider_lemlist.{name}" for name in needs_more)
     for module in pkgutil.walk_packages(airflow_provider_lemlist.__path__, "airflow_provider_lemlist."):
-        if not module.name.startswith(tuple(needs_more)):
+        if not module.name.startswith(left_out):
             importlib.import_module(module.name)
 
     listed = subprocess.run(

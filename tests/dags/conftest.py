@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
+from airflow_provider_lemlist.testing import run_dag
 from tests.contract.documents import departures
 from tests.waiting import WINDOW
 from tools.private_airflow import VERSION
@@ -79,23 +80,8 @@ def dag_bag(folder: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., Any]:
-    """Return a function that runs a DAG with the given params and returns the run."""
-
-    def run(dag: Any, **params: Any) -> Any:
-        try:
-            from airflow.dag_processing.bundles.manager import DagBundlesManager
-            from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-        except ImportError:
-            pass  # Airflow 2 runs any DAG
-        else:
-            # Airflow 3 runs only DAGs that are registered in a bundle.
-            DagBundlesManager().sync_bundles_to_db()
-            bag = DagBag("/dev/null", collect_dags=False, bundle_name="dags-folder")
-            bag.bag_dag(dag)
-            sync_bag_to_db(bag, "dags-folder", None)
-        return dag.test(run_conf=params or None)
-
-    return run
+    """Return the function that runs a DAG with the given params and returns the run."""
+    return run_dag
 
 
 def states(dag_run: Any) -> dict[str, list[str]]:
