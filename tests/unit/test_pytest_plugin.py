@@ -28,7 +28,18 @@ def run(folder: Path, *files: str, arguments: tuple[str, ...] = ()) -> str:
         (folder / f"test_{number}.py").write_text(text)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *PLUGIN, *arguments],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:warnings",
+            *PLUGIN,
+            *arguments,
+        ],
         cwd=folder,
         env=environment | {"PYTHONPATH": str(ROOT), "AIRFLOW_HOME": str(folder / "airflow")},
         capture_output=True,
@@ -171,7 +182,7 @@ def test_fleet_runs_functions_in_workers_that_share_a_budget_or_not(tmp_path: Pa
 @pytest.mark.parametrize("name", FILES)
 def test_file_of_the_docs_passes_when_it_is_pasted_into_an_empty_folder(name: str, tmp_path: Path) -> None:
     output = run(tmp_path, FILES[name])
-    assert re.search(r"^\d+ passed", output, re.M), output
+    assert re.search(r"^\d+ passed in", output, re.M), output
 
 
 def test_the_docs_have_these_test_files() -> None:
