@@ -104,16 +104,15 @@ def test_a_marker_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     test = "import pytest\n@pytest.mark.lemlist('sliding')\ndef test_it(lemlist): ...\n"
     output = run(tmp_path, test)
     assert "takes named options only, not ('sliding',)" in output
-    assert "Traceback" not in output
+    assert "pytest_plugin.py" not in output
 
 
 def test_a_missing_extra_is_an_error_of_the_tests_that_need_it_and_no_others(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("import sys\nsys.modules['uvicorn'] = None\n")
     output = run(tmp_path, "def test_with(lemlist): ...\n\n\ndef test_without(): ...\n")
     assert re.search(r"^1 passed, 1 error in", output, re.M), output
-    assert output.count("needs uvicorn: pip install 'airflow-provider-lemlist[sandbox]'") <= 2
-    assert "The lemlist sandbox needs uvicorn" in output
-    assert "Traceback" not in output
+    assert "The lemlist sandbox needs uvicorn: pip install 'airflow-provider-lemlist[sandbox]'" in output
+    assert "pytest_plugin.py" not in output
 
 
 FLEET = """
