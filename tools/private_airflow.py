@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -118,25 +118,37 @@ class PrivateAirflow:
             )
 
     def start(self, *commands: str) -> None:
-        """Start long-running commands, each in its own process group; ``stop`` ends them."""
-        with self.log.open("ab") as log:
-            self._processes |= {
-                command: subprocess.Popen(
-                    (sys.executable, "-m", "airflow", command),
-                    env=self.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-                for command in commands
-            }
+        """Start long-running commands, each in its own session; ``stop`` ends them."""
+        for command in commands:
+            self.launch(command, command)
 
-    def kill(self, command: str) -> None:
-        """Kill a started command and its children at once, as when their machine fails."""
-        process = self._processes.pop(command)
-        signal_group(process.pid, signal.SIGKILL)
+    def launch(self, name: str, *arguments: str, **environment: str) -> None:
+        """
+        Start one long-running command in its own session; ``stop`` ends it.
+
+        :param name: By which ``kill`` finds it.
+        :param arguments: The command and its arguments.
+        :param environment: Variables that only this command has.
+        """
+        with self.log.open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                (sys.executable, "-m", "airflow", *arguments),
+                env={**self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """Kill a started command and all its descendants at once, as when their machine fails."""
+        process = self._processes.pop(name)
+        signal_session(process.pid, signal.SIGKILL)
         process.wait()
+
+    def session(self, name: str) -> int:
+        """Return the id of the session of a started command, which its descendants share."""
+        return self._processes[name].pid
 
     @property
     def is_alive(self) -> bool:
@@ -147,11 +159,11 @@ class PrivateAirflow:
         """End the started processes and their children."""
         for number, timeout in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, 2)):
             for process in self._processes.values():
-                # If the leader has ended, its children are still in the group.
-                signal_group(process.pid, number)
+                # If the leader has ended, its children are still in the session.
+                signal_session(process.pid, number)
             deadline = time.monotonic() + timeout
             while time.monotonic() < deadline and any(
-                signal_group(each.pid, 0) for each in self._processes.values()
+                signal_session(each.pid, 0) for each in self._processes.values()
             ):
                 for process in self._processes.values():
                     process.poll()
@@ -191,10 +203,18 @@ def free_port() -> int:
         return port
 
 
-def signal_group(leader: int, number: int) -> bool:
-    """Send a signal (0 for none) to a process group; return whether the group exists."""
-    try:
-        os.killpg(leader, number)
-    except ProcessLookupError:
-        return False
-    return True
+def signal_session(leader: int, number: int) -> bool:
+    """
+    Send a signal (0 for none) to all processes of a session; return whether there is one.
+
+    Not to the process group: in Airflow 3 the process of a task has a group of its own.
+    """
+    found = False
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            # A process may end at any moment.
+            with suppress(ProcessLookupError):
+                if os.getsid(int(entry)) == leader:
+                    os.kill(int(entry), number)
+                    found = True
+    return found
