@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real servers in temporary directories, for this machine only: PostgreSQL, Redis, and the sandbox as a process."""
+"""Real servers for this machine only, gone when they end: PostgreSQL, Redis, the sandbox in a process."""
 
 from __future__ import annotations
 

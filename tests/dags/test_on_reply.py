@@ -12,8 +12,9 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 
 from tests.dags.conftest import EXAMPLES, dag_bag, states
-from tests.postgres import connect, postgres
+from tests.postgres import connect
 from tools.private_airflow import AIRFLOW_3
+from tools.servers import postgres
 
 pytestmark = [
     pytest.mark.airflow,

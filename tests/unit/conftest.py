@@ -27,7 +27,8 @@ from airflow_provider_lemlist.api.transport import Transport
 from airflow_provider_lemlist.api.wire import CLOCK
 from airflow_provider_lemlist.connection import Settings
 from airflow_provider_lemlist.sandbox import Sandbox
-from tests.postgres import connect, postgres
+from tests.postgres import connect
+from tools.servers import postgres
 
 API_KEY = "s3cr3t+k/ey%7E:with=signs"
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow as a fleet on one machine: CeleryExecutor, two workers and two triggerers that share no directory."""
+"""Airflow as a fleet on one machine: CeleryExecutor, two workers and two triggerers, each with its home."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-import signal
 import time
 from base64 import urlsafe_b64encode
 from collections import Counter, defaultdict
@@ -16,7 +15,7 @@ from typing import Any
 
 import requests
 
-from tools.fleet.parts import Results
+from tools.fleet.plan import Run
 from tools.private_airflow import PrivateAirflow
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +23,16 @@ ROOT = Path(__file__).parents[2]
 WORKERS, TRIGGERERS = ("worker-1", "worker-2"), ("triggerer-1", "triggerer-2")
 #: Tasks that one worker runs at a time.
 CONCURRENCY = 8
+#: Modules that a worker imports once, and not in the process of every task.
+PRELOADED = (
+    "airflow.dag_processing.dagbag",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow_provider_lemlist.hooks.lemlist",
+    "airflow_provider_lemlist.operators.load",
+    "airflow_provider_lemlist.sensors.activity",
+    "airflow_provider_lemlist.transfers.object_storage",
+    "airflow_provider_lemlist.triggers.activity",
+)
 #: Timeout of the start of Airflow, in seconds.
 START_TIMEOUT = 180
 
@@ -33,23 +42,24 @@ class Fleet(PrivateAirflow):
     The processes of the fleet.
 
     :param database: The directory of PostgreSQL's socket.
-    :param broker: URL of the Redis of Celery, without the number of a database.
-    :param parts: The file of the parts, for the DAGs.
+    :param broker: URL of the Redis of Celery, with database 0.
+    :param plan: The file of the plan, for the DAGs.
     """
 
-    def __init__(self, *, database: str, broker: str, parts: Path) -> None:
+    def __init__(self, *, database: str, broker: str, plan: Path) -> None:
         self._database = database
         super().__init__(
             Path(__file__).parent / "dags",
-            FLEET_PARTS=str(parts),
+            FLEET_PLAN=str(plan),
             PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"postgresql+psycopg2://tester@/postgres?host={database}",
             AIRFLOW__CORE__EXECUTOR="CeleryExecutor",
-            AIRFLOW__CELERY__BROKER_URL=f"{broker}/0",
-            AIRFLOW__CELERY__RESULT_BACKEND=f"{broker}/1",
+            AIRFLOW__CELERY__BROKER_URL=f"{broker}",
+            AIRFLOW__CELERY__RESULT_BACKEND=broker.removesuffix("0") + "1",
             AIRFLOW__CELERY__WORKER_CONCURRENCY=str(CONCURRENCY),
             # No more than the workers take: a task that waits in the queue for long counts as lost.
             AIRFLOW__CORE__PARALLELISM=str(CONCURRENCY * len(WORKERS)),
+            AIRFLOW__CELERY__EXTRA_CELERY_CONFIG=json.dumps({"include": PRELOADED}),
             AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER="False",
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
             AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES="1",
@@ -107,6 +117,11 @@ class Fleet(PrivateAirflow):
         sql = "SELECT 1 AS one FROM job WHERE job_type = 'TriggererJob' AND state = 'running'"
         return bool(dags) and len(self.query(sql)) >= len(TRIGGERERS)
 
+    def stop(self) -> None:
+        """Kill all processes: nothing that they could save is kept."""
+        for name in list(self._processes):
+            self.kill(name)
+
     def worker_of(self, run_id: str, task_id: str) -> str | None:
         """Return the name of the worker on which a task runs."""
         sql = "SELECT pid FROM task_instance WHERE run_id = %s AND task_id = %s AND state = 'running'"
@@ -140,26 +155,22 @@ class Fleet(PrivateAirflow):
 
     def attempts(self, run_id: str) -> int:
         """Return how many attempts of tasks were made after the first ones."""
-        sql = "SELECT coalesce(sum(greatest(try_number - 1, 0)), 0) AS again FROM task_instance WHERE run_id = %s"
-        return int(self.query(sql, run_id)[0]["again"])
+        again = "coalesce(sum(greatest(try_number - 1, 0)), 0)"
+        [row] = self.query(f"SELECT {again} AS again FROM task_instance WHERE run_id = %s", run_id)
+        return int(row["again"])
 
-    def run_state(self, run_id: str) -> str:
-        return str(self.query("SELECT state FROM dag_run WHERE run_id = %s", run_id)[0]["state"])
-
-    def results(self, run_id: str) -> Results:
-        """Return what a run that has ended did."""
-        values: dict[str, dict[int, Any]] = defaultdict(dict)
+    def run_of(self, run_id: str) -> Run:
+        """Return what a run has done."""
+        [row] = self.query("SELECT state FROM dag_run WHERE run_id = %s", run_id)
+        returned: dict[str, dict[int, Any]] = defaultdict(dict)
         sql = "SELECT task_id, map_index, value FROM xcom WHERE run_id = %s AND key = 'return_value'"
-        for row in self.query(sql, run_id):
-            value = row["value"]
-            values[row["task_id"]][row["map_index"]] = json.loads(value) if isinstance(value, str) else value
-        return Results(
-            self.run_state(run_id),
-            self.states(run_id),
-            values["load"].get(-1, {}),
-            values["read_back"].get(-1, {}),
-            values["reply"],
-        )
+        for xcom in self.query(sql, run_id):
+            returned[xcom["task_id"]][xcom["map_index"]] = xcom["value"]
+        return Run(row["state"], self.states(run_id), returned)
+
+    def has_ended(self, run_id: str) -> bool:
+        [row] = self.query("SELECT state FROM dag_run WHERE run_id = %s", run_id)
+        return row["state"] in ("success", "failed")
 
     def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         """Return the rows of a query on the metadata database."""
@@ -170,9 +181,3 @@ class Fleet(PrivateAirflow):
         with closing(connect) as database, database.cursor(cursor_factory=RealDictCursor) as cursor:
             cursor.execute(sql, values)
             return [dict(row) for row in cursor.fetchall()]
-
-
-def raise_on_signals() -> None:
-    """Let SIGTERM clean up, too. SIGINT is set because a shell may have disabled it for its children."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)

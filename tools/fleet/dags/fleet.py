@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The DAGs of ``make fleet``: one for each part, with everything that runs at once.
+The DAGs of ``make fleet``: one for the sensors, and one for each part with everything else that runs at once.
 
-The file that ``FLEET_PARTS`` names holds the campaigns, people and paths of each part.
+The file that ``FLEET_PLAN`` names holds their campaigns, people and paths.
 """
 
 from __future__ import annotations
@@ -19,15 +19,27 @@ from airflow_provider_lemlist.operators.load import LoadLeadsOperator
 from airflow_provider_lemlist.sensors.activity import ActivitySensor
 from airflow_provider_lemlist.transfers.object_storage import LemlistToObjectStorageOperator
 
-for part in json.loads(Path(os.environ["FLEET_PARTS"]).read_text()):
-    with DAG(
-        part["name"],
-        schedule=None,
-        start_date=datetime(2026, 1, 1),
-        catchup=False,
-        max_active_tasks=1_000,
-        default_args={"retries": 5, "retry_delay": timedelta(seconds=1)},
-    ):
+plan = json.loads(Path(os.environ["FLEET_PLAN"]).read_text())
+settings = {
+    "schedule": None,
+    "start_date": datetime(2026, 1, 1),
+    "catchup": False,
+    "max_active_tasks": 1_000,
+    "default_args": {"retries": 5, "retry_delay": timedelta(seconds=1)},
+}
+
+with DAG("replies", **settings):
+    ActivitySensor.partial(
+        task_id="reply",
+        activity_type="emailsReplied",
+        campaign_id=plan["reply_campaign"],
+        poke_interval=5,
+        timeout=900,
+        deferrable=True,
+    ).expand(lead_id=plan["reply_leads"])
+
+for part in plan["parts"]:
+    with DAG(part["name"], **settings):
         LoadLeadsOperator(
             task_id="load",
             campaign_id=part["load_campaign"],
@@ -38,8 +50,8 @@ for part in json.loads(Path(os.environ["FLEET_PARTS"]).read_text()):
         LemlistToObjectStorageOperator(
             task_id="read_back",
             dataset="activities",
-            since=part["history_since"],
-            until=part["history_until"],
+            since=plan["history_since"],
+            until=plan["history_until"],
             path=part["lake_path"],
             file_format="ndjson",
             priority_weight=90,
@@ -47,11 +59,3 @@ for part in json.loads(Path(os.environ["FLEET_PARTS"]).read_text()):
         CreateLeadOperator.partial(
             task_id="lead", campaign_id=part["lead_campaign"], priority_weight=10
         ).expand(lead=[{"email": email, "firstName": "Ada"} for email in part["lead_emails"]])
-        ActivitySensor.partial(
-            task_id="reply",
-            activity_type="emailsReplied",
-            campaign_id=part["reply_campaign"],
-            poke_interval=5,
-            timeout=600,
-            deferrable=True,
-        ).expand(lead_id=part["reply_leads"])
