@@ -11,11 +11,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(AIRFLOW)
 PYTEST_ARGS ?=
 
-.PHONY: demo ui test lint types dist wheel sbom format clean help
+.PHONY: demo ui fleet test lint types dist wheel sbom format clean help
 
 help:
 	@echo "make demo    run the example DAGs in real Airflow against the embedded sandbox"
 	@echo "make ui      start Airflow's web interface and the sandbox"
+	@echo "make fleet   run Celery workers and triggerers, and kill some of them, against the sandbox"
 	@echo "make test    run every test that this machine can run"
 	@echo "make lint types dist wheel sbom format clean"
 
@@ -25,6 +26,10 @@ demo: $(READY)
 
 ui: $(READY)
 	@$(BIN)/python -m tools.ui
+
+# Needs redis-server and PostgreSQL. ARGS="--only calm" kills nothing; ARGS=--help lists the other arguments.
+fleet: $(VENV)/.ready-fleet
+	@$(BIN)/python -m tools.fleet $(ARGS)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

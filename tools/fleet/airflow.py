@@ -168,6 +168,18 @@ class Fleet(PrivateAirflow):
             returned[xcom["task_id"]][xcom["map_index"]] = xcom["value"]
         return Run(row["state"], self.states(run_id), returned)
 
+    def failures(self, run_id: str) -> str:
+        """Return the ends of the logs of some tasks that failed."""
+        sql = "SELECT dag_id, task_id FROM task_instance WHERE run_id = %s AND state = 'failed' LIMIT 3"
+        paths = [
+            path
+            for row in self.query(sql, run_id)
+            for path in self.home.glob(
+                f"worker-*/airflow/logs/dag_id={row['dag_id']}/*/task_id={row['task_id']}/**/*.log"
+            )
+        ]
+        return "\n".join("\n".join(path.read_text().splitlines()[-8:]) for path in paths)
+
     def has_ended(self, run_id: str) -> bool:
         [row] = self.query("SELECT state FROM dag_run WHERE run_id = %s", run_id)
         return row["state"] in ("success", "failed")

@@ -71,10 +71,11 @@ def traffic(part: Part, requests: Sequence[Mapping[str, Any]]) -> Traffic:
     """
     path = f"/campaigns/{part.load_campaign}/leads/"
     rows = [each["monotonic"] for each in requests if each["path"].endswith(path)]
-    start, end = min(rows) + WINDOW, max(rows)
+    start, end = min(rows, default=0.0) + WINDOW, max(rows, default=0.0)
+    seconds = max(0.0, end - start)
     arrived = sum(start <= each["monotonic"] < end for each in requests)
     refused = sum(each["status"] == 429 for each in requests)
-    return Traffic(len(requests), refused, end - start, arrived / (end - start) * WINDOW / LIMIT)
+    return Traffic(len(requests), refused, seconds, arrived / seconds * WINDOW / LIMIT if seconds else 0.0)
 
 
 # --- What was promised -----------------------------------------------------------------------------------

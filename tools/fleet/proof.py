@@ -93,11 +93,17 @@ class Proof:
         self.wait(has_ended)
         seconds, state = time.monotonic() - started, self._state()
         figures = traffic(part, state["requests"][logged:])
+        self.say(
+            f"  {figures.rate:.1%} of the limit was used for {figures.seconds:.0f} s, "
+            f"{figures.refused} of {figures.requests} requests were refused"
+        )
         problems = list(broken_by_part(self.plan, part, self.fleet.run_of(run_id), state, self._contacts()))
         if part.name == CALM:
             problems += broken_by_traffic(figures)
         if blows:
             problems.append("it ended before everything was killed")
+        if problems:
+            print(self.fleet.failures(run_id))
         line = f"{part.name:8}{figures.requests:10}{figures.refused:9}{figures.rate:14.1%}"
         return f"{line}{self.fleet.attempts(run_id):9}{seconds:9.0f}", problems
 

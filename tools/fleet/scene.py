@@ -54,7 +54,7 @@ def _part(lemlist: Sandbox, shared: Path, name: str, leads: int, rows: int) -> P
         load_campaign=_running_campaign(lemlist, f"{name}: load"),
         load_emails=emails,
         rows_path=str(rows_path),
-        ledger_path=str(shared / "ledgers"),
+        ledger_path=str(shared / "ledgers" / name),
         lead_campaign=_running_campaign(lemlist, f"{name}: mapped tasks"),
         lead_emails=[f"lead{number}@{name}.example" for number in range(leads)],
         lake_path=str(shared / "lake" / name),
