@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -23,7 +24,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tools.fleet.airflow import Fleet
 from tools.fleet.proof import CALM, KILLED, Proof
@@ -93,30 +93,28 @@ def scene(names: list[str], arguments: argparse.Namespace) -> Iterator[Proof]:
             RedisServer() as broker,
             RedisServer() as budget,
         ):
-            plan_path, connections = shared / "plan.json", shared / "connections.json"
+            # The sandbox and the servers stand for other machines: they must not wait for Airflow's CPU.
+            os.nice(5)
+            plan_path = shared / "plan.json"
             plan_path.write_text(json.dumps(asdict(plan)))
-            connections.write_text(json.dumps(airflow_connections(lemlist, budget)))
             with Fleet(database=database, broker=broker.url, plan=plan_path) as fleet:
                 proof = Proof(fleet, budget, origin, plan)
                 proof.say(f"Airflow {VERSION} starts, with CeleryExecutor, 2 workers and 2 triggerers")
                 try:
                     fleet.run("db", "migrate")
-                    fleet.run("connections", "import", str(connections))
                     fleet.start_all()
+                    # lemlist's connection names the one of the Redis in which all share the budget.
+                    fleet.add_connection(
+                        "lemlist_budget", conn_type="redis", host="127.0.0.1", port=budget.port
+                    )
+                    store = {"extra": json.dumps({"budget_store": "lemlist_budget"})}
+                    fleet.add_connection("lemlist_default", **{**json.loads(lemlist), **store})
                     yield proof
                 except Exception:
                     print(f"The end of Airflow's log:\n\n{fleet.tail(80)}", file=sys.stderr)
                     raise
     finally:
         shutil.rmtree(shared, ignore_errors=True)
-
-
-def airflow_connections(lemlist: str, budget: RedisServer) -> dict[str, Any]:
-    """Return the connections that Airflow stores: lemlist's names the one of the budget."""
-    return {
-        "lemlist_default": {**json.loads(lemlist), "extra": json.dumps({"budget_store": "lemlist_budget"})},
-        "lemlist_budget": {"conn_type": "redis", "host": "127.0.0.1", "port": budget.port},
-    }
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -135,15 +136,22 @@ class Fleet(PrivateAirflow):
 
     def trigger(self, dag_id: str) -> str:
         """Start a run of a DAG and return its id."""
+        return str(self._post(f"dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"])
+
+    def add_connection(self, conn_id: str, **fields: Any) -> None:
+        """Store a connection in the metadata database."""
+        self._post("connections", {"connection_id": conn_id, **fields})
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         token = requests.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
         response = requests.post(
-            f"{self.url}/api/v2/dags/{dag_id}/dagRuns",
-            json={"logical_date": None},
+            f"{self.url}/api/v2/{path}",
+            json=body,
             headers={"Authorization": f"Bearer {token}"},
             timeout=30,
         )
         response.raise_for_status()
-        return str(response.json()["dag_run_id"])
+        return response.json()
 
     def states(self, run_id: str) -> dict[str, Counter[str]]:
         """Return how many instances of each task are in which state."""
