@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_FLAGS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Settings:
     max_wait: float
     budget_store: str = field(repr=False)  # a Redis URL may hold a password
     budget_share: float
+    #: Whether every request that changes something is refused.
+    stop_writes: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -87,6 +93,12 @@ def read_settings(conn: Connection, *, named: bool = True) -> Settings:
         why = f"is {UNLIMITED}, which is allowed only for a sandbox on this machine; leave it empty."
         raise _wrong("Extra field 'budget_store'", of_connection, why)
     return settings
+
+
+def read_stop_writes(conn: Connection) -> bool:
+    """Return ``stop_writes`` of a connection, without a look at its other fields."""
+    of_connection = _of(conn.conn_id or "?")
+    return bool(_value(_extra(conn, of_connection, warn=False), "stop_writes", of_connection))
 
 
 def redis_url(conn: Connection, of_connection: str) -> str:
@@ -189,7 +201,7 @@ def _base_url(conn: Connection, of_connection: str) -> str:
     return host.rstrip("/")
 
 
-def _extra(conn: Connection, of_connection: str) -> dict[str, Any]:
+def _extra(conn: Connection, of_connection: str, *, warn: bool = True) -> dict[str, Any]:
     # ``extra_dejson`` turns broken JSON into {} with a log line only.
     try:
         extra = json.loads(conn.extra) if conn.extra and conn.extra.strip() else {}
@@ -197,7 +209,7 @@ def _extra(conn: Connection, of_connection: str) -> dict[str, Any]:
         raise _wrong("Extra", of_connection, "is not JSON.") from None
     if not isinstance(extra, dict):
         raise _wrong("Extra", of_connection, f"must be a JSON object, not {type(extra).__name__}.")
-    for name in extra.keys() - CONN_FIELDS.keys():
+    for name in extra.keys() - CONN_FIELDS.keys() if warn else ():
         known = hint(str(name), tuple(CONN_FIELDS)) or f"; known are {', '.join(CONN_FIELDS)}"
         log.warning("Extra of connection %r has an unknown field %r%s.", conn.conn_id, name, known)
     return extra
@@ -211,6 +223,12 @@ def _value(extra: dict[str, Any], name: str, of_connection: str) -> Any:
         if not isinstance(value, str):
             raise _wrong(f"Extra field {name!r}", of_connection, f"must be text, not {type(value).__name__}.")
         return value.strip()
+    if "boolean" in schema["type"]:
+        # As text from the form before Airflow 3.2, and from a connection written as URI.
+        flag = _FLAGS.get(str(value).strip().lower())
+        if flag is None:
+            raise _wrong(f"Extra field {name!r}", of_connection, f"must be true or false, not {value!r}.")
+        return flag
     # The form of Airflow 2 and connections written as URI hold numbers as text.
     try:
         number = math.nan if isinstance(value, bool) else float(value)

@@ -117,6 +117,10 @@ class LemlistConfigurationError(_Permanent, ValueError):
     """Raise when a connection or an argument cannot work, whatever lemlist responds."""
 
 
+class LemlistWritesStoppedError(LemlistConfigurationError):
+    """Raise when ``stop_writes`` of the connection is set, and the request would change something."""
+
+
 class LemlistAuthError(_Permanent):
     """Raise when lemlist does not accept the key: it is wrong, has no user, or its user is blocked."""
 

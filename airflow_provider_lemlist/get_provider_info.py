@@ -49,6 +49,14 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
         ),
         "schema": {"type": ["number", "null"], "default": 1, "minimum": 0.01, "maximum": 1},
     },
+    "stop_writes": {
+        "label": "Stop writes",
+        "description": (
+            "true: send no request that changes something in lemlist; reads go on. Running tasks notice it "
+            "within 15 seconds. What lemlist sends by itself goes on. Default: false."
+        ),
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
 }
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {

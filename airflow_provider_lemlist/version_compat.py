@@ -41,6 +41,15 @@ def asset_states(trigger: Any) -> list[Any]:
     return [] if stores is None else [*stores._by_name.values()]
 
 
+def look_up_connection(conn_id: str) -> Any:
+    """Return a connection without a line in the log; ``BaseHook.get_connection`` writes one in Airflow 2."""
+    from airflow.providers.common.compat.sdk import Connection
+
+    of_airflow: Any = Connection
+    look_up = of_airflow.get if hasattr(of_airflow, "get") else of_airflow.get_connection_from_secrets
+    return look_up(conn_id)
+
+
 def runs_remotely() -> bool:
     """Return whether tasks of this Airflow run on other machines than this one, or in pods of their own."""
     # The executor of a Kubernetes pod is often configured as LocalExecutor; only this variable tells.

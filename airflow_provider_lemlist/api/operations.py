@@ -87,6 +87,11 @@ class Operation:
         return f"{self.method} {self.path}"
 
     @property
+    def writes(self) -> bool:
+        """Whether it changes something in lemlist; ``stop_writes`` refuses it then."""
+        return self.effect is not Effect.READ
+
+    @property
     def may_be_empty(self) -> bool:
         """Whether an empty body is a success: the documents name no body, or contradict each other."""
         return self.shape is Shape.ANY and (

@@ -23,6 +23,7 @@ from airflow_provider_lemlist.api.operations import Effect, Operation, Reconcile
 from airflow_provider_lemlist.api.pending import PENDING
 from airflow_provider_lemlist.api.wire import CLOCK, Exchange, Wire
 from airflow_provider_lemlist.exceptions import (
+    LemlistConfigurationError,
     LemlistError,
     LemlistNetworkError,
     LemlistRateLimitError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import requests
 
     from airflow_provider_lemlist.api.budget import Budget
+    from airflow_provider_lemlist.api.switch import WriteSwitch
     from airflow_provider_lemlist.api.wire import MultipartFile
     from airflow_provider_lemlist.connection import Settings
 
@@ -64,6 +66,7 @@ class Transport:
     Send calls to lemlist for one connection, from any number of threads.
 
     :param budget: The rate budget of the connection's key.
+    :param switch: Refuses requests that change something while it is set.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class Transport:
         *,
         user_agent: str,
         retry_policy: RetryPolicy | None = None,
+        switch: WriteSwitch | None = None,
     ) -> None:
         self._settings = settings
         self._budget = budget
         self._wire = Wire(settings, budget, user_agent=user_agent)
         self._policy = retry_policy or RetryPolicy()
+        self._switch = switch
 
     def call(
         self,
@@ -176,8 +181,10 @@ class Transport:
         """Send the request once, and judge the response."""
         timeout = max(self._settings.timeout, call.operation.min_read_timeout)
         try:
-            exchange = self._wire.send(request, timeout, into)
-        except (LemlistRateLimitError, LemlistStoppedError) as error:
+            exchange = self._wire.send(
+                request, timeout, into, switch=self._switch if call.operation.writes else None
+            )
+        except (LemlistConfigurationError, LemlistRateLimitError, LemlistStoppedError) as error:
             error.operation, error.request, error.conn_id = str(call.operation), call.shown, call.conn_id
             return Failure(error)
         if isinstance(exchange.outcome, Response):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
 
     from airflow_provider_lemlist.api.budget import Budget, Slot
+    from airflow_provider_lemlist.api.switch import WriteSwitch
     from airflow_provider_lemlist.connection import Settings
 
 CONNECT_TIMEOUT = 10.0
@@ -130,23 +131,32 @@ class Wire:
         return request
 
     def send(
-        self, request: requests.PreparedRequest, timeout: float, into: BinaryIO | None = None
+        self,
+        request: requests.PreparedRequest,
+        timeout: float,
+        into: BinaryIO | None = None,
+        *,
+        switch: WriteSwitch | None = None,
     ) -> Exchange:
         """
         Send a request once.
 
         :param timeout: Seconds without a byte of the response before it counts as lost.
         :param into: File for the body of a success that is a JSON array or a CSV table.
+        :param switch: May refuse the request until it leaves.
         :raises LemlistRateLimitError: The wait for a slot would be too long; nothing was sent.
         :raises LemlistStoppedError: The wire was stopped; nothing was sent.
+        :raises LemlistWritesStoppedError: The switch is set; nothing was sent.
         """
         if self.stopped:
             raise LemlistStoppedError
+        if switch is not None:
+            switch.check()
         upload: Any = request.body
         if isinstance(upload, MultipartFile):
             upload.rewind()
         pending, responded = PENDING.begin(), False
-        departure = _current.departure = _Departure(self._budget, self._is_stopped, pending)
+        departure = _current.departure = _Departure(self._budget, self._is_stopped, pending, switch)
         try:
             response = self._depart(request, timeout)
             if response.status_code < 200:
@@ -263,6 +273,7 @@ class _Departure:
     budget: Budget
     stopped: Callable[[], bool]
     pending: PendingRequest
+    switch: WriteSwitch | None = None
     slot: Slot | None = None
     sent: bool = False
 
@@ -272,6 +283,7 @@ class _Departure:
 
         :raises _Dropped: The connection did not outlast the wait; the slot stays for the next one.
         :raises LemlistStoppedError: The wire was stopped before the request left.
+        :raises LemlistWritesStoppedError: The switch was set before the request left.
         """
         if connection.sock is None:
             connection.connect()
@@ -284,12 +296,18 @@ class _Departure:
                 # would cost a handshake, or leave in doubt a request that was sent on a dead connection. (A
                 # new TLS connection looks dropped too, because its session tickets are unread: it is then
                 # opened once more.)
-                self.budget.wait(slot, early=WAKE_EARLY, stopped=self.stopped)
+                self.budget.wait(slot, early=WAKE_EARLY, stopped=partial(self._given_up, may_read=True))
                 if is_connection_dropped(connection):
                     raise _Dropped
-        self.budget.wait(self.slot, stopped=self.stopped)
+        self.budget.wait(self.slot, stopped=self._given_up)
         self.sent = True
         PENDING.send(self.pending)
+
+    def _given_up(self, *, may_read: bool = False) -> bool:
+        """Return whether the wire was stopped. Just before the slot there is no time to read the switch."""
+        if self.switch is not None:
+            self.switch.check(may_read=may_read)
+        return self.stopped()
 
 
 class _Dropped(Exception):

@@ -20,7 +20,13 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_lemlist import __version__
 from airflow_provider_lemlist.api import operations as ops
-from airflow_provider_lemlist.connection import Settings, read_settings, redis_url, secrets_in
+from airflow_provider_lemlist.connection import (
+    Settings,
+    read_settings,
+    read_stop_writes,
+    redis_url,
+    secrets_in,
+)
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
     LemlistError,
@@ -36,7 +42,7 @@ from airflow_provider_lemlist.get_provider_info import (
     HOOK_NAME,
     UI_FIELD_BEHAVIOUR,
 )
-from airflow_provider_lemlist.version_compat import airflow_version, runs_remotely
+from airflow_provider_lemlist.version_compat import airflow_version, look_up_connection, runs_remotely
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -834,6 +840,7 @@ class LemlistHook(BaseHook):
         return paginate(fetch, style, page_size=page_size)
 
     def _open_transport(self, retry_policy: RetryPolicy | None = None) -> Transport:
+        from airflow_provider_lemlist.api.switch import WriteSwitch
         from airflow_provider_lemlist.api.transport import Transport
 
         return Transport(
@@ -841,6 +848,7 @@ class LemlistHook(BaseHook):
             self.budget,
             user_agent=f"airflow-provider-lemlist/{__version__} (apache-airflow/{airflow_version()})",
             retry_policy=retry_policy,
+            switch=WriteSwitch(self.settings.stop_writes, self._read_stop_writes),
         )
 
     def _read_settings(self, *, named: bool = True) -> Settings:
@@ -848,6 +856,10 @@ class LemlistHook(BaseHook):
             return read_settings(self.get_connection(self.lemlist_conn_id), named=named)
         except AirflowNotFoundException:
             raise self._no_connection() from None
+
+    def _read_stop_writes(self) -> bool:
+        # Without the hook, which in Airflow 2 logs every look-up.
+        return read_stop_writes(look_up_connection(self.lemlist_conn_id))
 
     def _no_connection(self) -> LemlistConfigurationError:
         conn_id = self.lemlist_conn_id

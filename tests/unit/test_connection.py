@@ -33,7 +33,8 @@ def test_an_empty_field_means_its_default() -> None:
         1,
     )
     assert {name: field["schema"]["default"] for name, field in CONN_FIELDS.items()} == {
-        "timeout": 30, "max_wait": 300, "budget_store": "", "budget_share": 1
+        "timeout": 30, "max_wait": 300, "budget_store": "", "budget_share": 1,
+        "stop_writes": False,
     }  # fmt: skip
 
 
@@ -90,6 +91,8 @@ def test_the_newline_of_a_mounted_secret_is_not_part_of_the_key() -> None:
         ({"extra": {"max_wait": "nan"}}, "'max_wait'"),
         ({"extra": {"budget_share": 0}}, "'budget_share'"),
         ({"extra": {"budget_share": 1.5}}, "'budget_share'"),
+        ({"extra": {"stop_writes": "maybe"}}, "'stop_writes' of connection 'mine' must be true or false"),
+        ({"extra": {"stop_writes": [True]}}, "'stop_writes'"),
         ({"extra": {"budget_store": {"host": "x"}}}, "'budget_store' of connection 'mine' must be text"),
         ({"extra": {"budget_store": "unlimited://"}}, "'budget_store' of connection 'mine' is unlimited"),
         (
@@ -151,6 +154,16 @@ def test_an_ignored_or_risky_field_is_a_warning(
     with caplog.at_level(logging.WARNING):
         read_settings(connection(**fields))
     assert "'mine'" in caplog.text
+
+
+@pytest.mark.parametrize("text", [True, "true", "True", " yes ", "on", 1, "1"])
+def test_stop_writes_is_set_by_a_flag_or_a_text(text: object) -> None:
+    assert read_settings(connection(extra={"stop_writes": text})).stop_writes is True
+
+
+@pytest.mark.parametrize("text", [False, "false", "False", " no ", "off", 0, "0", "", None])
+def test_stop_writes_is_unset_by_a_flag_or_a_text(text: object) -> None:
+    assert read_settings(connection(extra={"stop_writes": text})).stop_writes is False
 
 
 def test_settings_do_not_show_the_key() -> None:
