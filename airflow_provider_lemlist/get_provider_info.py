@@ -121,7 +121,17 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": "/var/lib/airflow/lemlist",
                         "default": "",
-                    }
+                    },
+                    "hide_personal_data": {
+                        "description": (
+                            "Whether to keep addresses, names and texts out of XComs and of the rendered "
+                            "templates that Airflow shows and stores: only ids, counts and reasons remain."
+                        ),
+                        "version_added": "0.2.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
+                    },
                 },
             }
         },

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, cached_property
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator, XComArg
 
 from airflow_provider_lemlist.arguments import (
     checked_flag,
@@ -22,6 +22,7 @@ from airflow_provider_lemlist.arguments import (
 from airflow_provider_lemlist.exceptions import LemlistValidationError
 from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.operators.mapping import CheckedPartial
+from airflow_provider_lemlist.privacy import Hiding, hides_personal_data, ids_in, without_addresses
 from airflow_provider_lemlist.storage import name_in_storage
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class LemlistOperator(BaseOperator):
     #: Indigo. Orange is what makes lemlist contact people, blue what waits, green what brings data home.
     ui_color = "#e8eafd"
     ui_fgcolor = "#2a2a72"
+    #: Template fields that are masked with ``[lemlist] hide_personal_data``, and how.
+    personal_in: ClassVar[Hiding] = {}
+    #: The values of these fields while their attributes are masked.
+    _real_values: Mapping[str, Any] = {}
     #: Names of the optional arguments that were given, whose values must not be empty when the task runs.
     _given: tuple[str, ...] = ()
 
@@ -134,7 +139,7 @@ class LemlistOperator(BaseOperator):
     def _push(self, context: Context, /, **values: Any) -> None:
         if self.do_xcom_push:
             for key, value in values.items():
-                context["ti"].xcom_push(key=key, value=value)
+                context["ti"].xcom_push(key=key, value=self._shown(value))
 
     def _push_report(
         self, context: Context, outcome: str, message: str = "", differing: Iterable[str] = ()
@@ -154,6 +159,41 @@ class LemlistOperator(BaseOperator):
         self.log.info("Skipped: %s", message)
         self._push_report(context, outcome, message)
         raise AirflowSkipException(message)
+
+    # --- Personal data ----------------------------------------------------------------------------------
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        # All ways to render lead here, also that of a mapped task; then Airflow stores what was rendered.
+        hides = hides_personal_data()
+        for name in self.personal_in if hides else ():
+            self._warn_of_xcom(name)
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if not hides:
+            return
+        self._real_values = {name: getattr(self, name) for name in self.personal_in}
+        for name, hide in self.personal_in.items():
+            setattr(self, name, hide(getattr(self, name)))
+
+    def _warn_of_xcom(self, name: str) -> None:
+        """Warn if the value of a template field, which is not rendered yet, comes from another task."""
+        if any(XComArg.iter_xcom_references(getattr(self, name))):
+            self.log.warning(
+                "%s comes from another task: what that has pushed, Airflow stores as it is, whatever "
+                "hide_personal_data says. Read it from a file or a query.",
+                self._the(name),
+            )
+
+    def _real(self, name: str) -> Any:
+        """Return the value of a template field, also if it is masked."""
+        return self._real_values[name] if name in self._real_values else getattr(self, name)
+
+    def _shown(self, value: Any) -> Any:
+        """Return a value as an XCom or an asset event may hold it."""
+        return without_addresses(value) if hides_personal_data() else value
+
+    def _shown_response(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a response of lemlist as an XCom may hold it."""
+        return ids_in(response) if hides_personal_data() else dict(response)
 
     # --- Lineage and outlets ----------------------------------------------------------------------------
 
@@ -192,4 +232,4 @@ class LemlistOperator(BaseOperator):
         """Put what was created into the event of every asset among the outlets."""
         for outlet in self.outlets or ():
             if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra.update(extra)
+                context["outlet_events"][outlet].extra.update(self._shown(extra))

@@ -34,6 +34,7 @@ from airflow_provider_lemlist.exceptions import (
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
 from airflow_provider_lemlist.operators.rows import LedgerOperator, Rows, run_of
+from airflow_provider_lemlist.privacy import Hiding, masked
 from airflow_provider_lemlist.storage import storage_path
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
@@ -91,6 +92,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"lead": "json"}
     operator_extra_links = (CampaignLink(),)
     placeholders_in = ("lead",)
+    personal_in: ClassVar[Hiding] = {"lead": masked}
 
     def __init__(
         self,
@@ -161,7 +163,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
 
         campaign_id = self.campaign_id = self._id("campaign_id")
         flags = self._flags(FLAGS)
-        lead = checked_lead(vars(self))
+        lead = checked_lead({**vars(self), "lead": self._real("lead")})
         if self.exclude_unsubscribed:
             self._skip_unsubscribed(context, lead)
         history = TaskHistory(context)
@@ -192,7 +194,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         self._in_flight = ""
         lead_id = str(found["_id"])
         history.finish(lead_id, campaign_id=campaign_id, who=who)
-        self._push(context, lead=dict(found))
+        self._push(context, lead=self._shown_response(found))
         self._tell(context, delivered)
         self._update_outlets(context, lead_id=lead_id, campaign_id=campaign_id)
         return lead_id
@@ -342,7 +344,7 @@ class UploadVoiceAudioOperator(LemlistOperator):
         status = response["status"]
         self.campaign_id = status.get("campaignId")
         self.log.info("Lead %s: uploaded the voice note of step %s.", lead_id, step_id)
-        self._push(context, upload=response)
+        self._push(context, upload=self._shown_response(response))
         self._update_outlets(context, url=status["url"], lead_id=lead_id, step_id=step_id)
         return str(status["url"])
 

@@ -38,6 +38,7 @@ from airflow_provider_lemlist.load.options import (
 from airflow_provider_lemlist.operators.lead import FLAGS
 from airflow_provider_lemlist.operators.rows import LedgerOperator, run_of
 from airflow_provider_lemlist.operators.source import SourceOperator
+from airflow_provider_lemlist.privacy import Hiding, masked, without_addresses
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
 
@@ -162,6 +163,11 @@ class LoadLeadsOperator(KeepsPlaceholders, SourceOperator, LedgerOperator):
     operator_extra_links = (CampaignLink(),)
     placeholders_in = ("defaults", "leads")
     rows_in = "leads"
+    personal_in: ClassVar[Hiding] = {
+        **SourceOperator.personal_in,
+        "exclude_sql": without_addresses,
+        "defaults": masked,
+    }
 
     def __init__(
         self,
@@ -267,7 +273,7 @@ class LoadLeadsOperator(KeepsPlaceholders, SourceOperator, LedgerOperator):
         options = LoadOptions(
             campaign_id=self.campaign_id,
             rows=self._source(),
-            mapping=ColumnMapping(**{name: getattr(self, name) for name in _MAPPING}),
+            mapping=ColumnMapping(**{name: self._real(name) for name in _MAPPING}),
             ledger_path=self._storage(
                 "ledger_path", default_ledger_path(self.campaign_id, self.hook.settings.other_host)
             ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_lemlist.exceptions import LemlistError, LemlistValidationError
 from airflow_provider_lemlist.operators.base import LemlistOperator
+from airflow_provider_lemlist.privacy import hides_personal_data
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -41,6 +42,8 @@ class RowsOperator(LemlistOperator):
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         # All ways to render lead here, also that of a mapped task; then Airflow stores what was rendered.
+        if hides_personal_data():
+            self._warn_of_xcom(self.rows_in)
         super()._do_render_template_fields(parent, *args, **kwargs)
         if self._are_rows(value := getattr(self, self.rows_in)):
             setattr(self, self.rows_in, Rows(value))

@@ -21,6 +21,7 @@ from airflow_provider_lemlist.delivery.policy import IfStepExists
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError, LemlistNotFoundError
 from airflow_provider_lemlist.links import CampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
+from airflow_provider_lemlist.privacy import Hiding, masked
 from airflow_provider_lemlist.templating import KeepsPlaceholders, is_open, misplaced_templates
 from airflow_provider_lemlist.validation import validation_error
 
@@ -60,6 +61,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"step": "json"}
     operator_extra_links = (CampaignLink(),)
     placeholders_in = ("step",)
+    personal_in: ClassVar[Hiding] = {"step": masked}
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
         from airflow_provider_lemlist.operators.history import TaskHistory
 
         self.sequence_id, self.campaign_id = self._id_or_none("sequence_id"), self._id_or_none("campaign_id")
-        step = steps.check(cast("Mapping[str, Any]", self.step), self._the("step"))
+        step = steps.check(cast("Mapping[str, Any]", self._real("step")), self._the("step"))
         history = TaskHistory(context)
         begun = history.read()
         if_exists: IfStepExists = "return" if history.is_lost else self.if_exists
@@ -159,7 +161,7 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
             self.log.warning("Step %s: lemlist returned no branches of the condition.", step_id)
         if self.campaign_id:
             self._push(context, campaign_id=self.campaign_id)
-        self._push(context, step=dict(response), **branches)
+        self._push(context, step=self._shown_response(response), **branches)
         self._update_outlets(
             context, step_id=step_id, sequence_id=sequence["_id"], campaign_id=self.campaign_id
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_lemlist.arguments import or_none, the
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError
 from airflow_provider_lemlist.operators.rows import RowsOperator
+from airflow_provider_lemlist.privacy import Hiding, masked, without_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +25,10 @@ class SourceOperator(RowsOperator):
 
     #: What the list of rows contains, for errors.
     row_type: ClassVar[str] = "dicts"
+    personal_in: ClassVar[Hiding] = {
+        "sql": without_addresses,
+        "sql_parameters": masked,
+    }
     sql: Any
     sql_conn_id: Any
     sql_parameters: Any
@@ -57,7 +62,9 @@ class SourceOperator(RowsOperator):
             raise self._refuse(" or ".join(given or names), f"must be one source, not {len(given)}")
         if self.sql is not None:
             conn_id, query = str(self.sql_conn_id), self._query("sql")
-            return partial(sources.from_sql, conn_id, query, self.sql_parameters, self.sql_hook_params)
+            return partial(
+                sources.from_sql, conn_id, query, self._real("sql_parameters"), self.sql_hook_params
+            )
         if (file := self._source_file()) is not None:
             return partial(sources.from_path, file)
         rows = self._rendered_rows()
@@ -72,7 +79,7 @@ class SourceOperator(RowsOperator):
         return sources.from_list(rows)
 
     def _query(self, argument: str) -> str:
-        query = getattr(self, argument)
+        query = self._real(argument)
         if not isinstance(query, str):
             raise self._refuse(argument, f"must be a query, not {type(query).__name__}")
         return query

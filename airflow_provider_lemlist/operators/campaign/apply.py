@@ -30,6 +30,7 @@ from airflow_provider_lemlist.campaigns.files import is_remote, read_document, w
 from airflow_provider_lemlist.delivery.policy import IfRunning, OnExtra
 from airflow_provider_lemlist.links import FoundCampaignLink
 from airflow_provider_lemlist.operators.base import LemlistOperator
+from airflow_provider_lemlist.privacy import Hiding, masked, without_addresses
 from airflow_provider_lemlist.templating import AirflowText, KeepsPlaceholders, is_open
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"campaign": "json", "parameters": "json"}
     operator_extra_links = (FoundCampaignLink(),)
     placeholders_in = ("campaign",)
+    personal_in: ClassVar[Hiding] = {
+        "campaign": without_addresses,
+        "parameters": masked,
+    }
 
     def __init__(
         self,
@@ -174,11 +179,12 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
     def _definition(self) -> dict[str, Any]:
         """Return the definition with the values of its parameters."""
         folder, what = _folder_of(self.get_dag()), self._the("campaign")
-        refuse_empty(self.campaign, what, ", but must be a definition")
-        document = _document(self.campaign, folder)
+        campaign = self._real("campaign")
+        refuse_empty(campaign, what, ", but must be a definition")
+        document = _document(campaign, folder)
         if "parameters" in self._given:
-            refuse_empty(self.parameters, self._the("parameters"))
-        parameters = self.parameters or {}
+            refuse_empty(self._real("parameters"), self._the("parameters"))
+        parameters = self._real("parameters") or {}
         if not isinstance(parameters, Mapping):
             raise self._refuse("parameters", f"must be a mapping, not {type(parameters).__name__}")
         for name, value in parameters.items():

@@ -149,7 +149,7 @@ class CreateCampaignOperator(LemlistOperator):
             self.log.warning("Campaign %s: %s", campaign_id, message)
         self._push_report(context, "exists" if found else "created", message, differing)
         sequence = {"sequence_id": campaign["sequenceId"]} if campaign.get("sequenceId") else {}
-        self._push(context, campaign=dict(campaign), campaign_id=campaign_id, **sequence)
+        self._push(context, campaign=self._shown_response(campaign), campaign_id=campaign_id, **sequence)
         self._update_outlets(context, campaign_id=campaign_id, **sequence)
         return campaign_id
 

@@ -129,7 +129,9 @@ class LaunchLeadsOperator(LemlistOperator):
         try:
             report = launch.run()
         finally:
-            figures = {**launch.figures(), "ledger_path": place, "dry_run": options.dry_run}
+            figures: dict[str, Any] = self._shown(
+                {**launch.figures(), "ledger_path": place, "dry_run": options.dry_run}
+            )
             leads = "would_launch" if options.dry_run else "lead_ids"
             self._push(context, report=figures, **{leads: figures[leads]})
         if (failed := report.outcomes["failed"]) > self.max_failed:
