@@ -132,8 +132,19 @@ def get_cli_commands() -> list[Any]:
             arg("--storage-conn-id", "connection of the object storage"),
             cli.ARG_OUTPUT,
         ),
+        command(
+            "audit",
+            "Show what tasks have changed in lemlist, as the audit trail says",
+            "show_audit",
+            arg("path", "directory of the trail (default: [lemlist] audit_path)", nargs="?", default=""),
+            arg("--lead", "only a lead: its id, or the address of the person", default=""),
+            arg("--campaign", "only a campaign: its id", default="", metavar="ID"),
+            arg("--since", "only from this moment on, ISO 8601", default="", metavar="TIME"),
+            arg("--storage-conn-id", "connection of the object storage"),
+            cli.ARG_OUTPUT,
+        ),
     )
-    summary = "Plan and apply campaigns; check a connection; show rate budgets and ledgers"
+    summary = "Plan and apply campaigns; check a connection; show rate budgets, ledgers and audit trails"
     return [cli.GroupCommand(name="lemlist", help=summary, subcommands=commands)]
 
 
@@ -327,6 +338,42 @@ def show_ledger(args: Namespace) -> None:
         print("In doubt:" if summary["in_doubt"] else "No one is in doubt.")
         if summary["in_doubt"]:
             console.print_as(_doubt_table(summary["in_doubt"]), args.output)
+
+
+@_run
+def show_audit(args: Namespace) -> None:
+    """Show the records of an audit trail; sends and writes nothing."""
+    from airflow.cli.simple_table import AirflowConsole
+    from airflow.providers.common.compat.sdk import conf
+
+    from airflow_provider_lemlist.audit import is_about, read_audit
+    from airflow_provider_lemlist.storage import storage_path
+
+    address = args.path or conf.get("lemlist", "audit_path", fallback="")
+    path = storage_path(address, args.storage_conn_id, "The path")
+    records = sorted(
+        (
+            record
+            for record in read_audit(path)
+            if is_about(record, lead=args.lead, campaign=args.campaign, since=args.since)
+        ),
+        key=lambda record: str(record["time"]),
+    )
+    if args.output not in ("json", "yaml"):
+        records = [_audit_row(record) for record in records]
+    AirflowConsole().print_as(records, args.output)
+
+
+def _audit_row(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record as a row of a table; the ids as in the record, the task in one column."""
+    index = record.get("map_index")
+    mapped = f"[{index}]" if index is not None and index >= 0 else ""
+    names = ("time", "outcome", "operation", "campaign_id", "lead_id")
+    return {name: record.get(name) or "" for name in names} | {
+        "task": f"{record.get('dag_id', '')}.{record.get('task_id', '')}{mapped}".strip("."),
+        "run": record.get("run_id") or "",
+        "try": record.get("try_number") or "",
+    }
 
 
 def _run_table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

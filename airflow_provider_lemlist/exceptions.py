@@ -180,6 +180,10 @@ class LemlistStoppedError(LemlistError):
         super().__init__(message, **details)
 
 
+class LemlistAuditError(LemlistError):
+    """Raise when the audit trail cannot be written, so that nothing may be changed in lemlist."""
+
+
 class LemlistServerError(LemlistError):
     """Raise when lemlist failed (5xx), and kept failing."""
 

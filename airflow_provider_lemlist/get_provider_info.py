@@ -122,6 +122,17 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/var/lib/airflow/lemlist",
                         "default": "",
                     },
+                    "audit_path": {
+                        "description": (
+                            "Directory, on disk or in an object storage, for a record of every request that "
+                            "changed something in lemlist. Empty: none. While it cannot be written, such "
+                            "requests are not sent."
+                        ),
+                        "version_added": "0.2.0",
+                        "type": "string",
+                        "example": "s3://aws_default@audit/lemlist",
+                        "default": "",
+                    },
                     "hide_personal_data": {
                         "description": (
                             "Whether to keep addresses, names and texts out of XComs and of the rendered "

@@ -7,6 +7,7 @@ import os
 import re
 from datetime import datetime, timedelta
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +42,22 @@ def asset_states(trigger: Any) -> list[Any]:
     return [] if stores is None else [*stores._by_name.values()]
 
 
-def look_up_connection(conn_id: str) -> Any:
-    """Return a connection without a line in the log; ``BaseHook.get_connection`` writes one in Airflow 2."""
-    from airflow.providers.common.compat.sdk import Connection
+def look_up_connection(hook: Any, conn_id: str) -> Any:
+    """Return a connection; in Airflow 2 without the line in the log that hooks write there."""
+    if not airflow_version().startswith("2."):
+        return hook.get_connection(conn_id)
+    from airflow.models.connection import Connection
 
-    of_airflow: Any = Connection
-    look_up = of_airflow.get if hasattr(of_airflow, "get") else of_airflow.get_connection_from_secrets
-    return look_up(conn_id)
+    return Connection.get_connection_from_secrets(conn_id)
+
+
+def running_task() -> Any:
+    """Return the task instance that this process runs; None outside a task. Any thread may ask."""
+    module = "airflow.operators.python" if airflow_version().startswith("2.") else "airflow.sdk"
+    try:
+        return import_module(module).get_current_context()["ti"]
+    except Exception:  # of various classes
+        return None
 
 
 def runs_remotely() -> bool:

@@ -220,7 +220,8 @@ class VoiceUploads:
         preflight.log_estimate(options.campaign_id, len(uploads), rate, options.time_limit)
         concurrency, stop = Concurrency(rate, latency), hook.get_conn().stop
         pool = SenderPool(iter(uploads), self._upload, ledger, report, concurrency, interrupt=stop)
-        pool.run(lambda: self._stop_requested)
+        with hook.get_conn().in_parts():
+            pool.run(lambda: self._stop_requested)
         if report.not_tried:
             raise LemlistError(
                 f"The task was stopped; {report.not_tried:,} files were not uploaded. "

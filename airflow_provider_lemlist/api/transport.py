@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_lemlist import metrics
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_lemlist.api.budget import Budget
     from airflow_provider_lemlist.api.switch import WriteSwitch
     from airflow_provider_lemlist.api.wire import MultipartFile
+    from airflow_provider_lemlist.audit import Audit
     from airflow_provider_lemlist.connection import Settings
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class Transport:
 
     :param budget: The rate budget of the connection's key.
     :param switch: Refuses requests that change something while it is set.
+    :param audit: Records them.
     """
 
     def __init__(
@@ -77,12 +81,14 @@ class Transport:
         user_agent: str,
         retry_policy: RetryPolicy | None = None,
         switch: WriteSwitch | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._settings = settings
         self._budget = budget
         self._wire = Wire(settings, budget, user_agent=user_agent)
         self._policy = retry_policy or RetryPolicy()
         self._switch = switch
+        self._audit = audit
 
     def call(
         self,
@@ -106,30 +112,32 @@ class Transport:
             returned iterator reads from it.
         :raises LemlistError: What went wrong, after everything that may safely be retried was retried.
         """
+        path, query = path or {}, query or {}
         try:
-            return self._call(operation, path or {}, query or {}, body, upload, reconcile, into)
+            request = self._wire.prepare(operation, path, query, body, upload)
+            call = Call(
+                operation,
+                self._settings.conn_id,
+                self._wire.secrets,
+                self._settings.base_url_problem,
+                operation.shown(path, query),
+            )
+            send = partial(self._complete, call, request, reconcile or Reconcile(None), into)
+            if self._audit is None or not operation.writes:
+                return send()
+            return self._audit.around(operation, path, query, body, send)
         except LemlistError as error:
             _count_error(error)
             raise
 
-    def _call(
-        self,
-        operation: Operation,
-        path: Mapping[str, object],
-        query: Mapping[str, object],
-        body: Any,
-        upload: MultipartFile | None,
-        reconcile: Reconcile | None,
-        into: BinaryIO | None,
+    def in_parts(self) -> AbstractContextManager[None]:
+        """Let the audit trail gather records while many requests are sent."""
+        return nullcontext() if self._audit is None else self._audit.in_parts()
+
+    def _complete(
+        self, call: Call, request: requests.PreparedRequest, reconcile: Reconcile, into: BinaryIO | None
     ) -> Any:
-        request = self._wire.prepare(operation, path, query, body, upload)
-        call = Call(
-            operation,
-            self._settings.conn_id,
-            self._wire.secrets,
-            self._settings.base_url_problem,
-            operation.shown(path, query),
-        )
+        """Send a call until it succeeds, or no attempt may follow."""
         attempts = _Attempts(self._policy)
         in_doubt = False
         while True:
@@ -142,7 +150,7 @@ class Transport:
             if verdict.action is Action.RAISE:
                 raise error
             if verdict.action is not Action.RETRY:
-                found = self._reconcile(call, verdict, reconcile or Reconcile(None))
+                found = self._reconcile(call, verdict, reconcile)
                 if found is not None:
                     return found
                 # It is not there; only a request that the network has lost may still arrive.

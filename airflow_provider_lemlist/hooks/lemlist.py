@@ -842,6 +842,7 @@ class LemlistHook(BaseHook):
     def _open_transport(self, retry_policy: RetryPolicy | None = None) -> Transport:
         from airflow_provider_lemlist.api.switch import WriteSwitch
         from airflow_provider_lemlist.api.transport import Transport
+        from airflow_provider_lemlist.audit import open_audit
 
         return Transport(
             self.settings,
@@ -849,6 +850,7 @@ class LemlistHook(BaseHook):
             user_agent=f"airflow-provider-lemlist/{__version__} (apache-airflow/{airflow_version()})",
             retry_policy=retry_policy,
             switch=WriteSwitch(self.settings.stop_writes, self._read_stop_writes),
+            audit=open_audit(conf.get("lemlist", "audit_path", fallback=""), self.settings),
         )
 
     def _read_settings(self, *, named: bool = True) -> Settings:
@@ -858,8 +860,7 @@ class LemlistHook(BaseHook):
             raise self._no_connection() from None
 
     def _read_stop_writes(self) -> bool:
-        # Without the hook, which in Airflow 2 logs every look-up.
-        return read_stop_writes(look_up_connection(self.lemlist_conn_id))
+        return read_stop_writes(look_up_connection(self, self.lemlist_conn_id))
 
     def _no_connection(self) -> LemlistConfigurationError:
         conn_id = self.lemlist_conn_id

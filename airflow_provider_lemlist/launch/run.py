@@ -216,7 +216,8 @@ class Launch:
             jobs, self._launch, self._launched, report, concurrency, interrupt=self._transport.stop
         )
         try:
-            pool.run(lambda: self._stop_requested)
+            with self._transport.in_parts():
+                pool.run(lambda: self._stop_requested)
         except LemlistStoppedError:
             pass  # as below; a thread may see the stop before the pool does
         except LemlistError as error:

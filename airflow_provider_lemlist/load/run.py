@@ -148,7 +148,8 @@ class Load:
         )
         uncertain = pool.uncertain
         try:
-            pool.run(lambda: self._stop_requested)
+            with hook.get_conn().in_parts():
+                pool.run(lambda: self._stop_requested)
             uncertain = self._look_again(ledger, uncertain)
         finally:
             for entry in uncertain:

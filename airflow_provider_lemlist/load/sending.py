@@ -11,6 +11,7 @@ from airflow_provider_lemlist.delivery.lead import deliver
 from airflow_provider_lemlist.delivery.outcome import Outcome
 from airflow_provider_lemlist.delivery.policy import LeadPolicy
 from airflow_provider_lemlist.exceptions import (
+    LemlistAuditError,
     LemlistAuthError,
     LemlistConfigurationError,
     LemlistError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 #: Errors that concern every row: the load is aborted, and the other rows are not tried.
 _CONCERN_EVERY_ROW = (
+    LemlistAuditError,
     LemlistAuthError,
     LemlistConfigurationError,
     LemlistNotFoundError,
