@@ -46,7 +46,6 @@ CAMPAIGN = Campaign(
         Email(subject="Shall we talk, {{firstName}}?", message="<p>It takes ten minutes.</p>", delay=3),
     ],
 )
-# [START launch_figures]
 FIGURES = """
 {% set load = ti.xcom_pull(task_ids="rehearsal", key="report") %}
 {% set campaign = ti.xcom_pull(task_ids="checks", key="report").readiness %}
@@ -63,7 +62,6 @@ FIGURES = """
 If you approve, the first 20 are launched now, and the rest {{ params.pause_hours }} hours later, unless too
 many of them bounce or unsubscribe.
 """
-# [END launch_figures]
 
 if ApprovalOperator:
     with DAG(

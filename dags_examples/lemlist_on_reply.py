@@ -106,7 +106,6 @@ def notify(**context: Any) -> int:
 
 
 if AssetWatcher:
-    # [START howto_trigger_activity_event]
     replies = Asset(
         "lemlist_replies",
         watchers=[
@@ -118,7 +117,6 @@ if AssetWatcher:
             )
         ],
     )
-    # [END howto_trigger_activity_event]
 
     with DAG(
         dag_id="lemlist_on_reply",

@@ -53,16 +53,13 @@ with DAG(
     tags=["lemlist", "example"],
     doc_md=__doc__,
 ):
-    # [START howto_operator_create_campaign]
     campaign = CreateCampaignOperator(
         task_id="create_campaign",
         name="Outreach {{ run_id }}",
         campaign_timezone="Europe/London",
     )
     campaign_id = campaign.output
-    # [END howto_operator_create_campaign]
 
-    # [START howto_operator_create_lead]
     lead = CreateLeadOperator(
         task_id="lead",
         campaign_id=campaign_id,
@@ -76,9 +73,7 @@ with DAG(
             "favouriteEngine": "Difference Engine No. 2",  # not a field of lemlist, so a custom variable
         },
     )
-    # [END howto_operator_create_lead]
 
-    # [START howto_operator_add_step]
     opening = AddStepOperator(
         task_id="opening",
         campaign_id=campaign_id,
@@ -92,7 +87,6 @@ with DAG(
         campaign_id=campaign_id,
         step=LinkedinInvite(message="Hi {{firstName}}, let us stay in touch.", delay=2),
     )
-    # [END howto_operator_add_step]
 
     # [START howto_operator_add_step_condition]
     condition = AddStepOperator(
@@ -117,18 +111,14 @@ with DAG(
     )
     # [END howto_operator_add_step_condition]
 
-    # [START howto_operator_upload_voice_audio]
     upload = UploadVoiceAudioOperator(
         task_id="upload",
         lead_id=lead.output,
         step_id=voice_note.output,
         audio=Path(__file__).with_name("voice_notes") / "ada.m4a",
     )
-    # [END howto_operator_upload_voice_audio]
 
-    # [START howto_operator_start_campaign]
     start = StartCampaignOperator(task_id="start_campaign", campaign_id=campaign_id)
-    # [END howto_operator_start_campaign]
 
     # [START howto_sensor_activity]
     reply = ActivitySensor(

@@ -58,16 +58,13 @@ with DAG(
         task_id="replies", conn_id="warehouse", sql=REPLIES, handler=print_table
     )
 
-    # [START howto_operator_object_storage]
     LemlistToObjectStorageOperator(
         task_id="activities_to_lake",
         dataset="activities",
         path=lake + "/activities/day={day}",  # each day of the window is a directory
         reread=timedelta(days=2),
     )
-    # [END howto_operator_object_storage]
 
-    # [START howto_operator_sql]
     activities = LemlistToSqlOperator(
         task_id="activities_to_table",
         dataset="activities",
@@ -75,7 +72,6 @@ with DAG(
         sql_conn_id="warehouse",
         reread=timedelta(days=2),
     )
-    # [END howto_operator_sql]
     activities >> replies
 
     for dataset in ("leads", "sequences"):

@@ -71,11 +71,9 @@ with DAG(
         lead=notes.map(lead_of)
     )
 
-    # [START howto_operator_upload_voice_audios]
     upload = UploadVoiceAudiosOperator(
         task_id="upload",
         campaign_id=campaign_id,
         step_id=step.output,
         audio=pair(leads.output["lead"], notes),  # {"lea_…": "s3://bucket/notes/ada.m4a", …}
     )
-    # [END howto_operator_upload_voice_audios]

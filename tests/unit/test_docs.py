@@ -21,7 +21,7 @@ from tools import dataset_tables
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "airflow_provider_lemlist"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 FENCE = re.compile(
     r"(?:<!-- from (?P<file>[\w./]+): (?P<region>\w+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)```", re.S
 )
@@ -102,7 +102,7 @@ def test_table_of_metrics_is_that_of_the_code() -> None:
         counters = " / ".join(f"`{each}`" for each in (metric.counter, metric.whole) if each)
         channels = ", ".join(metric.channels or ("all",))
         rows.append(f"| `{name}` | {counters} | {channels} | {metric.about} |")
-    guide = (ROOT / "docs" / "operators.md").read_text().partition("### Metrics")[2]
+    guide = (ROOT / "docs" / "operators" / "campaign-stats-sensor.md").read_text().partition("## Metrics")[2]
     assert re.findall(r"^\| `\w+` \| .* \| .* \| .* \|$", guide.partition("\n## ")[0], re.M) == rows
 
 
