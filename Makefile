@@ -11,13 +11,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(AIRFLOW)
 PYTEST_ARGS ?=
 
-.PHONY: demo ui fleet test lint types dist wheel sbom format clean help
+.PHONY: demo ui fleet test lint types dist wheel sbom docs format clean help
 
 help:
 	@echo "make demo    run the example DAGs in real Airflow against the embedded sandbox"
 	@echo "make ui      start Airflow's web interface and the sandbox"
 	@echo "make fleet   run Celery workers and triggerers, and kill some of them, against the sandbox"
 	@echo "make test    run every test that this machine can run"
+	@echo "make docs    build the site of docs/ into build/site"
 	@echo "make lint types dist wheel sbom format clean"
 
 # DAG=lemlist_mapped_leads runs only this one.
@@ -79,6 +80,11 @@ $(DOCS_VENV)/.ready: $(READY) constraints/docs.txt
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DOCS_VENV)
 	@$(BIN)/uv pip install --quiet --python $(DOCS_VENV)/bin/python --constraint constraints/docs.txt --group docs
 	@touch $@
+
+# Every warning is an error: a broken link, a name in a docstring that is not there, a page outside the navigation.
+docs: $(DOCS_VENV)/.ready
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
+	@echo "build/site: python3 -m http.server --bind 127.0.0.1 --directory build/site"
 
 # Missing prerequisites are reported in one line before the environment is created.
 $(READY): pyproject.toml constraints/airflow-$(AIRFLOW).txt

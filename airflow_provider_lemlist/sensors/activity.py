@@ -56,7 +56,6 @@ class ActivitySensor(LemlistSensor):
     :param bots: ``count`` to count opens and clicks that lemlist attributes to a bot, too.
     :param deferrable: Whether to wait in the triggerer.
     :param lemlist_conn_id: lemlist connection to use. (templated)
-    :return: The activities. Pushed to XCom.
     """
 
     template_fields: Sequence[str] = ("activity_type", "campaign_id", "lead_id", "since", "lemlist_conn_id")

@@ -69,7 +69,6 @@ class CampaignStatsSensor(LemlistSensor):
     :param deferrable: Whether to wait in the triggerer.
     :param poke_interval: Seconds between two reads.
     :param lemlist_conn_id: lemlist connection to use. (templated)
-    :return: The figures. Pushed to XCom.
     """
 
     template_fields: Sequence[str] = ("campaign_id", "since", "lemlist_conn_id")

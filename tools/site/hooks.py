@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What MkDocs cannot do itself: the pages of the API reference, the version, links that leave docs/.
+
+The pages in docs/ are plain Markdown that GitHub renders, too. Their links to files outside docs/, such as
+the changelog, lead to the page that the site has of it, or else to the repository. The pages of the API
+reference exist in the site only.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mkdocs.structure.files import File, Files
+
+from airflow_provider_lemlist import __version__
+from tools.site.reference import GUIDES, MODULES, PACKAGE, PATHS, ROOT, path_of
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.pages import Page
+
+#: Files outside docs/ of which the site has a page.
+ADOPTED = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/README.md": "benchmarks.md",
+}
+#: Stands for the version of the package in the pages.
+VERSION = "<version>"
+
+_FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
+_LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)((?:#[^)\s]*)?)\)")
+#: A name in backticks that is neither in a heading nor in a link.
+_NAME = re.compile(r"^#.*$|\[[^\]]*\]\([^)]*\)|`([\w.]+)`", re.M)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the API reference to the navigation, and the version to the footer."""
+    config.copyright = f"airflow-provider-lemlist {__version__}, Apache-2.0"
+    for section in config.nav or []:
+        if "API reference" in section:
+            section["API reference"] = ["reference/index.md", *map(page_of, MODULES)]
+    config.nav = [*_written(config.nav or [], Path(config.docs_dir))]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not in docs/."""
+    pages = {page: (ROOT / file).read_text(encoding="utf-8") for file, page in ADOPTED.items()}
+    pages |= {page_of(module): _reference_page(module) for module in MODULES}
+    pages["reference/index.md"] = _reference_index()
+    for page, text in pages.items():
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: Any) -> str:
+    """Fill in the version, mend links that leave docs/, and link names to their place in the reference."""
+    uri = page.file.src_uri
+    if uri.startswith("reference/"):
+        return markdown
+    adopted = {page: file for file, page in ADOPTED.items()}
+    text = markdown.replace(VERSION, __version__)
+    text = relinked(text, adopted.get(uri, f"docs/{uri}"), f"{config.repo_url.rstrip('/')}/blob/main/")
+    return named(text, uri)
+
+
+def relinked(markdown: str, file: str, repository: str) -> str:
+    """
+    Return a page whose links work in the site.
+
+    :param markdown: The page.
+    :param file: Its file in the repository; links are relative to it.
+    :param repository: Where files are that the site has no page of.
+    """
+    at = posixpath.dirname(ADOPTED.get(file, file.removeprefix("docs/")))
+
+    def link(found: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(file), found[1]))
+        if target.startswith("docs/") or target in ADOPTED:
+            to = posixpath.relpath(ADOPTED.get(target, target.removeprefix("docs/")), at or ".")
+        else:
+            to = repository + target
+        return f"]({to}{found[2]})"
+
+    return _outside_fences(markdown, lambda text: _LINK.sub(link, text))
+
+
+def named(markdown: str, uri: str) -> str:
+    """Return a page in which the first mention of each public name leads to its page, or to its reference."""
+    seen = {f"`{name}`" for name, guide in GUIDES.items() if guide == uri}  # no link to itself
+
+    def link(found: re.Match[str]) -> str:
+        code, path = found[0], path_of(found[1] or "")
+        if path is None or code in seen:
+            return code
+        seen.add(code)
+        if guide := GUIDES.get(found[1]):
+            return f"[{code}]({posixpath.relpath(guide, posixpath.dirname(uri) or '.')})"
+        return f"[{code}][{path}]"
+
+    return _outside_fences(markdown, lambda text: _NAME.sub(link, text))
+
+
+def page_of(module: str) -> str:
+    """Return the page of a module in the API reference."""
+    return f"reference/{module.removeprefix(f'{PACKAGE}.').replace('.', '/')}.md"
+
+
+def _written(entries: list[Any], docs: Path) -> Iterator[Any]:
+    """Leave out of the navigation what is not written yet."""
+    for entry in entries:
+        title, target = next(iter(entry.items())) if isinstance(entry, dict) else (None, entry)
+        if isinstance(target, list):
+            yield {title: [*_written(target, docs)]}
+        elif (docs / target).exists() or target in ADOPTED.values() or target.startswith("reference/"):
+            yield entry
+
+
+def _reference_page(module: str) -> str:
+    # The arguments are what users of an operator need; the methods are Airflow's to call.
+    is_called = module.removeprefix(f"{PACKAGE}.").partition(".")[0] in ("hooks", "exceptions", "sandbox")
+    members = "" if is_called else "    options:\n      members: false\n"
+    shown = "\n".join(f"::: {module}.{name}\n{members}" for name in MODULES[module])
+    return f"# {module.removeprefix(f'{PACKAGE}.')}\n\n`{module}`\n\n{shown}"
+
+
+def _reference_index() -> str:
+    rows = [
+        f"| [`{module}`]({page_of(module).removeprefix('reference/')}) "
+        f"| {', '.join(f'[`{name}`][{PATHS[name]}]' for name in names)} |"
+        for module, names in MODULES.items()
+    ]
+    return "\n".join(
+        [
+            "# API reference",
+            "",
+            "From the docstrings of the package: what users import. Everything else may change.",
+            "",
+            "| Module | |",
+            "| --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
+    parts = _FENCE.split(markdown)
+    parts[::2] = map(change, parts[::2])
+    return "".join(parts)
