@@ -26,6 +26,7 @@ def by_hook(number: int) -> None:
         hook.create_lead(campaign_id, person)
 
 
+# [START by_hand]
 @task
 def by_requests(number: int) -> None:
     import time
@@ -44,6 +45,9 @@ def by_requests(number: int) -> None:
                     break
                 time.sleep(float(answer.headers["Retry-After"]))
             answer.raise_for_status()
+
+
+# [END by_hand]
 
 
 with DAG(

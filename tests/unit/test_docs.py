@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -153,3 +154,30 @@ def test_tree_in_contributing_is_the_tree_of_the_package() -> None:
     modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
     assert drawn - rooms - {path.name for path in PACKAGE.rglob("*.py")} == set()
     assert modules | {room for room in rooms if (PACKAGE / room).exists()} <= drawn
+
+
+def _texts_of_the_code() -> list[str]:
+    """Return each text in the package, with a … for what is filled in."""
+    texts = []
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"%[\d.,]*[a-z]", "…", node.value))
+    return texts
+
+
+def test_every_message_in_troubleshooting_is_one_of_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text().partition("## Airflow's own messages")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.M)
+    assert len(messages) > 40
+    texts = "\n".join(text.replace("\n", " ") for text in _texts_of_the_code())
+    # A … in the guide also stands for several values with text between them.
+    missing = [
+        message
+        for message in messages
+        if not re.search(".*".join(map(re.escape, re.split(" ?… ?", message.strip("… ")))), texts)
+    ]
+    assert missing == []
