@@ -65,6 +65,8 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
     Returns the id of the lead. lemlist's whole response is pushed under the key ``lead``, and under
     ``report`` the outcome: also why the task was skipped, and which fields lemlist has other values of.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/create-lead/>
+
     :param campaign_id: Id of the campaign. (templated)
     :param lead: lemlist's fields (``email``, ``firstName``, …) and custom variables. Numbers, truth values
         and dates become text.
@@ -280,6 +282,8 @@ class UploadVoiceAudioOperator(LemlistOperator):
 
     Returns the address of the file at lemlist. The whole response is pushed under the key ``upload``.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/upload-voice-audio/>
+
     :param lead_id: Id of the lead. (templated)
     :param step_id: Id of the step. (templated)
     :param audio: Path on the worker, or an object-storage address such as ``s3://bucket/note.m4a``.
@@ -361,6 +365,8 @@ class UploadVoiceAudiosOperator(LedgerOperator):
 
     Returns the count of every outcome and the path of the ledger. They are also pushed under the key
     ``report``, including when the task fails.
+
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/upload-voice-audios/>
 
     :param campaign_id: Id of the campaign. (templated)
     :param step_id: Id of the step. (templated)

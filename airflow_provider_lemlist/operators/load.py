@@ -91,6 +91,8 @@ class LoadLeadsOperator(KeepsPlaceholders, SourceOperator, LedgerOperator):
     Returns the count of every outcome and the path of the ledger. They are also pushed under the key
     ``report``, including when the task fails.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/load-leads/>
+
     :param campaign_id: Id of the campaign. (templated)
     :param leads: The rows: a list of dicts, or the result of an upstream task. Airflow does not render their
         values. Exactly one of ``leads``, ``sql`` and ``path`` is required.

@@ -47,6 +47,8 @@ class AddStepOperator(KeepsPlaceholders, LemlistOperator):
     other values of. A condition also pushes the sequence of each branch: under its condition key, such as
     ``linkedinInviteAccepted``, and under ``fallback``.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/add-step/>
+
     :param step: A typed step such as ``steps.Email(…)``, or a dict with ``type`` and the fields of that type.
         (templated, except the texts that lemlist renders)
     :param sequence_id: Id of the sequence. (templated)

@@ -56,6 +56,8 @@ class SyncUnsubscribesOperator(SourceOperator):
     Returns the numbers of ``values``, ``listed``, ``unsubscribed``, ``resubscribed`` and ``protected`` ones,
     the ids of the last, and under ``target`` what was written.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/sync-unsubscribes/>
+
     :param values: The values: a list of texts or dicts, or the result of an upstream task. Exactly one of
         ``values``, ``sql`` and ``path`` is required. (templated)
     :param sql: A query, or a ``.sql`` file. (templated)

@@ -44,6 +44,8 @@ class ActivitySensor(LemlistSensor):
     campaign share their requests: a thousand of them cost the requests of one. Otherwise every sensor sends
     its own, one for each type and ``poke_interval``.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/activity-sensor/>
+
     :param activity_type: Type of activity, such as ``emailsReplied``, or several; an activity of any of them
         counts. (templated)
     :param campaign_id: ID of the campaign; None for all campaigns of the team. (templated)

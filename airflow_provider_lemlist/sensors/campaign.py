@@ -54,6 +54,8 @@ class CampaignStatsSensor(LemlistSensor):
     With ``deferrable=True`` it waits in the triggerer, where the sensors of one connection, period and
     channels share their requests: one for 100 campaigns. Otherwise every sensor sends its own.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/campaign-stats-sensor/>
+
     :param campaign_id: ID of the campaign. (templated)
     :param metric: A count, such as ``replied``, or a rate from 0 to 1, such as ``bounce_rate``.
     :param above: Wait until the metric is above this limit.

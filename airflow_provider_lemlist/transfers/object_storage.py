@@ -48,6 +48,8 @@ class LemlistToObjectStorageOperator(LemlistTransfer):
 
     Returns the dataset, the number of rows, the files, the window and a fingerprint of the schema.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/lemlist-to-object-storage/>
+
     :param path: The directory, such as ``s3://lake/lemlist/leads/{{ ds }}``. With ``{day}``, such as
         ``s3://lake/lemlist/activities/day={day}``, each day of the window, in UTC, is read whole and replaces
         its own directory; today is read up to now. (templated)

@@ -32,6 +32,8 @@ class LemlistToSqlOperator(LemlistTransfer):
 
     Returns the dataset, the number of rows, the table, the window and a fingerprint of the schema.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/lemlist-to-sql/>
+
     :param table: ``table`` or ``schema.table``. (templated)
     :param sql_conn_id: Connection of the database. (templated)
     :param create_table: Create the table if it does not exist.

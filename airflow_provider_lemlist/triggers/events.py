@@ -71,8 +71,7 @@ class ActivityEventTrigger(BaseEventTrigger):
     cost the requests of one. While lemlist fails, looks become rarer. A refused key is logged once, and tried
     again every five minutes, so a repaired connection needs no restart.
 
-    .. seealso::
-        For more information, take a look at the guide: :ref:`howto/trigger:ActivityEventTrigger`
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/activity-event-trigger/>
 
     :param activity_type: Type of activity, such as ``emailsReplied``, or several.
     :param campaign_id: ID of the campaign; None for all campaigns of the team.

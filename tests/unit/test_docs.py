@@ -16,9 +16,11 @@ import yaml
 from airflow_provider_lemlist.campaigns.definition import SETTINGS, Setting
 from airflow_provider_lemlist.campaigns.files import yaml_loader
 from airflow_provider_lemlist.datasets import DATASETS
+from airflow_provider_lemlist.get_provider_info import DOCS_URL
 from airflow_provider_lemlist.hooks.lemlist import LemlistHook
 from airflow_provider_lemlist.stats import METRICS
 from tools import dataset_tables
+from tools.site.reference import MODULES, PATHS, page_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "airflow_provider_lemlist"
@@ -181,3 +183,51 @@ def test_every_message_in_troubleshooting_is_one_of_the_code() -> None:
         if not re.search(".*".join(map(re.escape, re.split(" ?… ?", message.strip("… ")))), texts)
     ]
     assert missing == []
+
+
+LINKS_TO_SITE = [
+    pytest.param(path, anchor, id=f"{file.relative_to(ROOT)}-{path}")
+    for file in [*sorted(PACKAGE.rglob("*.py")), *PAGES]
+    for path, anchor in re.findall(
+        rf"(?:\{{DOCS_URL\}}|{re.escape(DOCS_URL)})([\w./-]*)(?:#([\w-]+))?", file.read_text()
+    )
+]
+
+
+@pytest.mark.parametrize(("path", "anchor"), LINKS_TO_SITE)
+def test_every_link_to_the_site_leads_to_a_page_or_file_of_it(path: str, anchor: str) -> None:
+    of_reference = {"reference/", *(page_of(module).removesuffix(".md") + "/" for module in MODULES)}
+    if not path.endswith("/"):
+        assert not path or (ROOT / "docs" / path).is_file()
+    elif path not in of_reference:
+        page = ROOT / "docs" / f"{path[:-1]}.md"
+        assert page.is_file()
+        assert not anchor or anchor in _anchors(page)
+
+
+def test_every_operator_links_to_its_page() -> None:
+    linked = {path for path, _ in (each.values for each in LINKS_TO_SITE)}
+    pages = {f"operators/{page.stem}/" for page in ROOT.glob("docs/operators/*.md")}
+    assert pages <= linked
+
+
+def test_every_operator_sensor_and_transfer_has_a_page() -> None:
+    titles = {page.read_text().partition("\n")[0] for page in ROOT.glob("docs/operators/*.md")}
+    classes = {name for name in PATHS if name.endswith(("Operator", "Sensor"))}
+    assert titles == {f"# {name}" for name in classes | {"ActivityEventTrigger"}}
+
+
+def test_install_page_names_the_versions_that_ci_tests() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    rows = []
+    for airflow in ("3.3", "2.11"):
+        constraints = (ROOT / "constraints" / f"airflow-{airflow}.txt").read_text()
+        exact = re.findall(r"^apache-airflow==(.*)$", constraints, re.M)
+        pythons = [
+            cell["python"]
+            for cell in jobs["test"]["strategy"]["matrix"]["include"]
+            if cell["airflow"] == airflow
+        ]
+        rows.append(f"| {'3.x' if airflow[0] == '3' else airflow} | {exact[0]} | {', '.join(pythons)} |")
+    page = (ROOT / "docs" / "install.md").read_text()
+    assert re.findall(r"^\| [\d.x]+ \| [\d.]+ \| .* \|$", page, re.M) == rows

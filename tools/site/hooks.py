@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mkdocs.structure.files import File, Files
 
 from airflow_provider_lemlist import __version__
-from tools.site.reference import GUIDES, MODULES, PACKAGE, PATHS, ROOT, path_of
+from tools.site.reference import GUIDES, MODULES, PACKAGE, PATHS, ROOT, page_of, path_of
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -105,11 +105,6 @@ def named(markdown: str, uri: str) -> str:
         return f"[{code}][{path}]"
 
     return _outside_fences(markdown, lambda text: _NAME.sub(link, text))
-
-
-def page_of(module: str) -> str:
-    """Return the page of a module in the API reference."""
-    return f"reference/{module.removeprefix(f'{PACKAGE}.').replace('.', '/')}.md"
 
 
 def _written(entries: list[Any], docs: Path) -> Iterator[Any]:

@@ -75,3 +75,8 @@ GUIDES = {
 def path_of(code: str) -> str | None:
     """Return the full path of a public name, which may be given with its module; None for anything else."""
     return PATHS.get(code) or (code if code in PATHS.values() else None)
+
+
+def page_of(module: str) -> str:
+    """Return the page of a module in the API reference."""
+    return f"reference/{module.removeprefix(f'{PACKAGE}.').replace('.', '/')}.md"

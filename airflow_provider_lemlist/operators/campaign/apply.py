@@ -57,6 +57,8 @@ class ApplyCampaignOperator(KeepsPlaceholders, LemlistOperator):
     ``steps``; ``sequences`` contains the sequences of each named condition, ``yes`` and ``otherwise``;
     ``plan`` the lines of the plan. ``applied`` is for the next run: digests of what lemlist does not list.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/apply-campaign/>
+
     :param campaign: A ``Campaign``, a dict with lemlist's names, or the path of a YAML file: relative to the
         folder of the DAG file, absolute, or in an object storage (``s3://…``), which is read only when the
         task runs. (templated, except the texts that lemlist renders)

@@ -46,6 +46,8 @@ class CreateCampaignOperator(LemlistOperator):
     under ``campaign_id``, the main sequence under ``sequence_id``, and under ``report`` whether the campaign
     existed, and which arguments it has other values of.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/create-campaign/>
+
     :param name: Name of the campaign, such as ``Signups {{ run_id }}`` for one in each run. (templated)
     :param campaign_timezone: IANA time zone of the campaign. (templated)
     :param auto_review: Launch leads without a review by a person: **creating a lead then starts the

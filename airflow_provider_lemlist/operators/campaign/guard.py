@@ -64,6 +64,8 @@ class CampaignGuardOperator(LemlistOperator):
     that it is ``beyond``, and whether the task has ``paused`` it. It is also pushed under ``report``, before
     the task fails; the ids of the paused campaigns are pushed under ``paused``.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/campaign-guard/>
+
     :param campaign_id: Id of the campaign, or a list of ids. (templated)
     :param window: Count what happened in this time before now.
     :param max_bounce_rate: The largest part of the emails sent that may bounce, from 0 to 1; None for any.

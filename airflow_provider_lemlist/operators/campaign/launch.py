@@ -53,6 +53,8 @@ class LaunchLeadsOperator(LemlistOperator):
     are also pushed under the key ``report``, and the ids under ``lead_ids``, including when the task fails; a
     dry run pushes the ids of the leads that it would launch under ``would_launch``.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/launch-leads/>
+
     :param campaign_id: Id of the campaign. (templated)
     :param max_leads: How many leads the run may launch, from 1. (templated)
     :param lead_ids: The leads to launch, a list or the result of an upstream task; by default those that wait

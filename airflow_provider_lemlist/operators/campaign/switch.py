@@ -60,6 +60,8 @@ class StartCampaignOperator(_SwitchOperator):
     Returns the id of the campaign, which is also pushed under ``campaign_id``. What was looked at is pushed
     under ``report``, including when the task fails.
 
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/start-campaign/>
+
     :param campaign_id: Id of the campaign. (templated)
     :param if_variable_missing: What to do if a lead that would be contacted lacks a variable that the texts
         need: ``fail`` before the campaign is started, or ``warn``.
@@ -126,6 +128,8 @@ class PauseCampaignOperator(_SwitchOperator):
     A campaign that does not run stays as it is.
 
     Returns the id of the campaign, which is also pushed under ``campaign_id``.
+
+    Guide: <https://airflow-provider-lemlist.github.io/airflow-provider-lemlist/operators/pause-campaign/>
 
     :param campaign_id: Id of the campaign. (templated)
     :param lemlist_conn_id: The lemlist connection to use. (templated)
