@@ -15,27 +15,22 @@ from typing import Any
 import pytest
 
 from airflow_provider_lemlist.sandbox import Sandbox
-from tests.dags.conftest import EXAMPLES, dag_bag, states, xcom
+from tests.dags.conftest import dag_bag, states, xcom
+from tools.pictures import PAGES, write_dags
 from tools.private_airflow import AIRFLOW_3
 
 pytestmark = pytest.mark.airflow
 
-PAGES = {page.stem: page for page in Path(__file__).parents[2].glob("docs/operators/*.md")}
 #: Needs the assets of Airflow 3.
 OF_AIRFLOW_3 = "activity-event-trigger"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the DAG of each page, and the files beside them that they read."""
     folder = tmp_path_factory.mktemp("pages")
-    for name, page in PAGES.items():
-        code = re.search(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
-        assert code, f"{page.name} has no example"
-        if name != OF_AIRFLOW_3 or AIRFLOW_3:
-            (folder / f"{name.replace('-', '_')}.py").write_text(code[1])
-    shutil.copy(EXAMPLES / "signups.csv", folder)
-    shutil.copytree(EXAMPLES / "voice_notes", folder / "voice_notes")
+    write_dags(folder)
+    if not AIRFLOW_3:
+        (folder / f"{OF_AIRFLOW_3.replace('-', '_')}.py").unlink()
     return folder
 
 
@@ -74,7 +69,7 @@ def succeeded(dag_run: Any) -> Any:
 
 def test_every_page_begins_with_a_dag_of_its_operator(dags) -> None:
     expected = set(PAGES) if AIRFLOW_3 else set(PAGES) - {OF_AIRFLOW_3}
-    assert {Path(dag.fileloc).stem.replace("_", "-") for dag in dags.values()} == expected
+    assert {dag_id.replace("_", "-") for dag_id in dags} == expected
     for name in expected:
         page = PAGES[name].read_text()
         title = page.partition("\n")[0].removeprefix("# ")
@@ -116,7 +111,7 @@ def test_guard_and_sensor_read_the_figures(lemlist: Sandbox, dags, run):
     succeeded(run(dags["campaign_guard"], campaign_id=campaign_id))
     for _ in range(20):
         lemlist.activity(lead_id=lead["_id"], type="emailsSent")
-    dag_run = succeeded(run(dags["campaign_stats"], campaign_id=campaign_id))
+    dag_run = succeeded(run(dags["campaign_stats_sensor"], campaign_id=campaign_id))
     assert xcom(dag_run, "first_sent")["value"] == 20
 
 

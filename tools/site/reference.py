@@ -32,11 +32,9 @@ _OTHERS = {
 
 def _modules_for_airflow() -> Iterator[str]:
     info = get_provider_info()
-    for kind in ("operators", "sensors", "triggers", "hooks"):
+    for kind in ("operators", "sensors", "transfers", "triggers", "hooks"):
         for each in info[kind]:
-            yield from each["python-modules"]
-    for each in info["transfers"]:
-        yield each["python-module"]
+            yield from each.get("python-modules") or [each["python-module"]]
 
 
 def _file(module: str) -> Path:
