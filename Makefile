@@ -82,8 +82,9 @@ $(DOCS_VENV)/.ready: $(READY) constraints/docs.txt
 	@touch $@
 
 # Every warning is an error: a broken link, a name in a docstring that is not there, a page outside the navigation.
+# Not with --quiet, which also silences the errors that warnings become.
 docs: $(DOCS_VENV)/.ready
-	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict
 	@echo "build/site: python3 -m http.server --bind 127.0.0.1 --directory build/site"
 
 # Missing prerequisites are reported in one line before the environment is created.
