@@ -291,6 +291,15 @@ class TestErrorEvents:
         ]
 
     @pytest.mark.asyncio
+    async def test_responses_with_other_ids_are_the_same_error(self, lemlist: Listing, faults, quick, logged):
+        where = {"status": 401, "operation": "GET /activities", "conn_id": "lemlist_default"}
+        faults += [LemlistAuthError("Revoked", **where, trace=f"cf-ray {number}") for number in range(6)]
+        async with Watcher(trigger(tell_errors=True)) as watcher:
+            await watcher.tells(lemlist.add())
+        assert [error["message"].rpartition(", ")[2] for error in watcher.errors] == ["cf-ray 0)"]
+        assert len(logged(logging.ERROR)) == 1
+
+    @pytest.mark.asyncio
     async def test_several_types_that_fail_alike_tell_one(self, lemlist: Listing, faults, quick):
         faults += [REVOKED] * 6
         async with Watcher(
