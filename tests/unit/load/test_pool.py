@@ -31,7 +31,8 @@ from airflow_provider_lemlist.load.report import LoadReport, duration
 from airflow_provider_lemlist.load.sending import LeadSender, Sent
 from airflow_provider_lemlist.load.worklist import Job, Worklist
 from airflow_provider_lemlist.sandbox import Sandbox
-from tests.waiting import LONGEST
+from tests.unit.conftest import Emitted
+from tests.waiting import LONGEST, wait_for
 
 Place = Callable[[str], ObjectStoragePath]
 RATE = 9.5
@@ -182,6 +183,25 @@ def test_row_whose_request_outlasts_the_grace_period_is_in_doubt_and_no_other(
         ledger.read(after.people)
         known = {job.row: after.people.find(job.keys) for job in jobs}
     assert [row for row, found in known.items() if found and found[0].in_doubt] == [3]
+
+
+def test_outcomes_are_emitted_while_a_load_runs(
+    place: Place, monkeypatch: pytest.MonkeyPatch, emitted: Emitted
+) -> None:
+    monkeypatch.setattr(pool_module, "PROGRESS_INTERVAL", 0.0)
+    run = Run("monday", "2026-11-16", "people.load", "a test")
+    jobs = [Job(n, [bytes([Kind.EMAIL, n])], {}, Plan(action="create")) for n in range(2)]
+
+    def send(job: Job) -> Sent:
+        if job.row == 1:
+            wait_for(lambda: emitted.counters["lemlist.rows.created"] == 1)
+        return Sent(LedgerEntry(job.row, job.keys, "created", f"lea_{job.row}"))
+
+    with Ledger(place("ledger"), "cam_1", run) as ledger, closing(Worklist(ledger.secret)) as worklist:
+        ledger.read(worklist.people)
+        report = LoadReport(2, {})
+        SenderPool(iter(jobs), send, ledger, report, Concurrency(1.0, 0.0), interrupt=lambda: None).run()
+    assert report.outcomes == {"created": 2}
 
 
 MEMORY = """
