@@ -37,7 +37,8 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
         "label": "Budget store",
         "description": (
             "Where the workers share the rate budget of the key. Empty: a file, for all processes of one "
-            "machine. Several machines: redis://host:6379/0, or the id of an Airflow Redis connection."
+            "machine. Several machines: the id of an Airflow Redis connection. A URL, such as "
+            "redis://host:6379/0, works too, but a password in it can be read here."
         ),
         "schema": {"type": ["string", "null"], "default": ""},
     },
