@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redis import ConnectionError as RedisConnectionError
-from redis import RedisError
+from redis import RedisError, ResponseError
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ClusterDownError, MovedError, RedisClusterException
 from redis.retry import Retry
@@ -114,7 +114,10 @@ class RedisStore(Store):
             self._script = client.register_script(_SWAP)
         try:
             return self._script(keys=[self._key], args=args)
-        except MovedError:
+        except ResponseError as error:
+            # redis-py 5 has MovedError in its client of a cluster only.
+            if not isinstance(error, MovedError) and not str(error).startswith("MOVED "):
+                raise
             # The server is a node of a cluster, and the key belongs to another one.
             self._url, self._script = replace(self._url, kind="cluster"), None
             return self._run_script(*args)
