@@ -33,13 +33,20 @@ def run_dag(dag: Any, **conf: Any) -> Any:
     The database is the one that Airflow is configured with; if it has no tables, they are created.
 
     :param conf: The configuration of the run, which overrides the params of the DAG.
+    :raises RuntimeError: ``AIRFLOW_HOME`` was set too late, so this would be the database of another home.
     """
     from airflow import settings
+    from airflow.configuration import AIRFLOW_HOME, get_airflow_home
     from airflow.utils import db
     from sqlalchemy import inspect
 
     from airflow_provider_lemlist.version_compat import register_dag
 
+    if get_airflow_home() != AIRFLOW_HOME:
+        raise RuntimeError(
+            f"AIRFLOW_HOME is {get_airflow_home()}, but Airflow was imported before and uses {AIRFLOW_HOME}. "
+            "Nothing was run. Set AIRFLOW_HOME in conftest.py, before any import of Airflow"
+        )
     if not inspect(settings.engine).has_table("dag_run"):
         db.initdb()
     register_dag(dag)

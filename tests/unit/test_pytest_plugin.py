@@ -131,6 +131,16 @@ def work(number):
     directories = {os.environ[each] for each in ("HOME", "TMPDIR", "AIRFLOW_HOME")}
     return os.getpid(), directories | {tempfile.gettempdir()}, hook.budget.state()["booked"]
 
+def run_one(email):
+    from datetime import datetime
+    from airflow.providers.common.compat.sdk import DAG
+    from airflow_provider_lemlist.operators.lead import CreateLeadOperator
+    from airflow_provider_lemlist.testing import run_dag
+    campaign_id = LemlistHook().find_campaign("One")["_id"]
+    with DAG("one_lead", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
+        CreateLeadOperator(task_id="lead", campaign_id=campaign_id, lead={"email": email})
+    return str(run_dag(dag).state), (Path(os.environ["AIRFLOW_HOME"]) / "airflow.db").exists()
+
 def fail(number):
     raise ZeroDivisionError(f"item {number}")
 
@@ -149,6 +159,13 @@ def test_workers_that_do_not_share_have_a_budget_each(lemlist_fleet):
     done = lemlist_fleet.run(work, range(12), workers=2, shared=False)
     assert sum({process: booked for process, _, booked in done}.values()) == 12
     assert len({process for process, *_ in done}) == 2
+
+def test_a_worker_runs_dags_with_a_database_of_its_own(lemlist_fleet):
+    lemlist_fleet.sandbox.campaign("One")
+    emails = ["ann@example.com", "ben@example.com", "ann@example.com"]
+    assert lemlist_fleet.run(run_one, emails, workers=1) == [("success", True)] * 3
+    leads = lemlist_fleet.sandbox.state()["leads"]
+    assert [lead["variables"]["email"] for lead in leads] == emails[:2]
 
 def test_an_error_in_a_worker_is_one_of_the_test(lemlist_fleet):
     import pytest
@@ -170,10 +187,25 @@ def test_refusals_and_people_who_are_leads_twice_are_seen(lemlist_fleet):
 """
 
 
+def test_a_home_of_airflow_that_is_set_too_late_is_an_error_before_anything_runs(tmp_path: Path) -> None:
+    test = (
+        "import airflow, os\n"
+        "def test_it(lemlist_run, tmp_path, monkeypatch):\n"
+        "    monkeypatch.setenv('AIRFLOW_HOME', str(tmp_path))\n"
+        "    lemlist_run(None)\n"
+    )
+    output = run(tmp_path, test)
+    assert re.search(r"^E +RuntimeError: AIRFLOW_HOME is .* Set AIRFLOW_HOME in conftest.py", output, re.M), (
+        output
+    )
+    assert not [*tmp_path.rglob("airflow.db")]
+
+
+@pytest.mark.airflow
 @pytest.mark.slow
 def test_fleet_runs_functions_in_workers_that_share_a_budget_or_not(tmp_path: Path) -> None:
     output = run(tmp_path, FLEET)
-    assert re.search(r"^4 passed in", output, re.M), output
+    assert re.search(r"^5 passed in", output, re.M), output
 
 
 @pytest.mark.airflow
