@@ -208,7 +208,7 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
             self._skip(
                 context,
                 "suppressed",
-                f"lemlist has the {form} of the person as unsubscribed; skipped. Nothing was sent.",
+                f"lemlist has the {form} of the person as unsubscribed. Nothing was sent.",
             )
 
     def _wanted(self, context: Context, delivered: Delivered) -> Mapping[str, Any]:
@@ -216,11 +216,11 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
         outcome, lead_id = delivered.outcome, delivered.lead_id
         skip = partial(self._skip, context, outcome.value)
         if outcome == "gone":
-            skip(f"Lead {lead_id}: {delivered.message}; skipped. Set if_gone to 'create' to put it back.")
+            skip(f"Lead {lead_id}: {delivered.message}. Set if_gone to 'create' to put it back.")
         if outcome == "elsewhere":
-            skip("The lead is in another campaign; skipped, as if_elsewhere says.")
+            skip("The lead is in another campaign, and if_elsewhere is 'skip'.")
         if outcome == "exists" and not delivered.ours and self.if_exists == "skip":
-            skip("The lead is in this campaign; skipped, as if_exists says.")
+            skip("The lead is in this campaign, and if_exists is 'skip'.")
         if delivered.lead is None:
             raise LemlistUnexpectedReplyError(
                 f"lemlist says that the lead is in campaign {self.campaign_id!r}, but does not list it. "
@@ -237,8 +237,9 @@ class CreateLeadOperator(KeepsPlaceholders, LemlistOperator):
             self.log.info("Lead %s: contacted at once if autoReview of the campaign is on.", lead_id)
         if delivered.differing:
             names = ", ".join(sorted(delivered.differing))
-            message = f"lemlist has other values than the task in {names}. Set if_exists to 'update'."
-            self.log.warning("Lead %s: %s", lead_id, message)
+            differs = f"lemlist has other values than the task in {names}. Set if_exists to 'update'."
+            self.log.warning("Lead %s: %s", lead_id, differs)
+            message = f"{message}; {differs}" if message else differs
         self._push_report(context, outcome.value, message, delivered.differing)
 
 
