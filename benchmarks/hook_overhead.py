@@ -5,7 +5,8 @@ What a call through the hook costs beside a bare ``requests`` call to the same s
     python benchmarks/hook_overhead.py
 
 A loopback server responds at once and closes nothing. Both sides send ``GET /team`` in turn, so that a drift
-of the machine's speed affects both; the figure to quote is the ratio of the medians.
+of the machine's speed affects both; the figure to quote is the ratio of the medians. The last two ways send a
+write, without and with an audit trail on disk.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(RESPONSE)
+
+    do_POST = do_GET
 
     def log_message(self, *args: object) -> None:
         pass
@@ -112,19 +116,27 @@ def main() -> None:
 
     session = requests.Session()
     session.auth = ("", "k3y-of-a-benchmark")
-    hook = LemlistHook()
+    hook, audited = LemlistHook(), LemlistHook()
+    trail = tempfile.TemporaryDirectory()
+    os.environ["AIRFLOW__LEMLIST__AUDIT_PATH"] = trail.name
     LemlistHook.budget = Open()  # type: ignore[assignment, method-assign]
+
+    audited.get_conn()
+    del os.environ["AIRFLOW__LEMLIST__AUDIT_PATH"]
 
     times = take_turns(
         {
             "requests.get": lambda: requests.get(f"{url}/team", auth=("", "key"), timeout=30).json(),
             "requests.Session().get": lambda: session.get(f"{url}/team", timeout=30).json(),
             "hook.get_team": hook.get_team,
+            "hook.pause_lead": lambda: hook.pause_lead("lea_1"),
+            "the same, audited": lambda: audited.pause_lead("lea_1"),
         },
         arguments.calls,
         arguments.rounds,
     )
     server.kill()
+    trail.cleanup()
     bare = statistics.median(times["requests.Session().get"])
     print(f"{'':26}{'median ms':>10}{'min':>8}{'max':>8}{'ratio to a session':>20}")
     for name, series in times.items():

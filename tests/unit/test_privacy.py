@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+import subprocess
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -211,3 +213,42 @@ def test_data_of_another_task_is_told_to_be_readable(
         with suppress(Exception):  # neither the campaign nor the upstream task's XCom exists
             worker.run(each)
         assert ("The leads of task 'load' comes from another task" in logged(caplog, capsys)) is warns
+
+
+# --- Forgetting a person ------------------------------------------------------------------------------------
+
+
+def test_the_documented_command_erases_a_person_from_ledger_and_audit_trail(
+    quick_lemlist: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__LEMLIST__AUDIT_PATH", str(tmp_path / "audit"))
+    page = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text()
+    [command] = re.findall(r"^ *(grep -rl.*)$", page, re.M)
+    campaign_id = quick_lemlist.campaign()["_id"]
+    people = [{"email": f"p{n}@norte.example"} for n in range(30)]
+
+    def load() -> dict[str, Any]:
+        worker.next_run()
+        task = LoadLeadsOperator(
+            task_id="load", campaign_id=campaign_id, leads=people, ledger_path=str(tmp_path / "ledger")
+        )
+        return worker.run(task)
+
+    worker = Worker(has_store=True)
+    assert load()["created"] == 30
+    load()
+    [lead] = [
+        each for each in quick_lemlist.state()["leads"] if each["variables"]["email"] == people[3]["email"]
+    ]
+    LemlistHook().delete_lead(campaign_id, lead["_id"])
+    assert command.count("lea_…") == 2
+    places = {"/data/ledger": tmp_path / "ledger", "/data/audit": tmp_path / "audit"}
+    for name, place in places.items():
+        command = command.replace(name, str(place))
+    subprocess.run(["bash", "-c", command.replace("lea_…", lead["_id"])], check=True)
+    files = [file for place in places.values() for file in place.rglob("*") if file.is_file()]
+    assert len(files) > 4
+    assert not [file for file in files if lead["_id"] in file.read_text()]
+    people.remove({"email": "p3@norte.example"})
+    report = load()
+    assert (report["exists"], report["created"]) == (29, 0)

@@ -313,3 +313,9 @@ def test_a_load_stops_within_what_is_in_flight_and_a_later_run_continues(
     emails = [lead["variables"]["email"] for lead in quick_lemlist.state()["leads"]]
     assert len(emails) == len({*emails}) == ROWS
     assert created() == ROWS
+
+
+def test_the_documented_interval_is_that_of_the_code() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    for page in ("privacy.md", "connection.md"):
+        assert f"{READ_AGAIN_AFTER:.0f} seconds" in (docs / page).read_text()
