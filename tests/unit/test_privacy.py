@@ -170,6 +170,18 @@ def test_parameters_of_a_definition_are_hidden(hidden: None, quick_lemlist: Sand
     assert "Ask ana@norte.example" in json.dumps(sequences)
 
 
+def test_lineage_shows_no_parameter_of_a_definition(hidden: None, quick_lemlist: Sandbox) -> None:
+    lineage = pytest.importorskip("airflow.providers.openlineage.utils.utils")
+    steps = [{"type": "email", "subject": "Hello", "message": "Ask [[ who ]]"}]
+    task = ApplyCampaignOperator(
+        task_id="apply", campaign={"name": "Spring", "steps": steps}, parameters={"who": "Anastasia"}
+    )
+    Worker(has_store=True).run(task)
+    told = json.dumps(dict(lineage.TaskInfo(task)), default=str)
+    assert "'who'" in told or '"who"' in told  # OpenLineage sends whatever is called parameters
+    assert "Anastasia" not in told
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_no_operator_shows_an_address(
     hidden: None, quick_lemlist: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
