@@ -171,7 +171,7 @@ def photograph(address: str, picture: Path) -> None:
     subprocess.run(
         [
             *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-            *("--window-size=1200,640", "--virtual-time-budget=20000", f"--screenshot={picture}", address),
+            *("--window-size=1120,560", "--virtual-time-budget=20000", f"--screenshot={picture}", address),
         ],
         check=True,
         capture_output=True,
