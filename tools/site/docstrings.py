@@ -3,7 +3,8 @@
 Prepare the docstrings for the API reference: mkdocstrings loads this as an extension of griffe.
 
 A public name in double backticks becomes a link to its place in the reference, which the build resolves. A
-class also gets the arguments that its ``**kwargs`` passes on to a base class of this package.
+class also gets the arguments that its ``**kwargs`` passes on to a base class of this package, and a typed
+step those that its annotations declare.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any
 
 import griffe
 
+from airflow_provider_lemlist.steps import DEFINITION_FIELDS, FIELDS, Step
 from tools.site.reference import path_of
+
+#: The typed steps, and what each of their fields means, by its name in Python.
+STEPS = {cls.__name__ for cls in Step.__subclasses__()}
+ABOUT = {re.sub("(?=[A-Z])", "_", name).lower(): field.about for name, field in FIELDS.items()}
+ABOUT |= DEFINITION_FIELDS
 
 _CODE_BLOCK = re.compile(r"^( *)\.\. code-block:: (\w+)\n\n((?:\1 +.*\n|\n)+)", re.M)
 _CODE = re.compile(r"(?<!`)``([^`]+)``(?!`)")
@@ -28,7 +35,9 @@ class Prepared(griffe.Extension):
         for each in _members(pkg):
             if each.docstring:
                 each.docstring.value = markdown(each.docstring.value)
-            if isinstance(each, griffe.Class):
+            if isinstance(each, griffe.Class) and each.name in STEPS:
+                add_fields(each)
+            elif isinstance(each, griffe.Class):
                 add_passed_on(each)
 
 
@@ -54,6 +63,29 @@ def add_passed_on(cls: griffe.Class) -> None:
             ]
             *own, kwargs = init.parameters
             init.parameters = griffe.Parameters(*own, *more, kwargs)
+
+
+def add_fields(step: griffe.Class) -> None:
+    """Add an ``__init__`` to a typed step, with its fields, and what each of them means."""
+    fields = [
+        field
+        for cls in (step, *step.resolved_bases)
+        for field in cls.members.values()
+        if isinstance(field, griffe.Attribute) and field.name in ABOUT
+    ]
+    parameters = [
+        griffe.Parameter(
+            field.name,
+            annotation=field.annotation,
+            kind=griffe.ParameterKind.keyword_only,
+            default=field.value,
+        )
+        for field in fields
+    ]
+    step.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(*parameters)))
+    if step.docstring:
+        lines = [f":param {field.name}: {ABOUT[field.name]}" for field in fields]
+        step.docstring.value += "\n\n" + "\n".join(lines)
 
 
 def _members(scope: griffe.Object) -> Iterator[griffe.Object]:

@@ -9,6 +9,7 @@ reference exist in the site only.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
 #: Stands for the version of the package in the pages.
 VERSION = "<version>"
+#: What the reference shows of a name, or of a room of the package. Of all else, such as operators, it shows
+#: the arguments; the methods are Airflow's to call.
+_OPTIONS: dict[str, dict[str, bool]] = {
+    "hooks": {},
+    "sandbox": {},
+    "exceptions": {"show_signature": False},
+    "Reason": {"show_if_no_docstring": True},
+    "pytest_plugin": {"show_signature": False},
+}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -69,11 +79,13 @@ def _written(entries: list[Any], docs: Path) -> Iterator[Any]:
 
 
 def _reference_page(module: str) -> str:
-    # The arguments are what users of an operator need; the methods are Airflow's to call.
-    is_called = module.removeprefix(f"{PACKAGE}.").partition(".")[0] in ("hooks", "exceptions", "sandbox")
-    members = "" if is_called else "    options:\n      members: false\n"
-    shown = "\n".join(f"::: {module}.{name}\n{members}" for name in MODULES[module])
-    return f"# {module.removeprefix(f'{PACKAGE}.')}\n\n`{module}`\n\n{shown}"
+    name = module.removeprefix(f"{PACKAGE}.")
+    options = _OPTIONS.get(name.partition(".")[0], {"members": False})
+    shown = [
+        f"::: {module}.{each}\n    options: {json.dumps(_OPTIONS.get(each, options))}"
+        for each in MODULES[module]
+    ]
+    return "\n\n".join([f"# {name}", f"`{module}`", *shown])
 
 
 def _reference_index() -> str:
