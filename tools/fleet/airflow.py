@@ -55,7 +55,7 @@ class Fleet(PrivateAirflow):
             PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"postgresql+psycopg2://tester@/postgres?host={database}",
             AIRFLOW__CORE__EXECUTOR="CeleryExecutor",
-            AIRFLOW__CELERY__BROKER_URL=f"{broker}",
+            AIRFLOW__CELERY__BROKER_URL=broker,
             AIRFLOW__CELERY__RESULT_BACKEND=broker.removesuffix("0") + "1",
             AIRFLOW__CELERY__WORKER_CONCURRENCY=str(CONCURRENCY),
             # No more than the workers take: a task that waits in the queue for long counts as lost.
