@@ -189,9 +189,8 @@ class Transport:
         """Send the request once, and judge the response."""
         timeout = max(self._settings.timeout, call.operation.min_read_timeout)
         try:
-            exchange = self._wire.send(
-                request, timeout, into, switch=self._switch if call.operation.writes else None
-            )
+            switch = self._switch if call.operation.writes else None
+            exchange = self._wire.send(request, timeout, into, switch)
         except (LemlistConfigurationError, LemlistRateLimitError, LemlistStoppedError) as error:
             error.operation, error.request, error.conn_id = str(call.operation), call.shown, call.conn_id
             return Failure(error)

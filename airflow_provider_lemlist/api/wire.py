@@ -135,7 +135,6 @@ class Wire:
         request: requests.PreparedRequest,
         timeout: float,
         into: BinaryIO | None = None,
-        *,
         switch: WriteSwitch | None = None,
     ) -> Exchange:
         """

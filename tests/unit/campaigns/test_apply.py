@@ -307,8 +307,8 @@ def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that hangs times out soon."""
     real = Wire.send
 
-    def send(wire: Wire, request: Any, timeout: float, into: Any) -> Any:
-        return real(wire, request, min(timeout, 0.2), into)
+    def send(wire: Wire, request: Any, timeout: float, *more: Any) -> Any:
+        return real(wire, request, min(timeout, 0.2), *more)
 
     monkeypatch.setattr(Wire, "send", send)
 
