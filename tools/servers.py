@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -16,9 +15,11 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from tools.private_airflow import free_port
+
+T = TypeVar("T")
 
 #: Timeout of the start of a server, in seconds.
 START_TIMEOUT = 30
@@ -101,36 +102,49 @@ class RedisServer:
         self.kill()
 
 
-@contextmanager
-def sandbox(prepare: Callable[[Any], Any], **options: Any) -> Iterator[tuple[str, str, Any]]:
+class SandboxProcess:
     """
-    Run a sandbox in a process of its own, so that it does not wait for the threads of this one.
+    A sandbox in a process of its own, so that it does not wait for the threads of this one.
 
-    :param prepare: Called there with the ``Sandbox``, before the block starts; a function of a module.
     :param options: Arguments of ``Sandbox``.
-    :return: The URL of the page, the Airflow connection as JSON, and what ``prepare`` returned.
     """
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, prepare, options), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield ours.recv()
-    finally:
-        ours.close()
-        process.join(5)
-        process.kill()
+
+    def __init__(self, **options: Any) -> None:
+        context = get_context("spawn")
+        self._pipe, self._theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self._theirs, options), daemon=True)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of a module there, with the ``Sandbox`` and further arguments."""
+        self._pipe.send((function, arguments))
+        result: T | Exception = self._pipe.recv()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        self._theirs.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()  # ends it
+        self._process.join(5)
+        self._process.kill()
 
 
-def _serve(pipe: Connection, prepare: Callable[[Any], Any], options: dict[str, Any]) -> None:
+def _serve(pipe: Connection, options: dict[str, Any]) -> None:
     from airflow_provider_lemlist.sandbox import Sandbox
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the pipe ends it
+    os.setsid()  # Ctrl-C must not end it before its users, nor must it compete with them for their CPU
     with Sandbox(**options) as lemlist:
-        pipe.send((lemlist.origin, lemlist.airflow_connection(), prepare(lemlist)))
         while True:
             try:
-                pipe.recv()
+                function, arguments = pipe.recv()
             except EOFError:
                 return
+            try:
+                result = function(lemlist, *arguments)
+            except Exception as error:
+                result = error
+            pipe.send(result)

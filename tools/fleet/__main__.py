@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import sys
@@ -22,14 +21,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
+from airflow_provider_lemlist.sandbox.server import Sandbox
 from tools.fleet.airflow import Fleet
 from tools.fleet.proof import CALM, KILLED, Proof
 from tools.fleet.scene import build
 from tools.private_airflow import VERSION
-from tools.servers import RedisServer, postgres, sandbox
+from tools.servers import RedisServer, SandboxProcess, postgres
 
 
 def main() -> int:
@@ -78,27 +77,19 @@ def missing() -> str | None:
 def scene(names: list[str], arguments: argparse.Namespace) -> Iterator[Proof]:
     """Start everything that the parts need, and end it."""
     shared = Path(tempfile.mkdtemp(prefix="lemlist-fleet-"))
-    prepare = partial(
-        build,
-        shared=shared,
-        names=names,
-        leads=arguments.leads,
-        rows=arguments.rows,
-        sensors=arguments.sensors,
-    )
     try:
         with (
-            sandbox(prepare, latency=arguments.latency, jitter=arguments.jitter) as (origin, lemlist, plan),
+            SandboxProcess(latency=arguments.latency, jitter=arguments.jitter) as lemlist,
             postgres() as database,
             RedisServer() as broker,
             RedisServer() as budget,
         ):
-            # The sandbox and the servers stand for other machines: they must not wait for Airflow's CPU.
-            os.nice(5)
+            amounts = arguments.leads, arguments.rows, arguments.sensors
+            plan = lemlist.call(build, shared, names, *amounts)
             plan_path = shared / "plan.json"
             plan_path.write_text(json.dumps(asdict(plan)))
             with Fleet(database=database, broker=broker.url, plan=plan_path) as fleet:
-                proof = Proof(fleet, budget, origin, plan)
+                proof = Proof(fleet, budget, lemlist, plan)
                 proof.say(f"Airflow {VERSION} starts, with CeleryExecutor, 2 workers and 2 triggerers")
                 try:
                     fleet.run("db", "migrate")
@@ -107,8 +98,9 @@ def scene(names: list[str], arguments: argparse.Namespace) -> Iterator[Proof]:
                     fleet.add_connection(
                         "lemlist_budget", conn_type="redis", host="127.0.0.1", port=budget.port
                     )
-                    store = {"extra": json.dumps({"budget_store": "lemlist_budget"})}
-                    fleet.add_connection("lemlist_default", **{**json.loads(lemlist), **store})
+                    connection = json.loads(lemlist.call(Sandbox.airflow_connection))
+                    connection["extra"] = json.dumps({"budget_store": "lemlist_budget"})
+                    fleet.add_connection("lemlist_default", **connection)
                     yield proof
                 except Exception:
                     print(f"The end of Airflow's log:\n\n{fleet.tail(80)}", file=sys.stderr)

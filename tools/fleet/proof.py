@@ -6,13 +6,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import requests
-
+from airflow_provider_lemlist.sandbox.server import Sandbox
 from tools.fleet.airflow import TRIGGERERS, Fleet
 from tools.fleet.plan import Part, Plan, Traffic, broken_by_part, broken_by_sensors, traffic
-from tools.servers import RedisServer
+from tools.fleet.scene import count_emails, count_leads, reply
+from tools.servers import RedisServer, SandboxProcess
 
 #: The names of the parts: nothing is killed, or a worker, a triggerer and the budget's Redis.
 CALM, KILLED = "calm", "killed"
@@ -46,12 +46,10 @@ class Proof:
     The running fleet and its plan.
 
     :param budget: The Redis of the rate budget.
-    :param sandbox: URL of the sandbox's page.
     """
 
-    def __init__(self, fleet: Fleet, budget: RedisServer, sandbox: str, plan: Plan) -> None:
-        self.fleet, self.budget, self.plan = fleet, budget, plan
-        self._sandbox = sandbox
+    def __init__(self, fleet: Fleet, budget: RedisServer, lemlist: SandboxProcess, plan: Plan) -> None:
+        self.fleet, self.budget, self.lemlist, self.plan = fleet, budget, lemlist, plan
         self._sensors = ""  # the id of their DAG run
         self._started = self._line_at = time.monotonic()
 
@@ -65,7 +63,7 @@ class Proof:
             self.wait(lambda: self._sensor_states()["deferred"] == people)
         self.say(f"{people} people reply")
         replied = time.monotonic()
-        self._reply()
+        self.lemlist.call(reply, self.plan.reply_leads)
         self.wait(lambda: self.fleet.has_ended(self._sensors))
         self.say(f"all sensors have ended, {time.monotonic() - replied:.0f} s after the replies")
         found = broken_by_sensors(self.plan, self.fleet.run_of(self._sensors))
@@ -78,7 +76,7 @@ class Proof:
             f"{part.name}: {len(part.lead_emails)} tasks that create a lead, a load of "
             f"{len(part.load_emails)} rows and a read-back of {self.plan.history} activities start at once"
         )
-        logged, started = len(self._state()["requests"]), time.monotonic()
+        logged, started = len(self.lemlist.call(Sandbox.state)["requests"]), time.monotonic()
         run_id = self.fleet.trigger(part.name)
         self._sensors = self._sensors or self.fleet.trigger("replies")
         blows = self._blows(part, run_id) if part.name == KILLED else []
@@ -91,13 +89,14 @@ class Proof:
             return self.fleet.has_ended(run_id)
 
         self.wait(has_ended)
-        seconds, state = time.monotonic() - started, self._state()
+        seconds, state = time.monotonic() - started, self.lemlist.call(Sandbox.state)
         figures = traffic(part, state["requests"][logged:])
         self.say(
             f"  {figures.rate:.1%} of the limit was used for {figures.seconds:.0f} s, "
             f"{figures.refused} of {figures.requests} requests were refused"
         )
-        problems = list(broken_by_part(self.plan, part, self.fleet.run_of(run_id), state, self._contacts()))
+        emails = self.lemlist.call(count_emails)
+        problems = list(broken_by_part(self.plan, part, self.fleet.run_of(run_id), state, emails))
         if part.name == CALM:
             problems += broken_by_traffic(figures)
         if blows:
@@ -136,28 +135,9 @@ class Proof:
         self.fleet.kill(TRIGGERERS[0])
         self.fleet.start_machine(TRIGGERERS[0])
 
-    # --- The sandbox --------------------------------------------------------------------------------------
-
-    def _get(self, what: str) -> Any:
-        return requests.get(f"{self._sandbox}/_sandbox/{what}", timeout=60).json()
-
-    def _state(self) -> dict[str, Any]:
-        return dict(self._get("state"))
-
     def _progress(self, part: Part) -> Progress:
-        created = Counter(lead["campaignId"] for lead in self._state()["leads"])
+        created = self.lemlist.call(count_leads)
         return Progress(created[part.load_campaign], created[part.lead_campaign])
-
-    def _contacts(self) -> Counter[tuple[str, str]]:
-        """Return how many emails lemlist has sent, by campaign and address."""
-        sent = (each for each, *_ in self._get("activities") if each["type"] == "emailsSent")
-        return Counter((each["campaignId"], each["leadEmail"]) for each in sent)
-
-    def _reply(self) -> None:
-        with requests.Session() as session:
-            for lead in self.plan.reply_leads:
-                activity = {"leadId": lead, "type": "emailsReplied"}
-                session.post(f"{self._sandbox}/_sandbox/activities", json=activity).raise_for_status()
 
     # --- Waiting and printing -----------------------------------------------------------------------------
 

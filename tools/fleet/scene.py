@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lemlist as the fleet finds it: the campaigns and people of a plan, in a sandbox."""
+"""lemlist as the fleet finds it, and what happens there: functions for the process of the sandbox."""
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -65,3 +66,20 @@ def _running_campaign(lemlist: Sandbox, name: str) -> str:
     campaign = lemlist.campaign(name, status="running")
     lemlist.step(campaign["sequenceId"], "email", subject="Hello", message="<p>Hi {{firstName}}</p>")
     return str(campaign["_id"])
+
+
+def count_leads(lemlist: Sandbox) -> dict[str, int]:
+    """Return how many leads each campaign has. Unlike the whole state, this does not hold up requests."""
+    return {campaign.id: len(campaign.leads) for campaign in lemlist.service.world.campaigns.values()}
+
+
+def count_emails(lemlist: Sandbox) -> Counter[tuple[str, str]]:
+    """Return how many emails lemlist has sent, by campaign and address."""
+    sent = (each for each, *_ in lemlist.activity_history() if each["type"] == "emailsSent")
+    return Counter((each["campaignId"], each["leadEmail"]) for each in sent)
+
+
+def reply(lemlist: Sandbox, lead_ids: Sequence[str]) -> None:
+    """Let leads reply."""
+    for lead_id in lead_ids:
+        lemlist.activity(lead_id=lead_id, type="emailsReplied")
