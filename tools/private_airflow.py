@@ -213,8 +213,10 @@ def signal_session(leader: int, number: int) -> bool:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             # A process may end at any moment.
-            with suppress(ProcessLookupError):
-                if os.getsid(int(entry)) == leader:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                # The fields after the name, which may contain spaces and brackets.
+                state, _, _, session = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:4]
+                if int(session) == leader and state != "Z":
                     os.kill(int(entry), number)
                     found = True
     return found
