@@ -47,14 +47,17 @@ def main() -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="python -m tools.fleet", description=__doc__.splitlines()[1])
+    options = argparse.ArgumentParser(
+        prog="python -m tools.fleet",
+        description="Run a fleet on one machine against the sandbox, and kill parts of it.",
+    )
     add = options.add_argument
     add("--only", choices=(CALM, KILLED), help="run this part only")
     add("--leads", type=int, default=40, help="mapped tasks that create a lead each (default: %(default)s)")
     add("--rows", type=int, default=600, help="rows of the load (default: %(default)s)")
     add("--sensors", type=int, default=200, help="deferred sensors (default: %(default)s)")
     add("--latency", type=float, default=0.1, help="seconds that a response takes (default: %(default)s)")
-    add("--jitter", type=float, default=0.05, help="seconds by which that varies (default: %(default)s)")
+    add("--jitter", type=float, default=0.02, help="seconds by which that varies (default: %(default)s)")
     return options
 
 
@@ -91,6 +94,7 @@ def scene(names: list[str], arguments: argparse.Namespace) -> Iterator[Proof]:
             with Fleet(database=database, broker=broker.url, plan=plan_path) as fleet:
                 proof = Proof(fleet, budget, lemlist, plan)
                 proof.say(f"Airflow {VERSION} starts, with CeleryExecutor, 2 workers and 2 triggerers")
+                proof.say(f"lemlist responds after {arguments.latency:g} s, +- {arguments.jitter:g} s")
                 try:
                     fleet.run("db", "migrate")
                     fleet.start_all()
