@@ -45,6 +45,7 @@ class StoreFacts(NamedTuple):
     """What is known of the budget store."""
 
     place: str
+    shared_by: str
     between_machines: bool
     #: Why it does not work; empty if it does.
     problem: str = ""
@@ -65,7 +66,7 @@ class Package(NamedTuple):
 
 
 def connection_findings(settings: Settings, warnings: Iterable[str]) -> Iterator[Finding]:
-    """Tell which address the connection has, and what reading it has warned of."""
+    """Tell which address the connection has, whether it stops writes, and what reading it has warned of."""
     if settings.base_url_problem:
         yield Finding(
             "connection", "fail", settings.base_url_problem, "Add /api, or leave the Base URL empty."
@@ -75,6 +76,9 @@ def connection_findings(settings: Settings, warnings: Iterable[str]) -> Iterator
         yield Finding("connection", "warn", found, "Leave the Base URL empty, unless that is a sandbox.")
     else:
         yield Finding("connection", "ok", f"{settings.conn_id}: requests go to {settings.base_url}")
+    if settings.stop_writes:
+        found = "stop_writes is on: each request that changes something is refused."
+        yield Finding("connection", "warn", found, "Switch it off when writes may go on.")
     for warning in warnings:
         yield Finding("connection", "warn", warning)
 
@@ -90,12 +94,7 @@ def store_findings(settings: Settings, store: StoreFacts, *, runs_remotely: bool
     """Tell where the rate budget is kept, whether that works, and whether all who need it share it."""
     if store.problem:
         yield Finding("budget store", "fail", *_problem_and_remedy(store.problem))
-    elif store.between_machines:
-        yield Finding("budget store", "ok", f"{store.place}, for all machines that use it")
-    elif settings.budget_share < 1:
-        share = f"{settings.budget_share:g} of the limit is for this machine"
-        yield Finding("budget store", "ok", f"{store.place}: {share}")
-    elif runs_remotely:
+    elif runs_remotely and not store.between_machines and settings.budget_share == 1:
         yield Finding(
             "budget store",
             "warn",
@@ -103,7 +102,8 @@ def store_findings(settings: Settings, store: StoreFacts, *, runs_remotely: bool
             "Set budget_store to the id of an Airflow Redis connection, or budget_share to 1 / machines.",
         )
     else:
-        yield Finding("budget store", "ok", f"{store.place}, for the processes of one user on this machine")
+        share = f": {settings.budget_share:g} of the limit" if settings.budget_share < 1 else ""
+        yield Finding("budget store", "ok", f"{store.place}, for {store.shared_by}{share}")
     if secrets_in(settings.budget_store):
         yield Finding(
             "budget store",
@@ -223,8 +223,8 @@ def _look_at_store(hook: LemlistHook) -> tuple[StoreFacts, dict[str, float]]:
     try:
         read = store.read()
     except StoreError as error:
-        return StoreFacts(store.place, store.between_machines, str(error)), {}
-    facts = StoreFacts(store.place, store.between_machines)
+        return StoreFacts(store.place, store.shared_by, store.between_machines, str(error)), {}
+    facts = StoreFacts(store.place, store.shared_by, store.between_machines)
     if isinstance(store, SQLiteStore):
         facts = facts._replace(file_system=_file_system(str(store.path)))
     # The clock of a store in a process or a machine counts from the start of the machine.

@@ -297,7 +297,7 @@ def show_budget(args: Namespace) -> None:
         raise SystemExit(1)  # the reason was logged
     state: dict[str, Any] = {name: round(value, 3) for name, value in numbers.items()}
     state["store"] = budget.store.place
-    state["shared_by"] = "all machines" if budget.store.between_machines else "this machine"
+    state["shared_by"] = budget.store.shared_by
     shown = [{"name": name, "now": state[name], "meaning": meaning} for name, meaning in MEANINGS.items()]
     if args.output in ("json", "yaml"):
         shown = [{name: state[name] for name in MEANINGS}]

@@ -13,8 +13,8 @@ from airflow_provider_lemlist.checkup import Finding, Package, StoreFacts
 from airflow_provider_lemlist.connection import Settings
 from airflow_provider_lemlist.exceptions import LemlistAuthError
 
-FILE = StoreFacts("the file /tmp/x", between_machines=False)
-REDIS = StoreFacts("Redis at r:6379", between_machines=True)
+FILE = StoreFacts("the file /tmp/x", "one user on this machine", between_machines=False)
+REDIS = StoreFacts("Redis at r:6379", "all machines that use it", between_machines=True)
 STATE = {"limit": 20, "waiting": 0, "pause": 0.0, "other_clients": 0.0}
 
 
@@ -37,6 +37,11 @@ def statuses(findings: Any) -> list[str]:
 )
 def test_requests_that_do_not_reach_lemlist_are_found(base_url: str, status: str) -> None:
     assert statuses(checkup.connection_findings(settings(base_url=base_url), [])) == [status]
+
+
+def test_a_stop_of_all_writes_is_found() -> None:
+    _, found = checkup.connection_findings(settings(stop_writes=True), [])
+    assert (found.status, "stop_writes" in found.found) == ("warn", True)
 
 
 def test_each_warning_about_the_connection_is_a_row() -> None:

@@ -91,7 +91,7 @@ def test_the_command_shows_the_budget_of_a_connection(connection: str, command: 
     assert state.keys() == cli.MEANINGS.keys()
     assert (state["booked"], state["limit"], state["pause"]) == ("3", "20", "0.0")
     assert Path(state["store"].removeprefix("the file ")).is_file()
-    assert state["shared_by"] == "this machine"
+    assert state["shared_by"] == "one user on this machine"
     assert KEY not in done.stdout + done.stderr
 
 
@@ -153,7 +153,7 @@ def test_the_budget_in_redis_is_shown_without_its_password(
     shown = capsys.readouterr()
     (state,) = json.loads(shown.out)
     assert state["store"] == f"Redis at 127.0.0.1:{server.port}"
-    assert state["shared_by"] == "all machines"
+    assert state["shared_by"] == "all machines that use it"
     assert "hidden-word" not in shown.out + shown.err
 
 

@@ -57,6 +57,7 @@ class RedisStore(Store):
     :raises ValueError, TypeError, RedisError: The URL cannot be read.
     """
 
+    shared_by = "all machines that use it"
     between_machines = True
 
     def __init__(self, url: str, digest: str) -> None:

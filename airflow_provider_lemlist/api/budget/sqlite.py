@@ -36,6 +36,8 @@ _inherited: list[sqlite3.Connection | None] = []
 class SQLiteStore(Store):
     """A file in a private directory of this machine."""
 
+    shared_by = "one user on this machine"
+
     def __init__(
         self, digest: str, directory: str | None = None, clock: Callable[[], int] = monotonic
     ) -> None:

@@ -49,7 +49,8 @@ def restore(line: object) -> State:
 class Store(ABC):
     """Where all clients of one budget book."""
 
-    #: Whether processes on several machines share it.
+    #: What it is for, in words, and whether that is more than one machine.
+    shared_by: str
     between_machines = False
 
     @property
@@ -110,6 +111,8 @@ class Store(ABC):
 
 class MemoryStore(Store):
     """The budget of one process: for tests, and while the configured store does not work."""
+
+    shared_by = "this process"
 
     def __init__(self, clock: Callable[[], int] = monotonic, state: State | None = None) -> None:
         super().__init__()
