@@ -42,7 +42,7 @@ class Metric:
 
     def full_name(self, variant: str = "") -> str:
         """Return the name as Airflow gets it."""
-        return ".".join(filter(None, (PREFIX, self.name, variant)))
+        return f"{PREFIX}.{self.name}.{variant}" if variant else f"{PREFIX}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ def _emit(kind: str, name: str, value: float) -> None:
         _warn_not_emitted(f"{type(error).__name__}: {error}")
 
 
+@cache
 def _stats() -> Any:
     # Imported when the first value is emitted: DAG files are parsed without it.
     from airflow.providers.common.compat.sdk import Stats
