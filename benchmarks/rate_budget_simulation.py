@@ -94,7 +94,7 @@ class Simulation:
         self._rng = random.Random(run.seed)
         self._delay = NETWORKS[run.network]
         self._server = Limiter(run.server)
-        self._states = [State() for _ in range(run.stores)]
+        self._states = [State(other_clients=getattr(arithmetic,"PERHAPS",0)) for _ in range(run.stores)]
         self._terms = Terms(share=round(run.share * WHOLE))
         self._events: list[tuple[float, int, Callable[..., None], tuple]] = []
         self._order = itertools.count()

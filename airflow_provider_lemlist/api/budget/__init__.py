@@ -197,8 +197,8 @@ class Budget:
             share=self._terms.share,
             jitter=round(self._jitter() * JITTER),
         )
-        store, unexplained = self._call(lambda store: store is slot.store and store.report(feedback))
-        if unexplained and store is self._store:
+        store, not_shared = self._call(lambda store: store is slot.store and store.report(feedback))
+        if not_shared and store is self._store:
             _warn_not_shared()
 
     def state(self) -> dict[str, float]:
@@ -217,7 +217,7 @@ class Budget:
             "waiting": waiting(state),
             "longest_wait": max(0, max(state.slots, default=0) - state.seen) / SECOND,
             "pause": max(0, state.pause - state.seen) / SECOND,
-            "other_clients": state.other_clients / WHOLE,
+            "other_clients": round(state.other_clients / WHOLE, 3),
             "booked": state.booked,
             "shared": store is self._store,
         }

@@ -6,6 +6,10 @@ A slot is at least ``window + margin`` after the slot ``capacity`` places before
 previous one. A key that was idle therefore allows a burst at once. Under load the slots of a burst return
 period by period, a little further apart each time, until they are evenly paced: late packets then find room.
 
+Budgets that use one key without sharing a store find their parts of the limit by what the responses say. Each
+slows down by a tenth when the others leave no room, by a third when it is refused, and speeds up slowly in
+between; as every response counts alike, the one that sends most slows down most.
+
 All times are whole microseconds on the clock of the store.
 """
 
@@ -41,20 +45,34 @@ TOLERATED = 10 * MILLISECOND
 #: How much further apart the slots of a burst are each time they return.
 SPREAD = 5 * MILLISECOND
 
-#: A refusal takes this much off the limit, ...
+#: A refusal that nothing explains takes this much off the limit.
 REFUSED = 3 * WHOLE
-#: ... and use by other clients is forgotten at one request in this many seconds.
-FORGET = 4
+#: Beside other clients, a refusal takes this part off what is left to us, ...
+REFUSED_PART = 300_000
+#: ... and a response that says that the limit is used up takes this one.
+CROWDED_PART = 100_000
+#: Use by other clients is forgotten at one request in this many seconds, more slowly if they leave little:
+#: many budgets together then speed up no faster than one.
+FORGET = 3
 #: Use by other clients is seen late and roughly: this many more requests are left to them.
 HEADROOM = 1
+#: The least that other clients leave to us: one request in 10 windows.
+LEAST = WHOLE // 10
+
+#: What other clients use if there may be some: no response has shown any yet, or they went.
+PERHAPS = 1
+#: The first slots of a burst are then so far apart: all others wait for what the responses to these say.
+PROBES = 2
+PROBE = 350 * MILLISECOND
 
 #: Slots kept, in limits: those that count, and a queue of ordinary length behind them.
 KEPT = 3
 
 #: The longest pause of all clients before jitter, whatever a header says.
 LONGEST_PAUSE = 60 * SECOND
-#: A repeated pause is longer by a random time of up to this much: budgets that do not share a store are
-#: refused at the same moment, and would otherwise return at the same moment.
+#: A repeated pause is longer by a random time of up to this much, or up to the distance of two slots if that
+#: is longer: budgets that do not share a store are refused at the same moment, and would otherwise return at
+#: the same moment.
 JITTER = WINDOW // 4
 
 
@@ -69,7 +87,7 @@ class State(NamedTuple):
     limit: int = LIMIT
     #: End of the last pause of all clients of the budget.
     pause: int = 0
-    #: What other clients of the key use of the limit.
+    #: What other clients of the key use of the limit; 0 only if it is known that there are none.
     other_clients: int = 0
     #: Until when the margin is wide.
     wide_until: int = 0
@@ -113,7 +131,8 @@ class Booking(NamedTuple):
     moves: int
     #: Slots that the server may still count when this request arrives, including itself.
     crowd: int
-    capacity: int
+    #: The most that it may count if requests that were booked later arrive before.
+    most: int
 
 
 class Feedback(NamedTuple):
@@ -128,6 +147,7 @@ class Feedback(NamedTuple):
     #: How long after its slot the request left.
     late: int = 0
     share: int = WHOLE
+    #: A random part of the longest jitter.
     jitter: int = 0
 
 
@@ -139,9 +159,15 @@ def book(state: State, now: int, terms: Terms) -> tuple[State, Booking]:
     at = max(now, state.pause, *slots[-1:])
     if len(slots) >= capacity:
         free = slots[-capacity] + period
-        even = slots[-1] + period // capacity
-        # A burst cannot react to other clients that follow it: if there are any, pace at once.
-        at = max(at, free, even if state.other_clients else min(even, free + SPREAD))
+        at = max(at, free, min(slots[-1] + period // capacity, free + SPREAD))
+    # A burst cannot react to other clients that follow it. With a share of the key, they are expected.
+    probing = state.other_clients == PERHAPS and terms.share == WHOLE
+    recent = sum(slot > at - period for slot in slots[-PROBES - 1 :])
+    if slots and state.other_clients > PERHAPS:
+        at = max(at, slots[-1] + period // capacity)
+    elif probing and 0 < recent <= PROBES:
+        at = max(at, slots[-1] + PROBE)
+    crowd = 1 + sum(slot > at - WINDOW - MARGIN for slot in slots)
     booking = Booking(
         granted=at - now <= terms.max_wait,
         epoch=state.epoch,
@@ -150,8 +176,9 @@ def book(state: State, now: int, terms: Terms) -> tuple[State, Booking]:
         ahead=waiting(state),
         number=state.booked + 1,
         moves=state.moves,
-        crowd=1 + sum(slot > at - WINDOW - MARGIN for slot in slots),
-        capacity=capacity,
+        crowd=crowd,
+        # No other request follows a probe soon enough to overtake it.
+        most=crowd if probing and recent < PROBES else capacity,
     )
     if booking.granted:
         state = state._replace(booked=booking.number, slots=(*slots, at)[-KEPT * state.limit :])
@@ -159,21 +186,25 @@ def book(state: State, now: int, terms: Terms) -> tuple[State, Booking]:
 
 
 def report(state: State, now: int, feedback: Feedback) -> tuple[State, bool]:
-    """Apply the feedback of a response; also return whether it is a refusal that nothing explains."""
+    """Apply the feedback of a response; also return whether other clients must have caused a refusal."""
     state = advance(state, now)
     # The slot numbers of another epoch mean nothing here.
     current = feedback.booking.epoch == state.epoch
+    if not current and len(state.slots) < state.limit:
+        # The state was lost, and with it what was sent just before: that was not sent by other clients.
+        state = without_credit(state, now)._replace(other_clients=0)
     if feedback.limit > 0:
         state = state._replace(limit=min(feedback.limit, MAX_LIMIT))
     if current and feedback.late > TOLERATED:
         state = _left_late(state, feedback)
-    if feedback.refused:
-        return _refused(state, now, feedback)
-    state = _measure(state, feedback.round_trip)
+    known = state.other_clients > PERHAPS
     # With a share of the key, the use of the other shares looks like that of other clients.
     if current and feedback.remaining >= 0 and feedback.share == WHOLE:
         state = _notice_other_clients(state, feedback)
-    return state, False
+    if not feedback.refused:
+        return _measure(state, feedback.round_trip), False
+    # After a loss of the state, the slots that were forgotten explain the refusal.
+    return _refused(state, now, feedback, repeated=known), current
 
 
 def place(state: State, booking: Booking) -> int | None:
@@ -195,7 +226,9 @@ def advance(state: State, now: int) -> State:
     """
     passed = now - state.seen
     if passed >= 0:
-        return state._replace(seen=now, other_clients=max(0, state.other_clients - passed // FORGET))
+        forgotten = passed * left_to_us(state) // (FORGET * state.limit * WHOLE)
+        least = min(state.other_clients, PERHAPS)
+        return state._replace(seen=now, other_clients=max(least, state.other_clients - forgotten))
     return state._replace(
         seen=now,
         pause=state.pause + passed,
@@ -208,11 +241,17 @@ def advance(state: State, now: int) -> State:
 def room(state: State, share: int = WHOLE) -> tuple[int, int]:
     """Return how many requests may go per period now, and how long a period is."""
     period = WINDOW + margin(state)
-    ours = max(WHOLE, state.limit * WHOLE - state.other_clients) * share // WHOLE
+    ours = max(1, left_to_us(state) * share // WHOLE)
     if ours >= WHOLE:
         return ours // WHOLE, period
     # Less than one request in a window: one in a period that is longer by as much.
     return 1, period * WHOLE // ours
+
+
+def left_to_us(state: State) -> int:
+    """Return what other clients leave of the limit."""
+    used = state.other_clients if state.other_clients > PERHAPS else 0
+    return max(LEAST, state.limit * WHOLE - used)
 
 
 def margin(state: State) -> int:
@@ -232,34 +271,44 @@ def waiting(state: State) -> int:
 
 
 def without_credit(state: State, now: int) -> State:
-    """Return a state in which the limit has just been used, for when its use so far is not known."""
-    pace = (WINDOW + MARGIN) // LIMIT
-    slots = tuple(now - behind * pace for behind in reversed(range(LIMIT)))
-    return state._replace(seen=now, booked=LIMIT, slots=slots)
+    """Return a state before which the limit was used, for when its use so far is not known."""
+    pace = (WINDOW + MARGIN) // state.limit
+    first = min([now, *state.slots[:1]])
+    used = tuple(first - behind * pace for behind in reversed(range(state.limit)))
+    return state._replace(seen=now, slots=(*used, *state.slots)[-KEPT * state.limit :])
 
 
-def _refused(state: State, now: int, feedback: Feedback) -> tuple[State, bool]:
+def _refused(state: State, now: int, feedback: Feedback, repeated: bool) -> State:
     pause = min(feedback.retry_after if feedback.retry_after >= 0 else WINDOW, LONGEST_PAUSE)
-    unexplained = False
     # A request that was sent before the last pause only echoes the refusal that began the pause.
     if feedback.booking.at >= state.pause:
-        if state.other_clients:
-            pause += feedback.jitter
+        if repeated:
+            capacity, period = room(state, feedback.share)
+            pause += feedback.jitter * max(JITTER, period // capacity) // JITTER
+        if state.other_clients > PERHAPS:
+            state = _slow_down(state, left_to_us(state) * REFUSED_PART // WHOLE)
         else:
-            # After a loss of the state, the slots that were forgotten explain the refusal.
             unexplained = feedback.booking.epoch == state.epoch
-        state = state._replace(
-            other_clients=min(state.other_clients + REFUSED, state.limit * WHOLE),
-            wide_until=now + WIDE_FOR if unexplained else state.wide_until,
-        )
-    until = now + pause
-    if until > state.pause:
-        state = _move(state._replace(pause=until), feedback.share)
-    return state, unexplained
+            state = _slow_down(state, REFUSED)
+            state = state._replace(wide_until=now + WIDE_FOR if unexplained else state.wide_until)
+    return _move(state, now + pause, feedback.share)
 
 
-def _move(state: State, share: int) -> State:
-    """Move the waiting slots: the first of them to the end of the pause, the others evenly behind it."""
+def _slow_down(state: State, less: int) -> State:
+    """Leave so much more of the limit to other clients."""
+    most = state.limit * WHOLE - LEAST
+    return state._replace(other_clients=min(state.limit * WHOLE - left_to_us(state) + less, most))
+
+
+def _move(state: State, pause: int, share: int) -> State:
+    """
+    Move the waiting slots if this pause is the longest.
+
+    The first of them moves to the end of the pause, the others evenly behind it.
+    """
+    if pause <= state.pause:
+        return state
+    state = state._replace(pause=pause)
     # Rather count too many, and leave a gap, than let two go at once.
     count = _count_waiting(state, (WINDOW + LEAST_MARGIN) // state.limit, state.limit)
     if not count:
@@ -320,18 +369,37 @@ def _measure(state: State, round_trip: int) -> State:
 def _notice_other_clients(state: State, feedback: Feedback) -> State:
     """Compare what the server counted with the most that may have been ours."""
     booking = feedback.booking
-    ours = booking.capacity
+    ours = booking.most
     later = state.booked - booking.number
     if 0 <= later <= len(state.slots):
         # Requests booked after this one may have overtaken it.
         late = max(MARGIN, feedback.round_trip - state.fastest)
         overtaking = sum(slot <= booking.at + late for slot in state.slots[len(state.slots) - later :])
         ours = min(ours, booking.crowd + overtaking)
-    theirs = state.limit - feedback.remaining - ours
-    # One more than expected may be a late packet, unless other clients are known to be there.
+    # A loss of the state that was noticed since then adds slots before it.
+    ours = max(ours, sum(booking.at - WINDOW < slot <= booking.at for slot in state.slots))
+    used = state.limit - feedback.remaining
+    # The server does not count what it refuses.
+    theirs = used - ours + feedback.refused
+    # One more than expected may be a late packet, unless other clients may be there.
     if theirs < (1 if state.other_clients else 2):
+        alone = state.other_clients == PERHAPS and 2 <= used == booking.crowd
+        return state._replace(other_clients=0) if alone else state
+    before, left = left_to_us(state), (state.limit - theirs - HEADROOM) * WHOLE
+    if state.other_clients <= PERHAPS:
+        # They may have begun when we did, and use more soon.
+        left //= 2
+    # The less we send, the less we see of the others: leave more room to them then.
+    crowded = feedback.remaining * before <= WHOLE
+    if crowded and not feedback.refused and booking.at >= state.pause:
+        left = min(left, before - before * CROWDED_PART // WHOLE)
+    # Only a refusal leaves us less than one request in a window.
+    left = max(left, WHOLE)
+    if left >= before:
         return state
-    return state._replace(other_clients=max(state.other_clients, (theirs + HEADROOM) * WHOLE))
+    state = _slow_down(state, before - left)
+    # What waits has to slow down, too; after a refusal it is moved anyway.
+    return state if feedback.refused else _move(state, state.seen, feedback.share)
 
 
 _NUMBERS = len(State._fields) - 1

@@ -34,8 +34,8 @@ def monotonic() -> int:
 
 
 def new_state() -> State:
-    """Return a state without bookings, in an epoch of its own."""
-    return State(epoch=int.from_bytes(os.urandom(6), "big"))
+    """Return a state without bookings, in an epoch of its own, that knows nothing of other clients."""
+    return State(epoch=int.from_bytes(os.urandom(6), "big"), other_clients=arithmetic.PERHAPS)
 
 
 def restore(line: object) -> State:
@@ -77,7 +77,7 @@ class Store(ABC):
         return self._run(decide, note)
 
     def report(self, feedback: Feedback) -> bool:
-        """Apply the feedback of a response; return whether it is a refusal that nothing explains."""
+        """Apply the feedback of a response; return whether other clients must have caused a refusal."""
         return self._run(lambda state, now: arithmetic.report(state, now, feedback))
 
     def read(self) -> State:

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from airflow_provider_lemlist.api.budget.arithmetic import (
     HEADROOM,
+    LEAST,
     LEAST_MARGIN,
     LIMIT,
     LONGEST_PAUSE,
     MARGIN,
     MAX_LIMIT,
+    PERHAPS,
+    PROBE,
     READING,
     REFUSED,
     SECOND,
@@ -30,6 +33,7 @@ from airflow_provider_lemlist.api.budget.arithmetic import (
     advance,
     book,
     dump,
+    left_to_us,
     load,
     margin,
     place,
@@ -282,8 +286,104 @@ def test_a_missing_or_absurd_wait_pauses_for_a_sensible_time(retry_after):
 def test_use_by_other_clients_lowers_the_capacity_for_a_while():
     state, bookings = book_many(State(), START, 5)
     state = reported(state, START, feedback(bookings[4], limit=20, remaining=20 - 5 - 6))
-    assert room(state)[0] == 20 - 6 - HEADROOM
-    assert room(advance(state, START + 30 * SECOND))[0] == 20
+    assert room(state)[0] == (20 - 6 - HEADROOM) // 2
+    for passed in range(120):
+        state = advance(state, START + passed * SECOND)
+    assert room(state)[0] == 20
+
+
+def beside_others(left, count=1):
+    """A state to which other clients leave so much, and the bookings of requests that nothing overtakes."""
+    state, bookings = book_many(State(seen=START, other_clients=round((LIMIT - left) * WHOLE)), START, count)
+    return state, [booking._replace(most=booking.crowd) for booking in bookings]
+
+
+def test_more_use_by_known_other_clients_is_taken_off_the_limit_and_less_is_not_added():
+    state, (first,) = beside_others(left=12)
+    state = reported(state, START, feedback(first, remaining=20 - 1 - 10))
+    assert room(state)[0] == 20 - 10 - HEADROOM
+    state = reported(state, START, feedback(first, remaining=20 - 1 - 2))
+    assert room(state)[0] == 20 - 10 - HEADROOM
+
+
+@pytest.mark.parametrize("left", [16, 4, 1.05])
+def test_a_response_that_leaves_no_room_beside_other_clients_takes_a_tenth_once(left):
+    state, (first,) = beside_others(left)
+    # All others but one are ours, so only the lack of room slows down.
+    full = feedback(first._replace(most=LIMIT - 1, crowd=LIMIT - 1), remaining=0)
+    state = reported(state, START, full)
+    assert left_to_us(state) == pytest.approx(max(left * 0.9, 1) * WHOLE)
+    echo = full._replace(booking=full.booking._replace(at=START - 1))
+    assert reported(state, START, echo) == state
+
+
+def test_a_response_that_leaves_no_room_moves_what_waits():
+    state, bookings = beside_others(left=10, count=30)
+    state = reported(state, START + 1, feedback(bookings[0], remaining=4))
+    assert room(state)[0] == 4
+    moved = [place(state, booking) for booking in bookings[1:]]
+    assert min(after - before for before, after in itertools.pairwise(moved[1:])) >= (WINDOW + MARGIN) // 4
+
+
+def test_beside_other_clients_every_refusal_takes_a_third_down_to_a_floor():
+    state, lefts = State(other_clients=10 * WHOLE), [10 * WHOLE]
+    for round_ in range(20):
+        now = START + round_ * 60
+        state = state._replace(seen=now)
+        booking = Booking(True, 0, state.pause, 0, 0, state.booked, 0, 20, 20)
+        state = reported(state, now, feedback(booking, refused=True, retry_after=0))
+        lefts.append(left_to_us(state))
+    assert all(
+        after == pytest.approx(before * 0.7, rel=1e-3) or after == LEAST
+        for before, after in itertools.pairwise(lefts)
+    )
+    assert lefts[-1] == LEAST
+
+
+def test_what_was_taken_off_returns_more_slowly_the_less_is_left():
+    for left in (10, 1):
+        state = State(seen=START, other_clients=(20 - left) * WHOLE)
+        after = advance(state, START + 6 * SECOND)
+        assert left_to_us(after) == pytest.approx(left * 1.1 * WHOLE)
+
+
+def test_a_new_budget_sends_two_requests_before_the_rest_of_a_burst():
+    _, bookings = book_many(State(other_clients=PERHAPS), START, LIMIT + 1)
+    waits = [booking.wait for booking in bookings]
+    assert waits[:3] == [0, PROBE, 2 * PROBE]
+    assert set(waits[3:LIMIT]) == {2 * PROBE}
+    assert waits[LIMIT] >= WINDOW + MARGIN
+
+
+def test_a_share_of_the_key_needs_no_probes():
+    _, bookings = book_many(State(other_clients=PERHAPS), START, 5, Terms(share=WHOLE // 4))
+    assert {booking.wait for booking in bookings} == {0}
+
+
+def test_a_budget_that_proved_to_be_alone_bursts_at_once_from_then_on():
+    state, (first, second, *_) = book_many(State(other_clients=PERHAPS), START, 20)
+    state = reported(state, START + 250_000, feedback(first, remaining=19))
+    assert state.other_clients == PERHAPS, "the first arrival of many sees no other"
+    state = reported(state, START + 600_000, feedback(second, remaining=18))
+    assert state.other_clients == 0
+    _, bookings = book_many(state, START + 60 * SECOND, LIMIT)
+    assert {booking.wait for booking in bookings} == {0}
+
+
+def test_a_probe_that_meets_one_other_client_spreads_the_burst_that_waits():
+    state, bookings = book_many(State(other_clients=PERHAPS), START, 200)
+    state = reported(state, START + 250_000, feedback(bookings[0], remaining=18))
+    moved = [place(state, booking) for booking in bookings[2:]]
+    assert (
+        min(after - before for before, after in itertools.pairwise(moved)) >= 2 * (WINDOW + MARGIN) // LIMIT
+    )
+
+
+def test_after_other_clients_a_burst_begins_with_probes_again():
+    state = advance(State(seen=START, other_clients=5 * WHOLE), START + 3_600 * SECOND)
+    assert room(state)[0] == LIMIT
+    _, bookings = book_many(state, state.seen, LIMIT)
+    assert [booking.wait for booking in bookings[:3]] == [0, PROBE, 2 * PROBE]
 
 
 def test_our_own_requests_do_not_count_as_other_clients():
@@ -418,10 +518,11 @@ def test_a_slot_of_another_epoch_is_void():
 
 def test_feedback_of_another_epoch_teaches_only_what_needs_no_slot_number():
     _, (*_, old) = book_many(State(epoch=1), START, 5)
-    state, _ = book_many(State(epoch=2), START, 6)
+    long_ago = tuple(START - 60 * SECOND + count for count in range(LIMIT))
+    state, _ = book_many(State(epoch=2, booked=LIMIT, slots=long_ago), START, 6)
     for response in (feedback(old, remaining=0), feedback(old, late=SECOND)):
         assert reported(state, START, response) == state
-        current = response._replace(booking=old._replace(epoch=2))
+        current = response._replace(booking=old._replace(epoch=2, number=LIMIT + 5))
         assert reported(state, START, current) != state
     state, _ = book_many(state, START, 19)
     measured = reported(state, START, feedback(old, limit=7, round_trip=250_000))
@@ -433,22 +534,32 @@ def test_feedback_of_another_epoch_teaches_only_what_needs_no_slot_number():
     assert margin(refused) == MARGIN
 
 
-def test_only_the_first_refusal_of_a_row_is_unexplained():
-    state, (first, second, *_) = book_many(State(), START, 20)
-    state, unexplained = report(state, START, feedback(first, refused=True, retry_after=SECOND))
-    assert unexplained
-    state, unexplained = report(state, START, feedback(second, refused=True, retry_after=SECOND))
-    assert not unexplained, "an echo"
-    state, later = book(state, START, TERMS)
-    assert not report(state, later.at, feedback(later, refused=True))[1], "of the same row"
-    state, later = book(state, START + 60 * SECOND, TERMS)
-    assert report(state, later.at, feedback(later, refused=True))[1]
+def test_what_was_sent_before_the_state_was_lost_does_not_look_like_other_clients():
+    _, (*_, old) = book_many(State(epoch=1), START, LIMIT)
+    now = START + SECOND
+    state, (first, *_) = book_many(State(epoch=2, other_clients=PERHAPS), now, 3)
+    state = reported(state, now + 100_000, feedback(old, remaining=0))
+    state, (later, *_, last) = book_many(state, now + 200_000, LIMIT)
+    assert last.at - now > WINDOW - MARGIN, "the requests that were forgotten still count"
+    for booking in (first, later):
+        state = reported(state, now + 400_000, feedback(booking, remaining=0))
+    assert room(state)[0] == LIMIT
 
 
-def test_a_refusal_that_other_clients_explain_is_not_unexplained():
-    state, bookings = book_many(State(), START, 1)
-    state = reported(state, START, feedback(bookings[0], remaining=10))
-    assert not report(state, START, feedback(bookings[0], refused=True))[1]
+def test_a_refusal_means_other_clients_whatever_the_headers_said_before():
+    state, (first, *_) = book_many(State(), START, 20)
+    assert report(state, START, feedback(first, refused=True))[1]
+    known = reported(state, START, feedback(first, remaining=10))
+    assert report(known, START, feedback(first, refused=True))[1]
+    assert not report(state, START, feedback(first, remaining=0))[1]
+    assert not report(state, START, feedback(first._replace(epoch=2), refused=True))[1]
+
+
+def test_a_refusal_that_its_headers_explain_leaves_the_margin():
+    state, (first, *_) = book_many(State(), START, 3)
+    state = reported(state, START, feedback(first, refused=True, remaining=0))
+    assert margin(state) == MARGIN
+    assert left_to_us(state) < WHOLE
 
 
 def test_only_a_repeated_pause_is_longer_by_the_jitter():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_lemlist.api import budget as budget_module
 from airflow_provider_lemlist.api.budget import Budget, open_budget
-from airflow_provider_lemlist.api.budget.arithmetic import LEAST_MARGIN, LIMIT, SECOND, WINDOW
+from airflow_provider_lemlist.api.budget.arithmetic import LEAST_MARGIN, LIMIT, SECOND, WINDOW, State
 from airflow_provider_lemlist.api.budget.stores import MemoryStore, StoreError, UnlimitedStore, new_state
 from airflow_provider_lemlist.exceptions import (
     LemlistConfigurationError,
@@ -31,7 +31,7 @@ NO_HEADERS = {"limit": None, "remaining": None, "retry_after": None}
 
 @pytest.fixture
 def store(clock):
-    return MemoryStore(clock.read)
+    return MemoryStore(clock.read, State())
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_store_that_replied_late_is_allowed_for(open_one, clock):
             clock.pass_by(self.stalls)
             return booking
 
-    store = StallingStore(clock.read)
+    store = StallingStore(clock.read, State())
     budget = open_one(store=store)
     take(budget, 19)
     store.stalls = 0.08
@@ -211,7 +211,7 @@ def test_a_store_that_decided_again_did_not_decide_late(open_one, clock):
                 decide(self._state, clock.read())
             return super()._change(decide)
 
-    store = OvertakenStore(clock.read)
+    store = OvertakenStore(clock.read, State())
     budget = open_one(store=store)
     take(budget, 19)
     store.overtaken = 5
@@ -228,10 +228,12 @@ def test_use_by_other_clients_is_seen_and_forgotten(open_one, clock):
     budget = open_one()
     slot = budget.book()
     budget.report(slot, refused=False, limit=20, remaining=9, retry_after=2)
-    assert budget.state()["other_clients"] == 11
-    assert budget.state()["capacity"] == 9
-    clock.pass_by(50)
+    # 10 are used by others and one more is left to them; of the rest, half.
+    assert budget.state()["other_clients"] == 15.5
+    assert budget.state()["capacity"] == 4
+    clock.pass_by(300)
     assert budget.state()["capacity"] == 20
+    assert budget.state()["other_clients"] == 0
 
 
 def test_headers_that_say_nothing_change_nothing(open_one):
@@ -261,7 +263,7 @@ class LosingStore(MemoryStore):
 
 
 def test_a_slot_of_a_lost_state_is_booked_again_and_not_moved_by_its_old_number(clock, open_one, caplog):
-    store = LosingStore(clock.read)
+    store = LosingStore(clock.read, State())
     budget, other = open_one(store=store), open_one(store=store)
     for _ in range(20):
         take(budget, 200)
@@ -271,7 +273,7 @@ def test_a_slot_of_a_lost_state_is_booked_again_and_not_moved_by_its_old_number(
 
     store.lose()
     first = take(other, 25)[0]
-    other.report(first, refused=True, limit=20, remaining=0, retry_after=1)
+    other.report(first, refused=True, limit=20, remaining=None, retry_after=1)
     before = clock.seconds()
     budget.wait(late)
     assert late.booking.number == 26
@@ -292,7 +294,7 @@ def test_a_wait_is_never_longer_than_max_wait_when_a_refusal_moves_the_slot(open
 
 def test_a_clock_of_the_store_that_jumps_ahead_does_not_end_a_wait(open_one, clock):
     server = Time()
-    store = MemoryStore(server.read)
+    store = MemoryStore(server.read, State())
     budget = open_one(store=store, sleep=lambda seconds: (clock.sleep(seconds), server.pass_by(seconds)))
     first, *_, last = take(budget, 25)
     server.pass_by(3_600)
@@ -306,7 +308,7 @@ class Fleet:
 
     def __init__(self, max_wait):
         self.clock = Time()
-        self.store = LosingStore(self.clock.read)
+        self.store = LosingStore(self.clock.read, State())
         self.budget = Budget(self.store, max_wait=max_wait, clock=self.clock.seconds, jitter=lambda: 0.5)
         self.asleep = []  # (when it wakes up, order, its slot, what it has slept)
         self.order = itertools.count()
@@ -401,23 +403,29 @@ def test_an_unexplained_refusal_warns_once_that_the_key_may_be_used_elsewhere(
     assert "budget_share" in budget_module.NOT_SHARED
 
 
-def test_a_refusal_that_known_use_by_other_clients_explains_does_not_warn(open_one, caplog, not_warned_yet):
+def test_the_first_refusal_warns_even_if_the_headers_showed_other_clients_before(
+    open_one, caplog, not_warned_yet
+):
     budget = open_one()
     slot = budget.book()
     budget.report(slot, refused=False, limit=20, remaining=9, retry_after=2)
-    budget.report(slot, refused=True, limit=20, remaining=0, retry_after=2)
     assert caplog.messages == []
+    budget.report(slot, refused=True, limit=20, remaining=0, retry_after=2)
+    (message,) = caplog.messages
+    assert budget_module.NOT_SHARED in message
 
 
 def test_budgets_that_do_not_share_return_at_different_times_from_repeated_refusals(clock):
     """Refused at the same moment again and again, each with a file of its own."""
     returns = []
     for jitter in (0.1, 0.8):
-        budget = Budget(MemoryStore(clock.read), clock=clock.seconds, jitter=lambda jitter=jitter: jitter)
+        budget = Budget(
+            MemoryStore(clock.read, State()), clock=clock.seconds, jitter=lambda jitter=jitter: jitter
+        )
         slot = budget.book()
         waits = []
         for _ in range(2):
-            budget.report(slot, refused=True, limit=20, remaining=0, retry_after=2)
+            budget.report(slot, refused=True, limit=20, remaining=None, retry_after=2)
             slot = budget.book()
             waits.append(slot.wait)
             clock.pass_by(slot.wait)
@@ -441,8 +449,8 @@ class BrokenStore(MemoryStore):
 
 
 def test_a_failing_store_is_replaced_by_a_budget_of_the_process_with_one_warning(open_one, clock, caplog):
-    store = BrokenStore(clock.read)
-    budget = open_one(store=store, spare=lambda: MemoryStore(clock.read))
+    store = BrokenStore(clock.read, State())
+    budget = open_one(store=store, spare=lambda: MemoryStore(clock.read, State()))
     slots = take(budget, 21)
     for slot in slots:
         budget.wait(slot)
@@ -509,8 +517,8 @@ def test_threads_that_wait_for_a_failing_store_do_not_wait_for_the_same_failure_
 
 
 def test_the_store_is_used_again_once_it_works(open_one, clock):
-    store = BrokenStore(clock.read)
-    budget = open_one(store=store, spare=lambda: MemoryStore(clock.read))
+    store = BrokenStore(clock.read, State())
+    budget = open_one(store=store, spare=lambda: MemoryStore(clock.read, State()))
     early = budget.book()
     store.broken = False
     assert store.read().booked == 0
@@ -522,9 +530,9 @@ def test_the_store_is_used_again_once_it_works(open_one, clock):
 
 
 def test_a_slot_of_one_store_is_not_moved_by_another(open_one, clock):
-    store = BrokenStore(clock.read)
+    store = BrokenStore(clock.read, State())
     store.broken = False
-    budget = open_one(store=store, spare=lambda: MemoryStore(clock.read))
+    budget = open_one(store=store, spare=lambda: MemoryStore(clock.read, State()))
     early = take(budget, 21)[-1]
     before = remaining(budget, early)
     store.broken = True
