@@ -1038,23 +1038,6 @@ def test_a_wrong_argument_is_refused_before_anything_is_sent(
     assert not stage.requests
 
 
-def test_requests_and_refusals_are_counted_for_airflow(
-    stage: Stage, hook: LemlistHook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from airflow.providers.common.compat.sdk import Stats
-
-    counted: dict[str, int] = {}
-    monkeypatch.setattr(
-        Stats, "incr", lambda name, count=1, **more: counted.update({name: counted.get(name, 0) + count})
-    )
-    monkeypatch.setattr(
-        Stats, "timing", lambda name, dt, **more: counted.update({name: counted.get(name, 0) + 1})
-    )
-    stage.script = [Act(429), Act(body={"_id": "tea_1"})]
-    hook.get_team()
-    assert counted == {"lemlist.requests": 2, "lemlist.refusals": 1, "lemlist.waits": 2}
-
-
 @pytest.mark.parametrize(
     ("executor", "remote"),
     [
