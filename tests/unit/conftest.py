@@ -16,7 +16,6 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -247,8 +246,8 @@ def transport(settings: Settings, budget: OpenBudget, pauses: list[float]) -> It
 
 @pytest.fixture
 def quick_lemlist(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A sandbox that allows a hundred requests a second, with a key and so a budget of its own."""
-    with Sandbox(api_key=uuid4().hex, limit="none", requests=200) as sandbox:
+    """A sandbox without a rate limit, for which the budget does not wait either."""
+    with Sandbox(limit="none") as sandbox:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", sandbox.airflow_connection())
         monkeypatch.setattr(CLOCK, "sleep", lambda seconds: None)
         yield sandbox

@@ -270,7 +270,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     ledger = tmp_path_factory.mktemp("ledgers") / "ledger"
     with (
         pytest.MonkeyPatch.context() as patch,
-        Sandbox(api_key=uuid4().hex, limit="none", requests=200) as lemlist,
+        Sandbox(limit="none", requests=200) as lemlist,
     ):
         patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
         patch.setattr(CLOCK, "sleep", lambda seconds: None)

@@ -22,24 +22,12 @@ FILES = dict(
 )
 
 
-def run(folder: Path, *files: str, arguments: tuple[str, ...] = ()) -> str:
-    """Run pytest in a folder with these test files only, and return its output."""
-    for number, text in enumerate(files):
-        (folder / f"test_{number}.py").write_text(text)
+def run(folder: Path, file: str, *arguments: str) -> str:
+    """Run pytest in a folder that has this test file only, and return its output."""
+    (folder / "test_it.py").write_text(file)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:warnings",
-            *PLUGIN,
-            *arguments,
-        ],
+        [sys.executable, "-m", "pytest", "-q", "-pno:cacheprovider", "-pno:warnings", *PLUGIN, *arguments],
         cwd=folder,
         env=environment | {"PYTHONPATH": str(ROOT), "AIRFLOW_HOME": str(folder / "airflow")},
         capture_output=True,
@@ -96,7 +84,7 @@ class TestOptions:
 
 
 def test_fixture_is_a_sandbox_behind_the_connection_as_the_markers_say(tmp_path: Path) -> None:
-    output = run(tmp_path, FIXTURE, arguments=("--strict-markers",))
+    output = run(tmp_path, FIXTURE, "--strict-markers")
     assert re.search(r"^6 passed in", output, re.M), output
 
 

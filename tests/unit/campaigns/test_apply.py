@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -807,7 +806,7 @@ def begin(processes: Any, tmp_path: Path) -> Callable[..., Any]:
 def test_second_process_waits_and_then_finds_nothing_to_do(
     sandbox: Any, begin: Callable[..., Any], tmp_path: Path
 ) -> None:
-    lemlist = sandbox(api_key=uuid4().hex, latency=0.01)
+    lemlist = sandbox(latency=0.01)
     definition = spring(SCHEDULES)
     both = [begin(lemlist, definition, has_store=False) for _ in range(2)]
     for process in both:
@@ -825,7 +824,7 @@ def test_processes_that_are_killed_at_random_moments_leave_one_whole_campaign(
     sandbox: Any, begin: Callable[..., Any], has_store: bool, tmp_path: Path
 ) -> None:
     chance = random.Random(7)
-    lemlist = sandbox(api_key=uuid4().hex, latency=0.02)
+    lemlist = sandbox(latency=0.02)
     killed = 0
     for _ in range(2):
         lemlist.service.world.campaigns.clear()

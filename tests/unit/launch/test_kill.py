@@ -42,7 +42,7 @@ FAULTS = [
 def test_after_kills_and_faults_no_more_leads_are_launched_than_allowed(tmp_path: Path) -> None:
     processes = forkserver("launching")
     chance = random.Random(7)
-    with Sandbox(api_key=uuid4().hex, limit="none", requests=600, latency=0.02, seed=7) as lemlist:
+    with Sandbox(limit="none", requests=600, latency=0.02, seed=7) as lemlist:
         connection = json.loads(lemlist.airflow_connection()) | {"extra": {"timeout": 1}}
         campaign = lemlist.campaign()
         lemlist.step(campaign["sequenceId"], "linkedinVisit")

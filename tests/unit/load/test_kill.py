@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import loading  # beside this file
 import pytest
@@ -104,7 +103,7 @@ def load_killed_often(processes: Any, tmp_path: Path, source: list[str]) -> Call
 
     def load(ledger_of: Callable[[int], ObjectStoragePath]) -> Loaded:
         chance = random.Random(7)
-        with Sandbox(api_key=uuid4().hex, limit="none", requests=600, latency=0.02, seed=7) as lemlist:
+        with Sandbox(limit="none", requests=600, latency=0.02, seed=7) as lemlist:
             connection = json.loads(lemlist.airflow_connection()) | {"extra": {"timeout": 1}}
             campaign = lemlist.campaign()["_id"]
             for fault in FAULTS:

@@ -12,7 +12,6 @@ from contextlib import closing
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -106,7 +105,7 @@ def test_when_a_load_stops_only_rows_whose_request_has_left_are_in_flight(
 ) -> None:
     people = [{"linkedinUrl": f"https://linkedin.com/in/p{n}"} for n in range(200)]
     # Ten requests a second, after a burst: almost all threads wait for a slot.
-    with Sandbox(api_key=uuid4().hex) as lemlist:
+    with Sandbox() as lemlist:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
         campaign = str(lemlist.campaign()["_id"])
         if is_aborted:

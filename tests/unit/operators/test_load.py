@@ -16,7 +16,6 @@ from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Asset, BaseOperator, literal
@@ -776,7 +775,7 @@ def once_some_are_there(lemlist: Sandbox, act: Callable[[], None]) -> Iterator[N
 
 
 def test_stopped_task_sends_no_further_row_and_keeps_ledger(run: Runner) -> None:
-    with Sandbox(api_key=uuid4().hex, latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
+    with Sandbox(latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
         run.campaign_id = slow.campaign()["_id"]
         task = run.task(leads=people(300))
@@ -803,7 +802,7 @@ def test_interruption_by_airflow_leaves_ledger_complete(run: Runner) -> None:
     class TimedOut(BaseException):
         pass
 
-    with Sandbox(api_key=uuid4().hex, latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
+    with Sandbox(latency=0.2) as slow, pytest.MonkeyPatch.context() as patch:
         import signal
 
         def on_alarm(*_: Any) -> None:
@@ -1047,7 +1046,7 @@ def test_variable_that_export_does_not_show_is_compared_with_what_was_sent(
 def test_variable_that_export_shows_is_compared_with_lemlist_and_not_kept(
     run: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Sandbox(api_key=uuid4().hex, limit="none", requests=200, export_variables=True) as lemlist:
+    with Sandbox(limit="none", requests=200, export_variables=True) as lemlist:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
         run.campaign_id = lemlist.campaign()["_id"]
         lead = lemlist.lead(run.campaign_id, "p1@example.com", firstName="P1", plan="a")

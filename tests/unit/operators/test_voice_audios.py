@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from airflow.providers.common.compat.sdk import (
@@ -369,7 +368,7 @@ print(json.dumps(Runner(campaign, {ledger!r})({source!r})))
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["disk", "bucket"])
 def test_killed_task_continues_without_uploading_files_again(tmp_path: Path, place: str) -> None:
-    with Sandbox(api_key=uuid4().hex, limit="none", requests=200, latency=0.1) as lemlist:
+    with Sandbox(limit="none", requests=200, latency=0.1) as lemlist:
         campaign = Campaign(lemlist, tmp_path / "notes")
         code = ATTEMPT.format(
             tests=str(Path(__file__).parent),
@@ -458,7 +457,7 @@ def test_with_faults_on_every_tenth_call_every_lead_gets_its_file(campaign: Camp
 
 @pytest.mark.slow
 def test_every_request_is_booked_in_the_rate_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Sandbox(api_key=uuid4().hex, window=WINDOW) as lemlist:
+    with Sandbox(window=WINDOW) as lemlist:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", lemlist.airflow_connection())
         campaign = Campaign(lemlist, tmp_path / "notes")
         Runner(campaign, str(tmp_path / "ledger"))(campaign.folder)
@@ -523,7 +522,7 @@ def test_wrong_step_or_campaign_is_found_before_the_first_upload(campaign: Campa
 def test_stopped_task_uploads_no_further_file_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Sandbox(api_key=uuid4().hex, latency=0.2) as slow:
+    with Sandbox(latency=0.2) as slow:
         monkeypatch.setenv("AIRFLOW_CONN_LEMLIST_DEFAULT", slow.airflow_connection())
         campaign = Campaign(slow, tmp_path / "notes")
         run = Runner(campaign, str(tmp_path / "ledger"))

@@ -35,7 +35,7 @@ def processes() -> Any:
 
 @pytest.fixture(scope="module")
 def lemlist() -> Iterator[Sandbox]:
-    with Sandbox(api_key=uuid4().hex, limit="none", requests=1000, latency=0.01, seed=7) as lemlist:
+    with Sandbox(limit="none", requests=1000, latency=0.01, seed=7) as lemlist:
         window = MONDAY - timedelta(hours=1), MONDAY + DAY + timedelta(hours=1)
         lemlist.fill_activities(ACTIVITIES, *(each.timestamp() for each in window), burst=20)
         yield lemlist
