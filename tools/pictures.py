@@ -24,7 +24,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import Request, urlopen
 
-from airflow_provider_lemlist.get_provider_info import DEFAULT_CONN_ID
 from airflow_provider_lemlist.sandbox import Sandbox
 from tools.private_airflow import PrivateAirflow
 from tools.ui import wait_until_healthy
@@ -47,11 +46,10 @@ def main(pages: list[str]) -> int:
         with PrivateAirflow(
             Path(folder),
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
-            AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="5",
+            AIRFLOW_CONN_LEMLIST_DEFAULT=lemlist.airflow_connection(),
         ) as airflow:
             confs = prepare(lemlist, airflow, Path(folder))
             airflow.run("db", "migrate")
-            airflow.run("connections", "add", DEFAULT_CONN_ID, "--conn-json", lemlist.airflow_connection())
             airflow.start("standalone")
             if not wait_until_healthy(airflow):
                 print(airflow.tail(), file=sys.stderr)
@@ -90,12 +88,6 @@ def prepare(lemlist: Sandbox, airflow: PrivateAirflow, folder: Path) -> dict[str
     watched, people, _ = campaign("Autumn webinar", leads=60)
     for lead_id in people:
         lemlist.activity(lead_id=lead_id, type="emailsSent")
-    sent = watched
-    bouncing, people, _ = campaign("Bought list", leads=60)
-    for number, lead_id in enumerate(people):
-        lemlist.activity(lead_id=lead_id, type="emailsSent")
-        if number % 10 == 0:
-            lemlist.activity(lead_id=lead_id, type="emailsBounced")
     voices, people, step_id = campaign("Voice notes", leads=3)
     notes = folder / "notes"
     notes.mkdir()
@@ -113,9 +105,9 @@ def prepare(lemlist: Sandbox, airflow: PrivateAirflow, folder: Path) -> dict[str
         for name, campaign_id in {
             "start_campaign": campaign("Product tour", "draft")[0],
             "pause_campaign": campaign("Winter webinar")[0],
-            "launch_leads": campaign("Spring webinar", "draft")[0],
-            "campaign_guard": bouncing,
-            "campaign_stats_sensor": sent,
+            "launch_leads": campaign("Summer webinar", "draft")[0],
+            "campaign_guard": watched,
+            "campaign_stats_sensor": watched,
             "create_lead": empty["Leads"],
             "add_step": empty["Steps"],
             "upload_voice_audio": empty["Notes"],
@@ -146,7 +138,9 @@ def finished_task(airflow: PrivateAirflow, dag_id: str, run_id: str) -> str | No
         dag_id,
         run_id,
     )
-    over = {"success", "failed", "deferred"}
+    if any(row["state"] in ("failed", "up_for_retry") for row in rows):
+        raise RuntimeError(f"{dag_id} has failed")
+    over = {"success", "deferred"}
     return str(rows[-1]["task_id"]) if rows and all(row["state"] in over for row in rows) else None
 
 
