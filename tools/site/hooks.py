@@ -10,8 +10,6 @@ reference exist in the site only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mkdocs.structure.files import File, Files
@@ -43,7 +41,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for section in config.nav or []:
         if "API reference" in section:
             section["API reference"] = ["reference/index.md", *map(page_of, MODULES)]
-    config.nav = [*_written(config.nav or [], Path(config.docs_dir))]
     return config
 
 
@@ -66,16 +63,6 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: An
     text = markdown.replace(VERSION, __version__)
     text = relinked(text, adopted.get(uri, f"docs/{uri}"), f"{config.repo_url.rstrip('/')}/blob/main/")
     return named(text, uri)
-
-
-def _written(entries: list[Any], docs: Path) -> Iterator[Any]:
-    """Leave out of the navigation what is not written yet."""
-    for entry in entries:
-        title, target = next(iter(entry.items())) if isinstance(entry, dict) else (None, entry)
-        if isinstance(target, list):
-            yield {title: [*_written(target, docs)]}
-        elif (docs / target).exists() or target in ADOPTED.values() or target.startswith("reference/"):
-            yield entry
 
 
 def _reference_page(module: str) -> str:

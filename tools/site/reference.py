@@ -56,7 +56,7 @@ def _modules() -> dict[str, list[str]]:
     public = dict.fromkeys(_modules_for_airflow(), _FOR_AIRFLOW) | {
         f"{PACKAGE}.{module}": names for module, names in _OTHERS.items()
     }
-    return {module: _names(module, names) for module, names in public.items() if _file(module).exists()}
+    return {module: _names(module, names) for module, names in public.items()}
 
 
 #: The public names of each module.
