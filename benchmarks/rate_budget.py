@@ -6,7 +6,8 @@ Measure the rate budget on loopback: real processes, a real server, 250 +- 100 m
     python benchmarks/rate_budget.py sustained     2,000 requests: the fixed and the learned margin
     python benchmarks/rate_budget.py cold          16 processes at once, with a slow handshake
     python benchmarks/rate_budget.py other-client  another client of the key takes 30 % of the limit
-    python benchmarks/rate_budget.py share         four workers without a shared store
+    python benchmarks/rate_budget.py share         four workers without a shared store, a quarter each
+    python benchmarks/rate_budget.py unshared      2, 4 and 16 workers that share nothing and do not know it
     python benchmarks/rate_budget.py kill          a quarter of the processes is killed in mid-run
     python benchmarks/rate_budget.py cost          time and space of a booking
 
@@ -49,6 +50,8 @@ from airflow_provider_lemlist.api.budget import arithmetic, open_budget
 #: Nothing of a thread is lost in a fork here: every row runs in a process of its own, with one thread.
 fork = multiprocessing.get_context("fork")
 HANDSHAKE = 0.5
+#: Ways in which each process has a store of its own.
+UNSHARED = ("ours-quarter", "ours-unshared")
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ async def _proxy(port: int, one_way: float, pipe: Connection) -> None:
 
 
 def scenario_main(quick: bool) -> list[Row]:
-    ways = [way for way in WAYS if way != "ours-quarter"]
+    ways = [way for way in WAYS if way not in UNSHARED]
     shapes = ["1x8", "4x4"] if quick else ["1x8", "4x4", "16x1"]
     servers = ["sliding"] if quick else KINDS
     return [
@@ -279,7 +282,7 @@ def scenario_sustained(quick: bool) -> list[Row]:
 
 
 def scenario_cold(quick: bool) -> list[Row]:
-    return [Row(way, "16x1", requests=160, handshake=HANDSHAKE) for way in WAYS if way != "ours-quarter"]
+    return [Row(way, "16x1", requests=160, handshake=HANDSHAKE) for way in WAYS if way not in UNSHARED]
 
 
 def scenario_other_client(quick: bool) -> list[Row]:
@@ -297,6 +300,15 @@ def scenario_share(quick: bool) -> list[Row]:
     return [Row("ours-quarter", server=server, requests=120 if quick else 400) for server in servers]
 
 
+def scenario_unshared(quick: bool) -> list[Row]:
+    return [
+        Row(way, shape, server, requests=600 if quick else 1_200)
+        for server in (["sliding"] if quick else ["sliding", "anchored"])
+        for shape in ("2x4", "4x4", "16x4")
+        for way in ("ours-unshared", "retry-loop")
+    ]
+
+
 def scenario_kill(quick: bool) -> list[Row]:
     return [
         Row(way, shape, requests=160 if quick else 400, kill_after=6.0)
@@ -311,6 +323,7 @@ SCENARIOS = {
     "cold": scenario_cold,
     "other-client": scenario_other_client,
     "share": scenario_share,
+    "unshared": scenario_unshared,
     "kill": scenario_kill,
 }
 HEAD = (

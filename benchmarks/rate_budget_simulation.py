@@ -94,7 +94,7 @@ class Simulation:
         self._rng = random.Random(run.seed)
         self._delay = NETWORKS[run.network]
         self._server = Limiter(run.server)
-        self._states = [State(other_clients=getattr(arithmetic,"PERHAPS",0)) for _ in range(run.stores)]
+        self._states = [State(other_clients=arithmetic.PERHAPS) for _ in range(run.stores)]
         self._terms = Terms(share=round(run.share * WHOLE))
         self._events: list[tuple[float, int, Callable[..., None], tuple]] = []
         self._order = itertools.count()
@@ -190,6 +190,12 @@ def rows() -> list[Run]:
         *(Run(network, server, requests=4_000) for server in ("sliding", "anchored") for network in NETWORKS),
         *(Run(first, server, clients, other_client=3.0) for server in KINDS for clients in (8, 16, 40)),
         *(Run(first, server, stores=4, share=0.25) for server in KINDS),
+        *(
+            Run(first, server, stores * threads, 1_800, stores=stores)
+            for server in KINDS
+            for stores in (2, 4, 16, 60)
+            for threads in (4, 16)
+        ),
     ]
 
 

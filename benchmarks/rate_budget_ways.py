@@ -66,13 +66,17 @@ class OursRedis(Ours):
         return redis_url
 
 
-class OursQuarter(Ours):
-    """The provider's own transport in four processes that share nothing, with a quarter of the limit each."""
-
-    share = 0.25
+class OursUnshared(Ours):
+    """The provider's own transport with a file for each process, although all use one key."""
 
     def directory(self, folder: Path) -> str:
         return str(folder / f"budget-{self._who}")
+
+
+class OursQuarter(OursUnshared):
+    """The same in four processes, with a quarter of the limit each."""
+
+    share = 0.25
 
 
 class Session:
@@ -164,6 +168,7 @@ class RequestsRatelimiter(Session):
 WAYS: dict[str, Any] = {
     "ours-sqlite": Ours,
     "ours-redis": OursRedis,
+    "ours-unshared": OursUnshared,
     "ours-quarter": OursQuarter,
     "retry-loop": RetryLoop,
     "pyrate-sqlite": PyrateSQLite,
