@@ -234,7 +234,7 @@ class TestPoke:
         with pytest.raises(LemlistNotFoundError) as caught:
             sensor("cam_gone").execute(context())
         assert isinstance(caught.value, AirflowFailException)
-        assert "campaign cam_gone" in reason_of_skip(sensor("cam_gone", soft_fail=True).execute)
+        assert "campaigns/cam_gone" in reason_of_skip(sensor("cam_gone", soft_fail=True).execute)
 
     def test_outage_fails_the_task_and_silent_fail_goes_on(
         self, quick_lemlist: Sandbox, monkeypatch: pytest.MonkeyPatch
