@@ -141,8 +141,7 @@ def test_voice_notes_are_uploaded(lemlist: Sandbox, dags, run, folder: Path, tmp
     assert {audio["leadId"] for audio in lemlist.state()["audio"]} == {xcom(one, "lead"), *leads}
 
 
-def test_leads_are_loaded(lemlist: Sandbox, dags, run, monkeypatch, tmp_path: Path):
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))  # of the ledger
+def test_leads_are_loaded(lemlist: Sandbox, dags, run):
     campaign_id = lemlist.campaign()["_id"]
     report = xcom(succeeded(run(dags["load_leads"], campaign_id=campaign_id)), "load")
     assert report["created"] == len(lemlist.state()["leads"]) > 0
