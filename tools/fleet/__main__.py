@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from airflow_provider_lemlist.api.budget import open_budget
 from airflow_provider_lemlist.sandbox.server import Sandbox
 from tools.fleet.airflow import Fleet
 from tools.fleet.proof import CALM, KILLED, Proof
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add("--leads", type=int, default=40, help="mapped tasks that create a lead each (default: %(default)s)")
     add("--rows", type=int, default=600, help="rows of the load (default: %(default)s)")
     add("--sensors", type=int, default=200, help="deferred sensors (default: %(default)s)")
+    add("--concurrency", type=int, default=4, help="tasks of a worker at a time (default: %(default)s)")
     add("--latency", type=float, default=0.1, help="seconds that a response takes (default: %(default)s)")
     add("--jitter", type=float, default=0.02, help="seconds by which that varies (default: %(default)s)")
     return options
@@ -85,14 +87,18 @@ def scene(names: list[str], arguments: argparse.Namespace) -> Iterator[Proof]:
             SandboxProcess(latency=arguments.latency, jitter=arguments.jitter) as lemlist,
             postgres() as database,
             RedisServer() as broker,
-            RedisServer() as budget,
+            RedisServer() as redis,
         ):
             amounts = arguments.leads, arguments.rows, arguments.sensors
             plan = lemlist.call(build, shared, names, *amounts)
             plan_path = shared / "plan.json"
             plan_path.write_text(json.dumps(asdict(plan)))
-            with Fleet(database=database, broker=broker.url, plan=plan_path) as fleet:
-                proof = Proof(fleet, budget, lemlist, plan)
+            with Fleet(
+                database=database, broker=broker.url, plan=plan_path, concurrency=arguments.concurrency
+            ) as fleet:
+                connection = json.loads(lemlist.call(Sandbox.airflow_connection))
+                shown = open_budget(connection["password"], store=redis.url)
+                proof = Proof(fleet, redis, shown, lemlist, plan)
                 proof.say(f"Airflow {VERSION} starts, with CeleryExecutor, 2 workers and 2 triggerers")
                 proof.say(f"lemlist responds after {arguments.latency:g} s, +- {arguments.jitter:g} s")
                 try:
@@ -100,9 +106,8 @@ def scene(names: list[str], arguments: argparse.Namespace) -> Iterator[Proof]:
                     fleet.start_all()
                     # lemlist's connection names the one of the Redis in which all share the budget.
                     fleet.add_connection(
-                        "lemlist_budget", conn_type="redis", host="127.0.0.1", port=budget.port
+                        "lemlist_budget", conn_type="redis", host="127.0.0.1", port=redis.port
                     )
-                    connection = json.loads(lemlist.call(Sandbox.airflow_connection))
                     connection["extra"] = json.dumps({"budget_store": "lemlist_budget"})
                     fleet.add_connection("lemlist_default", **connection)
                     yield proof

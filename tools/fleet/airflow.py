@@ -22,8 +22,6 @@ from tools.private_airflow import PrivateAirflow
 ROOT = Path(__file__).parents[2]
 #: What would be one machine each.
 WORKERS, TRIGGERERS = ("worker-1", "worker-2"), ("triggerer-1", "triggerer-2")
-#: Tasks that one worker runs at a time.
-CONCURRENCY = 8
 #: Modules that a worker imports once, and not in the process of every task.
 PRELOADED = (
     "airflow.dag_processing.dagbag",
@@ -45,9 +43,10 @@ class Fleet(PrivateAirflow):
     :param database: The directory of PostgreSQL's socket.
     :param broker: URL of the Redis of Celery, with database 0.
     :param plan: The file of the plan, for the DAGs.
+    :param concurrency: Tasks that one worker runs at a time.
     """
 
-    def __init__(self, *, database: str, broker: str, plan: Path) -> None:
+    def __init__(self, *, database: str, broker: str, plan: Path, concurrency: int) -> None:
         self._database = database
         super().__init__(
             Path(__file__).parent / "dags",
@@ -57,9 +56,9 @@ class Fleet(PrivateAirflow):
             AIRFLOW__CORE__EXECUTOR="CeleryExecutor",
             AIRFLOW__CELERY__BROKER_URL=broker,
             AIRFLOW__CELERY__RESULT_BACKEND=broker.removesuffix("0") + "1",
-            AIRFLOW__CELERY__WORKER_CONCURRENCY=str(CONCURRENCY),
+            AIRFLOW__CELERY__WORKER_CONCURRENCY=str(concurrency),
             # No more than the workers take: a task that waits in the queue for long counts as lost.
-            AIRFLOW__CORE__PARALLELISM=str(CONCURRENCY * len(WORKERS)),
+            AIRFLOW__CORE__PARALLELISM=str(concurrency * len(WORKERS)),
             AIRFLOW__CELERY__EXTRA_CELERY_CONFIG=json.dumps({"include": PRELOADED}),
             AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER="False",
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",

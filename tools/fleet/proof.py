@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from airflow_provider_lemlist.api.budget import Budget
 from airflow_provider_lemlist.sandbox.server import Sandbox
 from tools.fleet.airflow import TRIGGERERS, Fleet
 from tools.fleet.plan import Part, Plan, Traffic, broken_by_part, broken_by_sensors, traffic
@@ -45,11 +46,14 @@ class Proof:
     """
     The running fleet and its plan.
 
-    :param budget: The Redis of the rate budget.
+    :param redis: The Redis of the rate budget.
+    :param budget: The budget in it.
     """
 
-    def __init__(self, fleet: Fleet, budget: RedisServer, lemlist: SandboxProcess, plan: Plan) -> None:
-        self.fleet, self.budget, self.lemlist, self.plan = fleet, budget, lemlist, plan
+    def __init__(
+        self, fleet: Fleet, redis: RedisServer, budget: Budget, lemlist: SandboxProcess, plan: Plan
+    ) -> None:
+        self.fleet, self.redis, self.budget, self.lemlist, self.plan = fleet, redis, budget, lemlist, plan
         self._sensors = ""  # the id of their DAG run
         self._started = self._line_at = time.monotonic()
 
@@ -126,9 +130,9 @@ class Proof:
 
     def _kill_budget(self) -> None:
         self.say(f"  SIGKILL the Redis of the budget; it starts again, empty, after {REDIS_AWAY} s")
-        self.budget.kill()
+        self.redis.kill()
         time.sleep(REDIS_AWAY)
-        self.budget.start()
+        self.redis.start()
 
     def _kill_triggerer(self) -> None:
         self.say(f"  SIGKILL {TRIGGERERS[0]}; it starts again at once")
@@ -157,8 +161,12 @@ class Proof:
     def _report(self, what: str = "") -> None:
         """Print a line of progress, if the last one was long enough ago."""
         if time.monotonic() >= self._line_at:
-            states = self._sensor_states()
-            self.say(f"  {what}{states['deferred']} sensors wait, {states['success']} have their reply")
+            states, budget = self._sensor_states(), self.budget.state()
+            self.say(
+                f"  {what}{states['deferred']} sensors wait, {states['success']} have their reply; "
+                f"{budget['waiting']:.0f} requests wait, the margin is {budget['margin'] * 1000:.0f} ms, "
+                f"other clients seem to use {budget['other_clients']:.1f}"
+            )
             self._line_at = time.monotonic() + LINE
 
     def say(self, line: str) -> None:
