@@ -262,7 +262,8 @@ def test_waiting_requests_go_on_after_redis_restarted_without_its_data(redis_ser
     for _ in range(4_000):
         store.book(TERMS)
     (name,) = keys(client)
-    client.set(name, dump(load(client.get(name))._replace(slots=())))  # as if all of them had left
+    # As if all of them had left, and their responses had shown no other client.
+    client.set(name, dump(load(client.get(name))._replace(slots=(), other_clients=0)))
     budgets = [open_waiting() for _ in range(30)]
     waiting = [(budget, budget.book()) for budget in budgets]
     assert waiting[-1][1].booking.number == 4_030
@@ -274,7 +275,7 @@ def test_waiting_requests_go_on_after_redis_restarted_without_its_data(redis_ser
     redis_server.start()
     other = open_waiting()
     first, *_ = [other.book() for _ in range(25)]
-    other.report(first, refused=True, limit=20, remaining=0, retry_after=1)
+    other.report(first, refused=True, limit=20, remaining=None, retry_after=1)
     refused.set()
     for thread in threads:
         thread.join()
