@@ -17,6 +17,7 @@ redis = pytest.importorskip("redis")
 from airflow_provider_lemlist.api.budget import Budget, open_budget  # noqa: E402  # needs redis
 from airflow_provider_lemlist.api.budget import redis as redis_module  # noqa: E402  # needs redis
 from airflow_provider_lemlist.api.budget.arithmetic import (  # noqa: E402  # as above
+    PERHAPS,
     SECOND,
     WHOLE,
     WINDOW,
