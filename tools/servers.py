@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -63,16 +64,24 @@ def postgres() -> Iterator[str]:
 
 
 class RedisServer:
-    """A redis-server without persistence, which can be killed and started again on the same port."""
+    """
+    A redis-server that can be ended and started again on the same port; without persistence by default.
 
-    def __init__(self) -> None:
+    :param folder: Where it keeps its files.
+    :param settings: Further arguments of its command line.
+    """
+
+    def __init__(self, folder: Path | str = "/tmp", *settings: str) -> None:
+        self.folder = folder
+        self._settings = settings or ("--save", "")
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        where = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder))
         self._process = subprocess.Popen(
-            ("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"),
+            ("redis-server", *self._settings, *where),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C must not end it before the processes that use it
@@ -85,9 +94,16 @@ class RedisServer:
 
     def kill(self) -> None:
         """Kill it at once; what it stores is lost."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it; what it persists is written."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
         if self._process:
-            self._process.kill()
-            self._process.wait()
+            self._process.send_signal(how)
+            self._process.wait(START_TIMEOUT)
             self._process = None
 
     def _listens(self) -> bool:

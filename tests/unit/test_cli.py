@@ -33,7 +33,7 @@ from airflow_provider_lemlist.load.options import LoadOptions
 from airflow_provider_lemlist.load.run import Load
 from airflow_provider_lemlist.sandbox import Sandbox
 from tests.commands import takes_commands
-from tests.unit.api.budget.conftest import RedisServer
+from tools.servers import RedisServer
 
 sys.path.insert(0, str(Path(__file__).parent / "load"))
 

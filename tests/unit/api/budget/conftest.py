@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from airflow_provider_lemlist.api.budget import Budget, Slot
-from tests.waiting import LONGEST, wait_for
+from tests.waiting import wait_for
+from tools.private_airflow import free_port
+from tools.servers import RedisServer
 
 if TYPE_CHECKING:
     import redis
@@ -49,45 +49,6 @@ def remaining(budget: Budget, slot: Slot) -> float:
 @pytest.fixture
 def clock() -> Time:
     return Time()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class RedisServer:
-    """A redis-server on loopback that can be stopped and started again on the same port."""
-
-    def __init__(self, folder: Path, *settings: str) -> None:
-        self.folder = folder
-        self._settings = settings or ("--save", "")
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder]
-        command = ["redis-server", *self._settings, *where]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        wait_for(self._listens)
-
-    def _listens(self) -> bool:
-        assert self._process
-        assert self._process.poll() is None, "redis-server did not start"
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=LONGEST).close()
-        except OSError:
-            return False
-        return True
-
-    def stop(self) -> None:
-        if self._process:
-            self._process.terminate()
-            self._process.wait(LONGEST)
-            self._process = None
 
 
 @pytest.fixture(scope="module")

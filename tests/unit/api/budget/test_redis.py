@@ -33,8 +33,10 @@ from airflow_provider_lemlist.api.budget.arithmetic import (  # noqa: E402  # as
 from airflow_provider_lemlist.api.budget.redis import RedisStore  # noqa: E402  # needs redis
 from airflow_provider_lemlist.api.budget.stores import StoreError  # noqa: E402  # as above
 from airflow_provider_lemlist.exceptions import LemlistConfigurationError  # noqa: E402  # as above
-from tests.unit.api.budget.conftest import RedisServer, free_port, remaining  # noqa: E402  # as above
+from tests.unit.api.budget.conftest import remaining  # noqa: E402  # as above
 from tests.waiting import LONGEST, wait_for  # noqa: E402  # as above
+from tools.private_airflow import free_port  # noqa: E402  # as above
+from tools.servers import RedisServer  # noqa: E402  # as above
 
 pytestmark = pytest.mark.redis
 
