@@ -8,11 +8,10 @@ import json
 import math
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +25,7 @@ from airflow_provider_lemlist.exceptions import Reason
 from airflow_provider_lemlist.ledger.ledger import ANY_OUTCOME
 from airflow_provider_lemlist.metrics import METRICS, Counter, Metric, Timing
 from airflow_provider_lemlist.sandbox import Sandbox
+from tests.statsd import StatsDServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,34 +87,23 @@ def needs(package: str) -> pytest.MarkDecorator:
 
 @needs("statsd")
 def test_a_statsd_server_receives_what_a_load_emits(emit: Callable[..., int]) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        server.bind(("127.0.0.1", 0))
-        requests = emit(STATSD_ON="True", STATSD_HOST="127.0.0.1", STATSD_PORT=str(server.getsockname()[1]))
-        server.setblocking(False)
-        counters: dict[str, int] = {}
-        timings: dict[str, list[float]] = {}
-        for line in _datagrams(server):
-            if match := re.fullmatch(r"airflow\.(lemlist\.[\w.]+):([\d.]+)\|(c|ms)", line):
-                name, value, kind = match[1], float(match[2]), match[3]
-                if kind == "c":
-                    counters[name] = counters.get(name, 0) + int(value)
-                else:
-                    timings.setdefault(name, []).append(value)
+    with StatsDServer() as server:
+        requests = emit(STATSD_ON="True", STATSD_HOST="127.0.0.1", STATSD_PORT=str(server.port))
+    counters: dict[str, int] = {}
+    timings: dict[str, list[float]] = {}
+    for line in server.lines:
+        if match := re.fullmatch(r"airflow\.(lemlist\.[\w.]+):([\d.]+)\|(c|ms)", line):
+            name, value, kind = match[1], float(match[2]), match[3]
+            if kind == "c":
+                counters[name] = counters.get(name, 0) + int(value)
+            else:
+                timings.setdefault(name, []).append(value)
     assert COUNTED.items() <= counters.items()
     assert counters["lemlist.requests"] == requests
     # The response of one request was lost. In milliseconds: the process took less than two minutes.
     assert len(timings["lemlist.latency"]) == len(timings["lemlist.waits"]) == requests - 1
     assert 1 < sum(timings["lemlist.latency"]) < 120_000
     assert timings["lemlist.ledger_writes"]
-
-
-def _datagrams(server: socket.socket) -> Iterator[str]:
-    while True:
-        try:
-            yield from server.recv(65_536).decode().splitlines()
-        except BlockingIOError:
-            return
 
 
 class Collector:
