@@ -26,6 +26,8 @@ os.environ.update(
         "AIRFLOW_HOME": _HOME,
         "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # In this mode each process would make a key of its own, and not read what another has encrypted.
+        "AIRFLOW__CORE__FERNET_KEY": "",
         "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parents[1] / "dags_examples"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
         # Each test run has its own rate budget.

@@ -9,7 +9,7 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator, XComArg
+from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator
 
 from airflow_provider_lemlist.arguments import (
     checked_flag,
@@ -176,6 +176,8 @@ class LemlistOperator(BaseOperator):
 
     def _warn_of_xcom(self, name: str) -> None:
         """Warn if the value of a template field, which is not rendered yet, comes from another task."""
+        from airflow.providers.common.compat.sdk import XComArg
+
         if any(XComArg.iter_xcom_references(getattr(self, name))):
             self.log.warning(
                 "%s comes from another task: what that has pushed, Airflow stores as it is, whatever "

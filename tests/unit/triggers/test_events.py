@@ -177,11 +177,14 @@ class TestTelling:
 
     @pytest.mark.asyncio
     async def test_the_delay_of_each_activity_is_emitted(self, lemlist: Listing, clock: Clock, emitted):
-        ids = [lemlist.add(at=ago(minutes=minute)) for minute in (30, 3)]
+        moments = [ago(minutes=minute) for minute in (30, 3)]
+        ids = [lemlist.add(at=moment) for moment in moments]
         async with Watcher(trigger()) as watcher:
             await watcher.tells(*ids)
         delays = emitted.timings["lemlist.event_delay"]
-        assert [round(delay / 60) for delay in delays] == [30, 3]
+        assert [round(delay) for delay in delays] == pytest.approx(
+            [(clock.now - moment).total_seconds() for moment in moments], abs=30
+        )
 
     @pytest.mark.asyncio
     async def test_nothing_is_told_twice(self, lemlist: Listing):
