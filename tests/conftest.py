@@ -60,11 +60,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(missing)
 
 
-# The same examples in every run, so that a failure can be repeated; `explore` tries more. CI uses
-# `brief` where another run of it tries the same pure functions.
+# The same examples in every run, so that a failure can be repeated; `explore` tries more.
 settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("brief", parent=settings.get_profile("steady"), max_examples=20)
 settings.register_profile("explore", max_examples=5000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))

@@ -51,6 +51,10 @@ REFUSED = 3 * WHOLE
 REFUSED_PART = 300_000
 #: ... and a response that says that the limit is used up takes this one.
 CROWDED_PART = 100_000
+#: A response that shows nothing of them adds this part to what is left to us, or the second one while that is
+#: less than a fifth of the limit; and it leaves at least one request in a window.
+ABSENT_PART = 20_000
+ABSENT_PART_IF_FEW = 200_000
 #: Use by other clients is forgotten at one request in this many seconds, more slowly if they leave little:
 #: many budgets together then speed up no faster than one.
 FORGET = 3
@@ -300,6 +304,14 @@ def _slow_down(state: State, less: int) -> State:
     return state._replace(other_clients=min(state.limit * WHOLE - left_to_us(state) + less, most))
 
 
+def _speed_up(state: State) -> State:
+    """Take back some of what other clients no longer use: the server has counted nothing of them."""
+    before = left_to_us(state)
+    part = ABSENT_PART_IF_FEW if before < state.limit * WHOLE // 5 else ABSENT_PART
+    more = max(before * part // WHOLE, WHOLE - before)
+    return state._replace(other_clients=max(min(state.other_clients, PERHAPS), state.other_clients - more))
+
+
 def _move(state: State, pause: int, share: int) -> State:
     """
     Move the waiting slots if this pause is the longest.
@@ -383,8 +395,9 @@ def _notice_other_clients(state: State, feedback: Feedback) -> State:
     theirs = used - ours + feedback.refused
     # One more than expected may be a late packet, unless other clients may be there.
     if theirs < (1 if state.other_clients else 2):
-        alone = state.other_clients == PERHAPS and 2 <= used == booking.crowd
-        return state._replace(other_clients=0) if alone else state
+        if state.other_clients == PERHAPS and 2 <= used == booking.crowd:
+            return state._replace(other_clients=0)
+        return state if used > booking.crowd or feedback.refused else _speed_up(state)
     before, left = left_to_us(state), (state.limit - theirs - HEADROOM) * WHOLE
     if state.other_clients <= PERHAPS:
         # They may have begun when we did, and use more soon.
